@@ -1,0 +1,44 @@
+//! The published bounds. A call beyond one is refused with an error that names it, before anything is touched.
+
+/// The longest text or bytes component of a key that carries a two-byte length (upstream's components).
+pub const COMPONENT_BYTES_MAX: usize = 65_535;
+
+/// The longest category.
+pub const CATEGORY_BYTES_MAX: usize = 65_535;
+
+/// The longest key.
+pub const KEY_BYTES_MAX: usize = 128 * 1024;
+
+/// The largest payload of one row. Larger values are staged as chunks: see [`staged`](crate::staged).
+pub const PAYLOAD_BYTES_MAX: usize = 7 * 1024 * 1024;
+
+/// The most a batch may hold, counting the categories, keys and payloads of its checks and writes.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The most checks and writes, together, of one batch.
+pub const BATCH_STEPS_MAX: usize = 65_536;
+
+/// The longest tenant id, in bytes.
+pub const TENANT_ID_BYTES_MAX: usize = 200;
+
+/// How many requests a tenant's mailbox holds before writers wait for room (or are told Busy).
+pub const MAILBOX_REQUESTS_MAX: usize = 4_096;
+
+/// How many bytes of batches a tenant's mailbox holds before writers wait for room (or are told Busy).
+pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many requests one flush serves at most.
+pub const GROUP_REQUESTS_MAX: usize = 256;
+
+/// How many bytes of batches one flush serves at most, unless a single batch is larger.
+pub const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How many rows a page of a scan holds at most.
+pub const PAGE_ROWS_MAX: usize = 1_024;
+
+/// After how many bytes of keys and payloads a page of a scan ends.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a [`Snapshot`](crate::Snapshot) may be read, in milliseconds, before it answers Timeout: it pins the
+/// log of its tenant meanwhile.
+pub const SNAPSHOT_AGE_MS_MAX: u64 = 5_000;
