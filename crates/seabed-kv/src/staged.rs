@@ -231,6 +231,8 @@ enum WriterState {
     Pending,
     /// A batch that attaches the value was handed out.
     Attached,
+    /// A batch of chunks failed or was dropped in the middle: the value has a hole and can only be given up.
+    Broken,
 }
 
 /// Takes the bytes of one value. Dropped before its batch was applied, it discards what it has stored.
@@ -277,7 +279,7 @@ impl StagedWriter {
     /// Adds to the batch that refers to the value what makes it stay. The batch is refused when a sweep has overtaken the
     /// writer; the value must then be written again.
     pub fn attach(&mut self, batch: &mut Batch) {
-        if self.state != WriterState::Empty {
+        if self.state == WriterState::Pending {
             batch.check_exists(&self.staging.pending, self.id).delete(&self.staging.pending, self.id);
             self.state = WriterState::Attached;
         }
@@ -291,8 +293,16 @@ impl StagedWriter {
             return Ok(());
         }
         let mut batch = Batch::new();
-        if self.state == WriterState::Empty {
-            batch.put(&self.staging.pending, self.id, Pending::Writing.row(self.now_ms));
+        match self.state {
+            WriterState::Empty => {
+                batch.put(&self.staging.pending, self.id, Pending::Writing.row(self.now_ms));
+            }
+            WriterState::Pending => {}
+            WriterState::Attached | WriterState::Broken => {
+                return Err(Error::invalid(
+                    "the staged value was attached or given up before; begin a new one",
+                ));
+            }
         }
         for chunk in ready.chunks(chunk_bytes) {
             batch.put(&self.staging.chunks, chunk_key(self.id, self.chunks), chunk);
@@ -302,8 +312,10 @@ impl StagedWriter {
                 .ok_or_else(|| Error::invalid("a staged value has more chunks than can be counted"))?;
         }
         self.buffer = rest.to_vec();
+        self.state = WriterState::Broken;
+        self.staging.tenant.apply(batch, Durability::Relaxed).await?;
         self.state = WriterState::Pending;
-        self.staging.tenant.apply(batch, Durability::Relaxed).await.map(|_| ())
+        Ok(())
     }
 }
 
