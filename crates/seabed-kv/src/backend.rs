@@ -13,10 +13,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, ScanSpec, TenantId};
+use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
 /// A place that holds tenants.
 pub trait Backend: Send + Sync + fmt::Debug {
+    /// Becomes the owner of the place now, instead of with the first opened tenant.
+    ///
+    /// # Errors
+    /// `Busy` when another process owns it, `Unsupported` where it cannot be owned, `Backend` when it cannot be made.
+    fn own(&self) -> Result<()>;
+
     /// Opens a tenant, creating it when it is not there. The caller opens a tenant once at a time.
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>>;
 

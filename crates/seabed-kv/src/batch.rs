@@ -292,7 +292,7 @@ pub struct Commit {
 /// Where a commit asks for its durability.
 pub(crate) trait DurabilityGate: Send + Sync {
     /// Done when the commit `seq` survives a power cut.
-    fn wait_durable(&self, seq: u64) -> Op<()>;
+    fn wait_durable(self: Arc<Self>, seq: u64) -> Op<()>;
 }
 
 impl Commit {
@@ -311,7 +311,7 @@ impl Commit {
     pub fn wait_durable(&self) -> Op<()> {
         match &self.gate {
             None => Op::ready(Ok(())),
-            Some(gate) => gate.wait_durable(self.seq),
+            Some(gate) => gate.clone().wait_durable(self.seq),
         }
     }
 }

@@ -1,5 +1,4 @@
 //! An ordered, multi-tenant key-value kernel with conditional atomic batches and group commit.
-#![cfg_attr(not(test), deny(unsafe_code))]
 
 pub mod backend;
 mod batch;
@@ -10,6 +9,10 @@ pub mod limits;
 mod memory;
 mod op;
 mod scan;
+#[cfg(any(feature = "sqlite", shuttle))]
+mod scheduler;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 pub mod staged;
 mod store;
 mod sync;

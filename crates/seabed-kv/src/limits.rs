@@ -27,6 +27,9 @@ pub const MAILBOX_REQUESTS_MAX: usize = 4_096;
 /// How many bytes of batches a tenant's mailbox holds before writers wait for room (or are told Busy).
 pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How many writes wait for room in a full mailbox before further ones are told Busy.
+pub const MAILBOX_WAITING_MAX: usize = 65_536;
+
 /// How many requests one flush serves at most.
 pub const GROUP_REQUESTS_MAX: usize = 256;
 
@@ -38,6 +41,16 @@ pub const PAGE_ROWS_MAX: usize = 1_024;
 
 /// After how many bytes of keys and payloads a page of a scan ends.
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How many snapshots of a tenant may be open at once before further ones are told Busy.
+pub const SNAPSHOTS_MAX: usize = 16;
+
+/// When the log of a tenant is carried over into its file, in bytes of log.
+pub const LOG_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The longest the log of a tenant may become, give or take one group: beyond it writes are told Busy until it could be carried
+/// over.
+pub const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// How long a [`Snapshot`](crate::Snapshot) may be read, in milliseconds, before it answers Timeout: it pins the
 /// log of its tenant meanwhile.

@@ -28,6 +28,10 @@ struct Data {
 }
 
 impl Backend for MemoryBackend {
+    fn own(&self) -> crate::Result<()> {
+        Ok(())
+    }
+
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
         let data = lock(&self.tenants).entry(id.clone()).or_default().clone();
         lock(&data).commits = 0;

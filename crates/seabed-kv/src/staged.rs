@@ -286,6 +286,9 @@ impl StagedWriter {
     }
 
     async fn store(&mut self, all: bool) -> Result<()> {
+        if matches!(self.state, WriterState::Attached | WriterState::Broken) {
+            return Err(Error::invalid("the staged value was attached or given up before; begin a new one"));
+        }
         let chunk_bytes = self.staging.tenant.inline_limit().max(1);
         let whole = if all { self.buffer.len() } else { self.buffer.len() - self.buffer.len() % chunk_bytes };
         let (ready, rest) = self.buffer.split_at(whole);
@@ -293,16 +296,8 @@ impl StagedWriter {
             return Ok(());
         }
         let mut batch = Batch::new();
-        match self.state {
-            WriterState::Empty => {
-                batch.put(&self.staging.pending, self.id, Pending::Writing.row(self.now_ms));
-            }
-            WriterState::Pending => {}
-            WriterState::Attached | WriterState::Broken => {
-                return Err(Error::invalid(
-                    "the staged value was attached or given up before; begin a new one",
-                ));
-            }
+        if self.state == WriterState::Empty {
+            batch.put(&self.staging.pending, self.id, Pending::Writing.row(self.now_ms));
         }
         for chunk in ready.chunks(chunk_bytes) {
             batch.put(&self.staging.chunks, chunk_key(self.id, self.chunks), chunk);

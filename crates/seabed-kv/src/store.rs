@@ -45,6 +45,36 @@ impl Store {
         Self::with_backend(Arc::new(MemoryBackend::default()))
     }
 
+    /// A store in the directory `root`, a SQLite file a tenant. Nothing is touched before the first tenant is opened.
+    ///
+    /// ```
+    /// # use seabed_kv::Store;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let root = directory.path().join("data");
+    /// let store = Store::sqlite(&root)?;
+    /// let tenant = store.open("notes")?.wait()?;
+    /// tenant.put("note", b"1", b"survives a power cut").wait()?;
+    /// store.close().wait()?;
+    /// assert!(root.join("notes.db").exists());
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a root that is empty, a file, or below a file.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite(root: impl AsRef<std::path::Path>) -> Result<Self> {
+        let backend = crate::sqlite::SqliteBackend::new(root.as_ref())?;
+        Ok(Self::with_backend(Arc::new(backend)))
+    }
+
+    /// Becomes the owner of the root now, instead of with the first opened tenant: makes the directory and takes its `LOCK`.
+    ///
+    /// # Errors
+    /// `Busy` when another process owns it, `Unsupported` on a network file system, `Backend` when it cannot be made.
+    pub fn own(&self) -> Result<()> {
+        self.0.backend.own()
+    }
+
     /// A store over a backend of any kind.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
         Self(Arc::new(Inner { backend, open: Mutex::default() }))

@@ -1,0 +1,438 @@
+//! The group commit: a plain function over a connection and its requests.
+//!
+//! 1. Every check of a request is made before its first write; a refused request writes nothing.
+//! 2. One transaction and one flush serve the group. It is Durable when one of its members is.
+//! 3. Nothing is answered before what it says is durable, Relaxed acknowledgements apart.
+//! 4. After a failed flush nobody knows what the disk holds: the group is Unknown, and before anything else is written the log is
+//!    written again in place and flushed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::schema::{self, sql};
+use super::{ffi, reader::ReaderPool, root::RootLock};
+use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES};
+use crate::scheduler::{Engine, Request, Verdict};
+use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Refusal, Result, Write};
+
+const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
+// In place, where REPLACE deletes and inserts; and bytes that do not change cost no page, no frame and no flush.
+const PUT: &str = "INSERT INTO kv(category,key,payload) VALUES(?1,?2,?3) \
+                   ON CONFLICT(category,key) DO UPDATE SET payload=excluded.payload";
+const DELETE: &str = "DELETE FROM kv WHERE category=?1 AND key=?2";
+const DELETE_RANGE: &str = "DELETE FROM kv WHERE category=?1 AND key>=?2 AND key<?3";
+const DELETE_FROM: &str = "DELETE FROM kv WHERE category=?1 AND key>=?2";
+
+/// What the engine of one tenant needs to know.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// When the log is carried over into the file.
+    pub checkpoint_bytes: u64,
+    /// Beyond this the log takes no more.
+    pub log_bytes_max: u64,
+    /// Answers Durable requests before their flush: the planted fault that the simulator must find.
+    pub plant_early_acknowledgement: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            checkpoint_bytes: LOG_CHECKPOINT_BYTES,
+            log_bytes_max: LOG_BYTES_MAX,
+            plant_early_acknowledgement: false,
+        }
+    }
+}
+
+/// The only writer of one tenant's file, and the only one that checkpoints it.
+pub(crate) struct SqliteEngine {
+    path: PathBuf,
+    vfs: Option<String>,
+    options: EngineOptions,
+    /// Those who may pin the log; the simulator has none.
+    pub(super) readers: Option<Arc<ReaderPool>>,
+    /// `None` after a failed reopening.
+    connection: Option<Writer>,
+    seq: u64,
+    durable_seq: u64,
+    /// Whether a flush failed since the log was last written again.
+    poisoned: bool,
+    /// Held until the file is closed.
+    _lock: Option<Arc<RootLock>>,
+}
+
+struct Writer {
+    connection: Connection,
+    page_bytes: usize,
+    /// The durability that the connection commits with now.
+    level: Durability,
+    /// Bytes of the log that hold commits, told by SQLite after each commit that wrote.
+    log_bytes: Arc<AtomicU64>,
+}
+
+/// A category, a key and a payload.
+pub type StoredRow = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+/// When a group failed.
+enum Failure {
+    /// Before its COMMIT: nothing of it was applied.
+    Before(Error),
+    /// In its COMMIT or the flush: nobody knows.
+    During(Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Before(sql(error))
+    }
+}
+
+impl SqliteEngine {
+    /// Opens a tenant's file, making it when it is not there.
+    pub(super) fn open(
+        path: &Path,
+        vfs: Option<&str>,
+        options: EngineOptions,
+        lock: Option<Arc<RootLock>>,
+    ) -> Result<Self> {
+        let writer = Writer::open(path, vfs, schema::Opening::First)?;
+        // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
+        // not yet what the disk holds, and we are about to tell others of it.
+        ffi::rewrite_log(&writer.connection).map_err(sql)?;
+        Ok(Self {
+            path: path.to_owned(),
+            vfs: vfs.map(str::to_owned),
+            options,
+            readers: None,
+            connection: Some(writer),
+            seq: 0,
+            durable_seq: 0,
+            poisoned: false,
+            _lock: lock,
+        })
+    }
+
+    /// A connection whose log is whole on the disk, with room in it.
+    fn make_ready(&mut self) -> Result<()> {
+        if self.connection.is_none() {
+            self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
+        }
+        if self.poisoned {
+            self.write_log_again()?;
+        }
+        if self.log_bytes() >= self.options.log_bytes_max {
+            self.force_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the valid bytes of the log, writes them back in place and flushes them. Then commits go on where the last known one
+    /// ended.
+    fn write_log_again(&mut self) -> Result<()> {
+        let Some(writer) = &self.connection else { return Ok(()) };
+        ffi::rewrite_log(&writer.connection).map_err(|error| {
+            let cause = sql(error);
+            let message = format!(
+                "a flush failed and the log cannot be written again: {cause}; the tenant takes no writes until it can"
+            );
+            Error::new(cause.kind(), message).with_source(cause)
+        })?;
+        self.poisoned = false;
+        self.durable_seq = self.seq;
+        // Whatever the failure left in the connection's memory goes with it.
+        self.connection = None;
+        self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
+        Ok(())
+    }
+
+    /// The size of the file's pages.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.connection.as_ref().map_or(0, |writer| writer.page_bytes)
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |writer| writer.log_bytes.load(Ordering::Relaxed))
+    }
+
+    fn try_group(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, Failure> {
+        let planted = self.options.plant_early_acknowledgement;
+        let durable = requests.iter().any(|request| request.durability == Durability::Durable);
+        let level = if durable && !planted { Durability::Durable } else { Durability::Relaxed };
+        let mut seq = self.seq;
+        let unsynced_before = self.durable_seq < self.seq;
+        let writer = self
+            .connection
+            .as_mut()
+            .ok_or_else(|| Failure::Before(Error::new(ErrorKind::Backend, "the file is closed")))?;
+        writer.set_level(level)?;
+        let connection = &writer.connection;
+        let log_before = writer.log_bytes.swap(0, Ordering::Relaxed);
+        let verdicts = (|| {
+            connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let mut statements = Statements::prepare(connection)?;
+            let mut verdicts = Vec::with_capacity(requests.len());
+            for request in requests {
+                verdicts.push(if let Some(refusal) = statements.refusal(&request.batch)? {
+                    Verdict::Refused(refusal)
+                } else {
+                    let deleted = statements.write(&request.batch)?;
+                    seq += u64::from(!request.batch.writes().is_empty());
+                    Verdict::Applied { seq, deleted }
+                });
+            }
+            Ok::<_, rusqlite::Error>(verdicts)
+        })();
+        let verdicts = match verdicts {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                writer.log_bytes.store(log_before, Ordering::Relaxed);
+                writer.roll_back();
+                return Err(error.into());
+            }
+        };
+        let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        // The hook ran when frames were written, and only then.
+        let wrote = writer.log_bytes.load(Ordering::Relaxed) != 0;
+        if !wrote {
+            writer.log_bytes.store(log_before, Ordering::Relaxed);
+        }
+        committed.map_err(|error| Failure::During(sql(error)))?;
+        self.seq = seq;
+        let synced_by_commit = wrote && level == Durability::Durable;
+        let unsynced = if wrote { !synced_by_commit } else { unsynced_before };
+        let refused = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(_)));
+        // A refusal tells of the batch that it was refused by, and a Durable request that changed nothing of the one that it
+        // found done: COMMIT without frames flushes nothing.
+        if unsynced && (level == Durability::Durable || refused) && !planted {
+            ffi::sync_log(connection).map_err(|error| Failure::During(sql(error)))?;
+            self.durable_seq = seq;
+        } else if !unsynced || planted {
+            self.durable_seq = seq;
+        }
+        Ok(verdicts)
+    }
+
+    /// Carries the log over as far as readers allow.
+    pub(crate) fn checkpoint(&mut self) -> Result<()> {
+        self.run_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
+    }
+
+    /// Carries the whole log over, waiting for readers; those that pin it for too long are let go.
+    fn force_checkpoint(&mut self) -> Result<()> {
+        if let Some(readers) = &self.readers {
+            readers.expire();
+        }
+        self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        if self.log_bytes() < self.options.log_bytes_max {
+            return Ok(());
+        }
+        let message = format!(
+            "the log has reached its cap of {} bytes and something reads from it; nothing was applied, try again later",
+            self.options.log_bytes_max
+        );
+        Err(Error::new(ErrorKind::Busy, message))
+    }
+
+    fn run_checkpoint(&mut self, pragma: &str) -> Result<()> {
+        let Some(writer) = &self.connection else { return Ok(()) };
+        let result = writer.connection.query_row(pragma, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        match result {
+            Ok((_, frames, carried)) => {
+                // A checkpoint flushes the log first. All of it carried over, the next commit begins it anew.
+                if frames == carried {
+                    self.durable_seq = self.seq;
+                    writer.log_bytes.store(0, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let error = sql(error);
+                self.poisoned |= error.kind() != ErrorKind::Busy;
+                Err(error)
+            }
+        }
+    }
+
+    /// Every row, in order: what a simulator compares.
+    pub(super) fn rows(&self) -> Result<Vec<StoredRow>> {
+        let Some(writer) = &self.connection else { return Ok(Vec::new()) };
+        let mut statement = writer
+            .connection
+            .prepare("SELECT category,key,payload FROM kv ORDER BY category,key")
+            .map_err(sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(sql)?;
+        rows.collect::<Result<_, _>>().map_err(sql)
+    }
+}
+
+impl Engine for SqliteEngine {
+    fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
+        let failed = |error: &Error| requests.iter().map(|_| Err(error.clone())).collect();
+        if let Err(error) = self.make_ready() {
+            return failed(&error);
+        }
+        match self.try_group(requests) {
+            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+            // One of them cannot be written; the others must not suffer for it. (A file that another program holds is no request's fault.)
+            Err(Failure::Before(error)) if requests.len() > 1 && error.kind() != ErrorKind::Busy => {
+                self.poisoned |= error.kind() == ErrorKind::Backend;
+                requests.iter().flat_map(|request| self.commit_group(std::slice::from_ref(request))).collect()
+            }
+            Err(Failure::Before(error)) => {
+                // A large batch writes to the log before its COMMIT, and that may have failed.
+                self.poisoned |= error.kind() == ErrorKind::Backend;
+                failed(&error)
+            }
+            Err(Failure::During(error)) => {
+                self.poisoned = true;
+                if let Some(writer) = &self.connection {
+                    writer.roll_back();
+                }
+                failed(&error.unknown())
+            }
+        }
+    }
+
+    fn durable_seq(&self) -> u64 {
+        self.durable_seq
+    }
+
+    fn maintain(&mut self) {
+        if self.log_bytes() < self.options.checkpoint_bytes || self.poisoned {
+            return;
+        }
+        // What was acknowledged stays; the next group finds out whether the file can be written again.
+        if let Err(error) = self.checkpoint() {
+            tracing::error!(file = %self.path.display(), %error, "a checkpoint failed");
+        }
+    }
+
+    fn close(mut self) -> Result<()> {
+        self.make_ready()?;
+        let Some(writer) = self.connection.take() else { return Ok(()) };
+        if self.durable_seq < self.seq {
+            ffi::sync_log(&writer.connection).map_err(sql)?;
+        }
+        // Everything is durable; from here on nothing can be lost, only left for the next opening.
+        schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        writer.connection.flush_prepared_statement_cache();
+        writer.connection.close().map_err(|(_, error)| sql(error))
+    }
+}
+
+impl Writer {
+    fn open(path: &Path, vfs: Option<&str>, opening: schema::Opening) -> Result<Self> {
+        let connection = schema::open_writer(path, vfs, opening)?;
+        let page_bytes: usize =
+            connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
+        // The first read opens the log, and recovers it when another process left it.
+        connection
+            .query_row("SELECT count(*) FROM (SELECT 1 FROM kv LIMIT 1)", [], |_| Ok(()))
+            .map_err(sql)?;
+        let log_bytes = Arc::new(AtomicU64::new(ffi::log_bytes(&connection).map_err(sql)?));
+        let mut connection = connection;
+        connection
+            .wal_hook(Some({
+                let log_bytes = log_bytes.clone();
+                move |_: &mut rusqlite::hooks::Wal, frames| {
+                    log_bytes
+                        .store(u64::try_from(frames).unwrap_or(0) * page_bytes as u64, Ordering::Relaxed);
+                    Ok(())
+                }
+            }))
+            .map_err(sql)?;
+        Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes })
+    }
+
+    fn set_level(&mut self, level: Durability) -> rusqlite::Result<()> {
+        if self.level != level {
+            let pragma = match level {
+                Durability::Durable => "PRAGMA synchronous=FULL",
+                Durability::Relaxed => "PRAGMA synchronous=NORMAL",
+            };
+            self.connection.prepare_cached(pragma)?.execute([])?;
+            self.level = level;
+        }
+        Ok(())
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a failed group could not be rolled back; its connection is opened again");
+        }
+    }
+}
+
+/// The statements of one group, prepared once.
+struct Statements<'a> {
+    get: CachedStatement<'a>,
+    put: CachedStatement<'a>,
+    delete: CachedStatement<'a>,
+    delete_range: CachedStatement<'a>,
+    delete_from: CachedStatement<'a>,
+}
+
+impl<'a> Statements<'a> {
+    fn prepare(connection: &'a Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            get: connection.prepare_cached(GET)?,
+            put: connection.prepare_cached(PUT)?,
+            delete: connection.prepare_cached(DELETE)?,
+            delete_range: connection.prepare_cached(DELETE_RANGE)?,
+            delete_from: connection.prepare_cached(DELETE_FROM)?,
+        })
+    }
+
+    fn refusal(&mut self, batch: &Batch) -> rusqlite::Result<Option<Refusal>> {
+        for (position, check) in batch.checks().iter().enumerate() {
+            let found: Option<Vec<u8>> = self
+                .get
+                .query_row(params![check.category, check.key.as_bytes()], |row| row.get(0))
+                .optional()?;
+            if !check.condition.holds(found.as_deref()) {
+                return Ok(Some(Refusal { check: position, found }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write(&mut self, batch: &Batch) -> rusqlite::Result<u64> {
+        let mut deleted = 0;
+        for write in batch.writes() {
+            match write {
+                Write::Put { category, key, payload } => {
+                    self.put.execute(params![category, key.as_bytes(), payload])?;
+                }
+                Write::Delete { category, key } => {
+                    deleted += self.delete.execute(params![category, key.as_bytes()])?;
+                }
+                Write::DeletePrefix { category, prefix } => {
+                    let range = KeyRange::prefix(prefix);
+                    let (start, stop) = (range.start.as_bytes(), range.stop.as_bytes());
+                    deleted += if stop.is_empty() {
+                        self.delete_from.execute(params![category, start])?
+                    } else {
+                        self.delete_range.execute(params![category, start, stop])?
+                    };
+                }
+            }
+        }
+        Ok(deleted as u64)
+    }
+}
+
+#[allow(clippy::missing_fields_in_debug, reason = "a connection has nothing to show")]
+impl std::fmt::Debug for SqliteEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteEngine").field("path", &self.path).field("seq", &self.seq).finish()
+    }
+}

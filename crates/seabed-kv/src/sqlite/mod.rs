@@ -1,0 +1,274 @@
+//! The SQLite backend: a file a tenant, one writer each out of a pool of threads, reads on the caller's thread.
+
+mod engine;
+mod ffi;
+mod reader;
+mod root;
+mod schema;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use engine::EngineOptions;
+pub use ffi::tune_process;
+
+use self::engine::SqliteEngine;
+use self::reader::ReaderPool;
+use self::root::RootLock;
+use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
+use crate::scheduler::{Actor, PoolOwner};
+use crate::sync::{Mutex, lock};
+use crate::{Batch, Durability, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
+
+#[cfg(feature = "simulation")]
+pub mod simulation;
+
+/// How many writer threads serve all tenants of a store. More than cores, because they mostly wait for flushes.
+const WRITER_THREADS: usize = 4;
+
+/// The version of SQLite that this program was built with.
+pub fn version() -> &'static str {
+    rusqlite::version()
+}
+
+/// Tenants as files of one directory.
+pub(crate) struct SqliteBackend {
+    root: PathBuf,
+    /// What exists from the first opened tenant on: the lock of the root and the writer threads.
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    lock: Arc<RootLock>,
+    writers: PoolOwner<SqliteEngine>,
+}
+
+impl SqliteBackend {
+    /// A store in the directory `root`; nothing is touched before it is owned or a tenant is opened.
+    pub(crate) fn new(root: &Path) -> Result<Self> {
+        root::check(root)?;
+        let root = std::path::absolute(root).map_err(|error| root::cannot("resolve", root, error))?;
+        Ok(Self { root, running: Mutex::default() })
+    }
+
+    fn running(&self) -> Result<Running> {
+        let mut running = lock(&self.running);
+        if let Some(running) = &*running {
+            return Ok(running.clone());
+        }
+        let lock = Arc::new(root::own(&self.root)?);
+        let writers = PoolOwner::start(WRITER_THREADS)?;
+        Ok(running.insert(Running { lock, writers }).clone())
+    }
+
+    fn open_tenant(&self, id: &TenantId) -> Result<Arc<dyn TenantBackend>> {
+        let running = self.running()?;
+        let path = self.root.join(id.file_name());
+        let mut engine =
+            SqliteEngine::open(&path, None, EngineOptions::default(), Some(running.lock.clone()))?;
+        let readers = ReaderPool::new(id.clone(), path.clone(), engine.page_bytes());
+        engine.readers = Some(readers.clone());
+        let actor = Actor::new(id.clone(), engine, running.writers.pool());
+        Ok(Arc::new(SqliteTenant { path, readers, actor, _writers: running.writers }))
+    }
+}
+
+impl Backend for SqliteBackend {
+    fn own(&self) -> Result<()> {
+        self.running().map(|_| ())
+    }
+
+    fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
+        Op::ready(self.open_tenant(id).map_err(|error| error.in_tenant(id)))
+    }
+
+    fn list(&self) -> Op<Vec<TenantId>> {
+        let list = || {
+            let entries = match std::fs::read_dir(&self.root) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(root::cannot("list", &self.root, error)),
+            };
+            let mut ids = Vec::new();
+            for entry in entries {
+                let entry = entry.map_err(|error| root::cannot("list", &self.root, error))?;
+                ids.extend(entry.file_name().to_str().and_then(TenantId::from_file_name));
+            }
+            ids.sort();
+            Ok(ids)
+        };
+        Op::ready(list())
+    }
+
+    fn remove(&self, id: &TenantId) -> Op<()> {
+        let remove = || {
+            let path = self.root.join(id.file_name());
+            if !path.exists() {
+                return Ok(());
+            }
+            // Owned first: another process may have the file open.
+            self.running()?;
+            // The log last: with the file gone it is nobody's, while a file without its log would be an older state.
+            for suffix in ["", "-wal", "-shm"] {
+                let mut file = path.clone().into_os_string();
+                file.push(suffix);
+                let file = PathBuf::from(file);
+                match std::fs::remove_file(&file) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(root::cannot("remove", &file, error)),
+                }
+                if suffix.is_empty() {
+                    schema::sync_directory(&path)?;
+                }
+            }
+            Ok(())
+        };
+        Op::ready(remove().map_err(|error| error.in_tenant(id)))
+    }
+
+    fn close(&self) -> Op<()> {
+        // The last tenant, or its writer thread, lets go of the lock.
+        lock(&self.running).take();
+        Op::ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for SqliteBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteBackend").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// One open file.
+struct SqliteTenant {
+    path: PathBuf,
+    readers: Arc<ReaderPool>,
+    actor: Arc<Actor<SqliteEngine>>,
+    _writers: PoolOwner<SqliteEngine>,
+}
+
+impl View for SqliteTenant {
+    fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
+        self.readers.get(category, key)
+    }
+
+    fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
+        self.readers.exists(category, key)
+    }
+
+    fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
+        self.readers.count(category, range)
+    }
+
+    fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
+        self.readers.scan_page(spec)
+    }
+
+    fn categories(&self) -> Op<Vec<Vec<u8>>> {
+        self.readers.categories()
+    }
+}
+
+impl TenantBackend for SqliteTenant {
+    fn apply(&self, batch: Batch, durability: Durability, admission: Admission) -> Op<Outcome> {
+        self.actor.submit(batch, durability, admission)
+    }
+
+    fn flush(&self) -> Op<()> {
+        self.actor.submit(Batch::new(), Durability::Durable, Admission::Wait).map(|_| ())
+    }
+
+    fn snapshot(&self) -> Op<Arc<dyn View>> {
+        Op::ready(self.readers.snapshot())
+    }
+
+    fn inline_limit(&self) -> usize {
+        self.readers.inline_limit()
+    }
+
+    fn verify(&self) -> Op<TenantReport> {
+        Op::ready(self.verify_file())
+    }
+
+    fn stats(&self) -> Op<TenantStats> {
+        let (commits, groups, unobserved_failures) = self.actor.counters();
+        let size = |suffix: &str| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            std::fs::metadata(path).map_or(0, |file| file.len())
+        };
+        Op::ready(Ok(TenantStats {
+            data_bytes: size(""),
+            log_bytes: size("-wal"),
+            commits,
+            groups,
+            unobserved_failures,
+        }))
+    }
+
+    fn close(&self) -> Op<()> {
+        self.readers.close();
+        self.actor.close()
+    }
+}
+
+impl SqliteTenant {
+    /// The structure first, in one view; then every row, page by page, that it can be read and comes after the one before.
+    fn verify_file(&self) -> Result<TenantReport> {
+        let mut report = TenantReport { findings: self.readers.verify()?, ..TenantReport::default() };
+        if let Err(error) = self.read_all_rows(&mut report) {
+            if error.kind() != ErrorKind::Corrupt {
+                return Err(error);
+            }
+            report.findings.push(error.to_string());
+        }
+        Ok(report)
+    }
+
+    fn read_all_rows(&self, report: &mut TenantReport) -> Result<()> {
+        let mut before: Option<Vec<u8>> = None;
+        for category in self.readers.categories().wait()? {
+            if before.as_ref().is_some_and(|before| *before >= category) {
+                report.findings.push(format!("category {} is out of order", category.escape_ascii()));
+                return Ok(());
+            }
+            let mut last: Option<crate::Key> = None;
+            let mut next = Some(ScanSpec::new(&category, KeyRange::all()));
+            while let Some(spec) = next {
+                let page = self.readers.scan_page(spec).wait()?;
+                for row in page.rows {
+                    if last.as_ref().is_some_and(|last| *last >= row.key) {
+                        report.findings.push(format!(
+                            "category {}: {:?} is out of order",
+                            category.escape_ascii(),
+                            row.key
+                        ));
+                    }
+                    report.rows += 1;
+                    report.bytes += (category.len() + row.key.as_bytes().len() + row.payload.len()) as u64;
+                    last = Some(row.key);
+                }
+                next = page.next;
+            }
+            before = Some(category);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteTenant {
+    /// A store that is dropped without a close applies what is queued all the same, on its writer threads.
+    fn drop(&mut self) {
+        self.readers.close();
+        drop(self.actor.close());
+    }
+}
+
+impl fmt::Debug for SqliteTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteTenant").field("path", &self.path).finish_non_exhaustive()
+    }
+}

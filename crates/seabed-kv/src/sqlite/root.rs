@@ -1,0 +1,110 @@
+//! The root directory: made with its first tenant, owned by one process, on a disk of this machine.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, ErrorKind, Result};
+
+/// The file whose lock owns the root.
+pub(super) const LOCK_FILE: &str = "LOCK";
+
+/// The lock of a root, held until every file below it is closed.
+#[derive(Debug)]
+pub(crate) struct RootLock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] File);
+
+/// Checks that `root` can be a directory, touching nothing.
+pub(super) fn check(root: &Path) -> Result<()> {
+    if root.as_os_str().is_empty() {
+        return Err(Error::invalid("the root of the store is empty; give it a directory"));
+    }
+    for ancestor in root.ancestors() {
+        match std::fs::metadata(ancestor) {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => {
+                let message = format!(
+                    "{} cannot be the root of a store: {} is not a directory",
+                    root.display(),
+                    ancestor.display()
+                );
+                return Err(Error::invalid(message));
+            }
+            // Nothing here yet, or a file in the way further up.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the root and takes its lock.
+pub(super) fn own(root: &Path) -> Result<RootLock> {
+    check(root)?;
+    create(root)?;
+    refuse_network(root)?;
+    let path = root.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| cannot("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(RootLock(file)),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!(
+                "{} is in use by another process, which holds its {LOCK_FILE}; stop that one first",
+                root.display()
+            );
+            Err(Error::new(ErrorKind::Busy, message))
+        }
+        Err(TryLockError::Error(error)) => Err(cannot("lock", &path, error)),
+    }
+}
+
+/// Makes the directory and each missing one above it, and their entries durable.
+fn create(root: &Path) -> Result<()> {
+    let missing: Vec<&Path> =
+        root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    std::fs::create_dir_all(root).map_err(|error| cannot("make", root, error))?;
+    for made in missing {
+        let parent = match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        File::open(&parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(|error| cannot("flush", &parent, error))?;
+    }
+    Ok(())
+}
+
+/// A network file system has neither the shared memory nor the locks that the log needs.
+fn refuse_network(root: &Path) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        // From linux/magic.h.
+        const NETWORK: [(u32, &str); 8] = [
+            (0x6969, "NFS"),
+            (0xFF53_4D42, "CIFS"),
+            (0xFE53_4D42, "SMB2"),
+            (0x517B, "SMB"),
+            (0x0102_1997, "9p"),
+            (0x5346_414F, "AFS"),
+            (0x00C3_6400, "Ceph"),
+            (0x0BD0_0BD0, "Lustre"),
+        ];
+        let found = rustix::fs::statfs(root).map_err(|error| cannot("examine", root, error.into()))?;
+        let magic = u32::try_from(found.f_type & 0xFFFF_FFFF).unwrap_or(0);
+        if let Some((_, name)) = NETWORK.iter().find(|(network, _)| *network == magic) {
+            let message = format!(
+                "{} is on a network file system ({name}); put the store on a disk of this machine",
+                root.display()
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn cannot(what: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Backend, format!("cannot {what} {}: {error}", path.display())).with_source(error)
+}

@@ -1,0 +1,289 @@
+//! The file: how it is made, and what is looked at before one is trusted. To the byte of its schema it is logos-delivery's.
+
+use std::fs::File;
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::{Error, ErrorKind, Result};
+
+/// The one table, in upstream's very words: its file and ours have the same schema text.
+pub(super) const CREATE_TABLE: &str = "CREATE TABLE kv (
+      category BLOB NOT NULL,
+      key      BLOB NOT NULL,
+      payload  BLOB NOT NULL,
+      PRIMARY KEY (category, key)
+    ) WITHOUT ROWID";
+
+/// Upstream's version of the schema, in `user_version`.
+pub(super) const USER_VERSION: i64 = 1;
+
+/// New files: at 4 KiB a row of 1 KiB spills into overflow pages (3.4x the file, 3x the get).
+const PAGE_BYTES: u32 = 8_192;
+
+/// The oldest SQLite without the WAL-reset race, in which a checkpoint beside a commit loses committed pages.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// A connection that other processes may hold up for at most this long.
+const BUSY_MS_MAX: u64 = 5_000;
+
+/// Refuses to run on a SQLite that loses data.
+pub(super) fn check_sqlite_version(version: i32) -> Result<()> {
+    if version >= SQLITE_VERSION_MIN {
+        return Ok(());
+    }
+    let number =
+        |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "this program was built with SQLite {}, which can lose committed data when a checkpoint meets a commit; \
+             build it with {} or newer",
+            number(version),
+            number(SQLITE_VERSION_MIN)
+        ),
+    ))
+}
+
+/// Whether this process may have connections to the file already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// It has none.
+    First,
+    /// Readers may be at it.
+    Again,
+}
+
+/// Opens the writer's connection to a tenant's file, making the file when it is not there.
+///
+/// A file that is not ours is refused before anything of it changes.
+pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> Result<Connection> {
+    check_sqlite_version(rusqlite::version_number())?;
+    // A simulated disk's files cannot be looked at from outside.
+    if vfs.is_none() && opening == Opening::First {
+        check_header(path)?;
+    }
+    let connection = open(path, vfs, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    // Until the file is known to be ours, closing it must not checkpoint.
+    set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if is_new(&connection)? {
+        create(&connection)?;
+        if vfs.is_none() {
+            sync_directory(path)?;
+        }
+    }
+    check_schema(&connection)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} has journal mode {mode}, which cannot become WAL", path.display()),
+        ));
+    }
+    // The writer checkpoints between groups, when it decides to.
+    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
+    connection.pragma_update(None, "journal_size_limit", crate::limits::LOG_CHECKPOINT_BYTES).map_err(sql)?;
+    if cfg!(target_os = "macos") {
+        connection.pragma_update(None, "fullfsync", true).map_err(sql)?;
+        connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(sql)?;
+    }
+    Ok(connection)
+}
+
+/// Opens a read-only connection to a file that the writer has open.
+pub(super) fn open_reader(path: &Path, mmap_bytes: u64) -> Result<Connection> {
+    let connection = open(path, None, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "mmap_size", mmap_bytes).map_err(sql)?;
+    Ok(connection)
+}
+
+fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> {
+    // A connection is used by one thread at a time: our locks see to it, SQLite's own are not needed.
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match vfs {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+    };
+    let connection = connection.map_err(|error| in_file(path, error))?;
+    connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sql)?;
+    set(&connection, DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    set(&connection, DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // A file may come from anywhere: what does not fit into its page is an error, not a read beyond it.
+    connection.pragma_update(None, "cell_size_check", true).map_err(|error| in_file(path, error))?;
+    Ok(connection)
+}
+
+pub(super) fn set(connection: &Connection, option: DbConfig, on: bool) -> Result<()> {
+    connection.set_db_config(option, on).map(|_| ()).map_err(sql)
+}
+
+/// Whether the file has no content yet, or was left by a creation that did not end.
+fn is_new(connection: &Connection) -> Result<bool> {
+    Ok(user_version(connection)? == 0 && schema_texts(connection)?.is_empty())
+}
+
+fn create(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
+    connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())).map_err(sql)?;
+    connection
+        .execute_batch(&format!(
+            "BEGIN IMMEDIATE; {CREATE_TABLE}; PRAGMA user_version={USER_VERSION}; COMMIT"
+        ))
+        .map_err(sql)
+}
+
+fn user_version(connection: &Connection) -> Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sql)
+}
+
+fn schema_texts(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT coalesce(sql, name) FROM sqlite_schema").map_err(sql)?;
+    let texts = statement.query_map([], |row| row.get(0)).map_err(sql)?;
+    texts.collect::<Result<_, _>>().map_err(sql)
+}
+
+fn check_schema(connection: &Connection) -> Result<()> {
+    let version = user_version(connection)?;
+    if version != USER_VERSION {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the file has schema version {version} (user_version); this version of Seabed works with {USER_VERSION}"
+            ),
+        ));
+    }
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let texts = schema_texts(connection)?;
+    match texts.as_slice() {
+        [text] if squeeze(text) == squeeze(CREATE_TABLE) => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the file is a database of another kind: instead of the one table kv it has {}",
+                if texts.is_empty() { "no table".to_owned() } else { squeeze(&texts.join("; ")) }
+            ),
+        )),
+    }
+}
+
+/// Looks at the first bytes of an existing file before SQLite does: what is no database, or cannot be whole, is refused without a
+/// lock taken or a file made beside it.
+///
+/// Called only while no connection of this process has the file open: closing any descriptor of it drops SQLite's locks.
+fn check_header(path: &Path) -> Result<()> {
+    let cannot_read = |error: std::io::Error| {
+        Error::new(ErrorKind::Backend, format!("{} cannot be read: {error}", path.display()))
+            .with_source(error)
+    };
+    let mut header = Vec::with_capacity(100);
+    let file_bytes = match File::open(path) {
+        Ok(file) => {
+            let file_bytes = file.metadata().map_err(cannot_read)?.len();
+            file.take(100).read_to_end(&mut header).map_err(cannot_read)?;
+            file_bytes
+        }
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_read(error)),
+    };
+    if file_bytes == 0 {
+        return Ok(());
+    }
+    let unsupported = |what: &str| {
+        Error::new(ErrorKind::Unsupported, format!("{} {what}; it was left as it is", path.display()))
+    };
+    let corrupt = |what: String| {
+        Error::new(ErrorKind::Corrupt, format!("{} {what}; it was left as it is", path.display()))
+    };
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(unsupported("is not a SQLite database"));
+    }
+    let Ok(header) = <[u8; 100]>::try_from(header) else {
+        return Err(corrupt(format!("ends after {file_bytes} bytes, in the middle of its header")));
+    };
+    let [.., page_high, page_low, write_version, read_version] =
+        header.first_chunk::<20>().copied().unwrap_or([0; 20]);
+    let page_bytes = match u16::from_be_bytes([page_high, page_low]) {
+        1 => 65_536,
+        bytes if bytes >= 512 && bytes.is_power_of_two() => u64::from(bytes),
+        bytes => return Err(corrupt(format!("claims pages of {bytes} bytes"))),
+    };
+    if write_version > 2 || read_version > 2 {
+        return Err(unsupported("was written by a newer SQLite, in a format this one does not write"));
+    }
+    if file_bytes % page_bytes != 0 {
+        return Err(corrupt(format!(
+            "has {file_bytes} bytes, not a whole number of pages of {page_bytes}: it was cut off"
+        )));
+    }
+    // A checkpoint writes page 1, with the new size, before the pages behind it: with a log a short file is in order.
+    let mut log_path = path.as_os_str().to_owned();
+    log_path.push("-wal");
+    let has_log = std::fs::metadata(&log_path).is_ok_and(|log| log.len() > 0);
+    let word = |at: usize| {
+        header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
+    };
+    let size_is_valid = word(24) == word(92);
+    let pages = u64::from(word(28));
+    if !has_log && size_is_valid && pages * page_bytes > file_bytes {
+        return Err(corrupt(format!(
+            "has {file_bytes} bytes of the {} it should have: it was cut off",
+            pages * page_bytes
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the entry of a new file in its directory durable.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
+        Error::new(ErrorKind::Backend, format!("{} cannot be flushed: {error}", directory.display()))
+            .with_source(error)
+    })
+}
+
+/// An error of SQLite's as one of ours.
+pub(super) fn sql(error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
+        Some(ErrorCode::TooBig) => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Backend,
+    };
+    let message = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            format!("the file is damaged ({error}); restore it from a backup")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("another program holds the file ({error}); close it there, then try again")
+        }
+        Some(ErrorCode::DiskFull) => format!("the disk is full ({error}); make room, then try again"),
+        _ => format!("SQLite failed: {error}"),
+    };
+    Error::new(kind, message).with_source(error)
+}
+
+fn in_file(path: &Path, error: rusqlite::Error) -> Error {
+    let ours = sql(error);
+    Error::new(ours.kind(), format!("{}: {ours}", path.display())).with_source(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlite_with_the_wal_reset_race_is_refused() {
+        for old in [3_051_002, 3_040_001] {
+            let error = check_sqlite_version(old).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("3.51.3"), "{error}");
+        }
+        check_sqlite_version(3_051_003).unwrap();
+        check_sqlite_version(rusqlite::version_number()).unwrap();
+    }
+}
