@@ -1,1 +1,159 @@
-//! seabed-taskchampion
+#![doc = include_str!("crate.md")]
+
+mod clients;
+mod error;
+#[cfg(feature = "http")]
+mod http;
+mod inspect;
+mod keys;
+mod protocol;
+mod rules;
+mod shard;
+mod snapshot;
+mod value;
+mod verify;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use seabed_kv::Store;
+use seabed_kv::staged::Sweep;
+use uuid::Uuid;
+
+use shard::Shard;
+
+pub use clients::{ClientInfo, SnapshotInfo, VersionInfo};
+pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "http")]
+pub use http::{Environment, router, router_with};
+pub use inspect::decode_row;
+pub use protocol::{ATTEMPTS_MAX, ChildVersion, GetSnapshot};
+pub use rules::{AddSnapshot, AddVersion, Committed};
+pub use shard::is_ours;
+pub use snapshot::{Ignored, Urgency};
+pub use value::{Upload, UploadWriter, Value};
+pub use verify::{FINDINGS_MAX, VerifyReport, verify};
+
+#[cfg(feature = "http")]
+#[doc(hidden)]
+pub use http::fuzz_headers;
+#[doc(hidden)]
+pub use keys::fuzz_rows;
+
+/// How long a value that was replaced or given up stays for those who are reading it, in milliseconds.
+pub const DISCARDED_MS_MAX: u64 = 15 * 60 * 1_000;
+
+/// How long an upload may take before what has arrived of it is removed, in milliseconds.
+pub const WRITING_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// What the server's owner decides. The defaults are the original server's.
+///
+/// ```
+/// use seabed_taskchampion::Config;
+///
+/// let config = Config { create_clients: false, ..Config::default() };
+/// assert_eq!((config.snapshot_versions, config.snapshot_days), (100, 14));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// After how many versions since the last one a snapshot is asked for.
+    pub snapshot_versions: u32,
+    /// After how many days since the last one a snapshot is asked for.
+    pub snapshot_days: u32,
+    /// Whether a push under an unknown client id creates the client.
+    pub create_clients: bool,
+    /// Which client ids are let in over HTTP; `None` for all.
+    pub allowed_clients: Option<BTreeSet<Uuid>>,
+    /// The longest version or snapshot taken over HTTP, decoded, in bytes; exactly that is taken.
+    pub body_bytes_max: u64,
+    /// How long a client may be silent in the middle of a body, in milliseconds. The whole body may take any time.
+    pub silence_ms_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            snapshot_versions: 100,
+            snapshot_days: 14,
+            create_clients: true,
+            allowed_clients: None,
+            body_bytes_max: 100 * 1024 * 1024,
+            silence_ms_max: 60_000,
+        }
+    }
+}
+
+/// Every client's history and snapshot, in a store. Cheap to clone; every clone is the same.
+///
+/// Its futures are `Send`, need no runtime, and may be dropped at any await: a write takes effect as a whole or not at all.
+#[derive(Clone)]
+pub struct TaskChampion(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    shards: Vec<Shard>,
+}
+
+impl TaskChampion {
+    /// Opens the layer's tenants in `store`, creating them in a new one; removes uploads that never ended and completes deletions
+    /// that were cut off. The caller must be the only one to use these tenants, and opens them once: a second opening
+    /// would remove the first one's uploads in progress.
+    ///
+    /// # Errors
+    /// Those of the store; `Unsupported` for data of a later version, naming both versions; `Corrupt` for a damaged row.
+    pub async fn open(store: &Store, config: Config) -> Result<Self, Error> {
+        let shards = shard::open(store).await?;
+        for shard in &shards {
+            shard.staging.sweep(Sweep::Everything).await?;
+            shard.finish_deletions().await?;
+        }
+        Ok(Self(Arc::new(Inner { config, shards })))
+    }
+
+    /// Removes values that were replaced or given up fifteen minutes ago and uploads that began a day ago and never ended, in
+    /// bounded steps, and completes deletions that were cut off. Answers how many values it removed. To be called each minute; costs
+    /// a look at the list of such values. May be dropped at any await; the next call goes on.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn maintain(&self, now_unix_ms: u64) -> Result<u64, Error> {
+        let due = Sweep::Before {
+            discarded_ms: now_unix_ms.saturating_sub(DISCARDED_MS_MAX),
+            writing_ms: now_unix_ms.saturating_sub(WRITING_MS_MAX),
+        };
+        let mut removed = 0;
+        for shard in self.shards() {
+            removed += shard.staging.sweep(due).await?;
+            shard.finish_deletions().await?;
+        }
+        Ok(removed)
+    }
+
+    /// What it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.0.shards
+    }
+
+    pub(crate) fn shard(&self, client: Uuid) -> &Shard {
+        let number = shard::shard_of(client, self.0.shards.len());
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "a hash modulo the length, and open makes at least one shard"
+        )]
+        &self.0.shards[number]
+    }
+}
+
+impl fmt::Debug for TaskChampion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskChampion")
+            .field("config", &self.0.config)
+            .field("shards", &self.0.shards.len())
+            .finish()
+    }
+}

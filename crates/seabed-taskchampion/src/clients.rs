@@ -1,0 +1,256 @@
+//! Clients, for administrators: list, show, delete.
+
+use std::collections::BTreeMap;
+
+use seabed_kv::staged::Sweep;
+use seabed_kv::{Batch, Durability, Key, KeyRange, Outcome, ScanSpec};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::TaskChampion;
+use crate::error::{Result, busy, damaged};
+use crate::keys::{
+    CLIENT, ClientRow, DELETING, PARENT, SNAPSHOT, VERSION, VersionRow, client_key, deleting_to_bytes,
+    pair_key, read_client_key, read_pair_key,
+};
+use crate::protocol::ATTEMPTS_MAX;
+use crate::shard::Shard;
+
+/// How many versions one step of a deletion removes.
+const DELETE_STEP_VERSIONS: usize = 256;
+
+/// A client, as its row of counters tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientInfo {
+    /// Its id, which is also its credential.
+    pub client: Uuid,
+    /// Its newest version; `None` when it has none.
+    pub latest_version: Option<Uuid>,
+    /// How many versions it has.
+    pub versions: u64,
+    /// How many bytes of versions it has.
+    pub version_bytes: u64,
+    /// Its snapshot.
+    pub snapshot: Option<SnapshotInfo>,
+    /// When it was created, in seconds since 1970.
+    pub created_unix_s: u64,
+    /// When its newest version came, in seconds since 1970.
+    pub last_push_unix_s: u64,
+}
+
+/// A client's snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotInfo {
+    /// The version it was taken at.
+    pub version: Uuid,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// When it was uploaded, in seconds since 1970.
+    pub received_unix_s: u64,
+    /// How many versions came since it was uploaded.
+    pub versions_since: u64,
+}
+
+/// A version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionInfo {
+    /// Its id.
+    pub version: Uuid,
+    /// The version before it.
+    pub parent: Uuid,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// When it came, in seconds since 1970.
+    pub received_unix_s: u64,
+}
+
+impl ClientInfo {
+    fn new(client: Uuid, row: &ClientRow) -> Self {
+        Self {
+            client,
+            latest_version: Some(row.latest).filter(|latest| !latest.is_nil()),
+            versions: row.versions,
+            version_bytes: row.version_bytes,
+            snapshot: row.snapshot.as_ref().map(|snapshot| SnapshotInfo {
+                version: snapshot.version,
+                bytes: snapshot.bytes,
+                received_unix_s: snapshot.unix_s,
+                versions_since: snapshot.versions_since,
+            }),
+            created_unix_s: row.created_unix_s,
+            last_push_unix_s: row.last_push_unix_s,
+        }
+    }
+}
+
+impl TaskChampion {
+    /// Every client, in the order of ids within each shard. Reads one small row a client.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use seabed_taskchampion::{Config, TaskChampion};
+    /// use uuid::Uuid;
+    ///
+    /// let taskchampion = TaskChampion::open(&seabed_kv::Store::memory(), Config::default()).await?;
+    /// let (client, version) = (Uuid::new_v4(), Uuid::new_v4());
+    /// let upload = taskchampion.upload(client, Uuid::new_v4(), 0).finish().await?;
+    /// let _added = taskchampion.add_version(upload, Uuid::nil(), version, 1_700_000_000).await?.release();
+    ///
+    /// let clients = taskchampion.clients().await?;
+    /// assert_eq!((clients[0].client, clients[0].versions), (client, 1));
+    /// assert_eq!(taskchampion.versions(client).await?[0].version, version);
+    /// assert!(taskchampion.delete_client(client).await?);
+    /// assert_eq!(taskchampion.client(client).await?, None);
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// # })?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the store's reads; `Corrupt` for a damaged row.
+    pub async fn clients(&self) -> Result<Vec<ClientInfo>> {
+        let mut clients = Vec::new();
+        for shard in self.shards() {
+            let mut rows = shard.tenant.scan(ScanSpec::new(CLIENT, KeyRange::all()));
+            while let Some(row) = rows.next().await {
+                let row = row?;
+                let read = read_client_key(row.key.as_bytes()).zip(ClientRow::from_bytes(&row.payload));
+                let (client, row) = read.ok_or_else(|| damaged(&shard.tenant, CLIENT, row.key.as_bytes()))?;
+                clients.push(ClientInfo::new(client, &row));
+            }
+        }
+        Ok(clients)
+    }
+
+    /// One client; `None` when there is none of that id.
+    ///
+    /// # Errors
+    /// Those of the store's reads; `Corrupt` for a damaged row.
+    pub async fn client(&self, client: Uuid) -> Result<Option<ClientInfo>> {
+        let row = self.shard(client).client_row(client).await?;
+        Ok(row.map(|row| ClientInfo::new(client, &row)))
+    }
+
+    /// The versions of a client, from its first to its latest; none for a client that does not exist. Reads every row of
+    /// them, and holds about a hundred bytes a version.
+    ///
+    /// # Errors
+    /// Those of the store's reads; `Corrupt` for a damaged row.
+    pub async fn versions(&self, client: Uuid) -> Result<Vec<VersionInfo>> {
+        let shard = self.shard(client);
+        let Some(row) = shard.client_row(client).await? else { return Ok(Vec::new()) };
+        let mut by_version = BTreeMap::new();
+        let range = KeyRange::prefix(client_key(client));
+        let mut rows = shard.tenant.scan(ScanSpec::new(VERSION, range));
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            let read = read_pair_key(row.key.as_bytes()).zip(VersionRow::from_bytes(&row.payload));
+            let ((_, parent), row) =
+                read.ok_or_else(|| damaged(&shard.tenant, VERSION, row.key.as_bytes()))?;
+            let bytes = row.value.bytes();
+            let version = row.version;
+            by_version.insert(
+                version,
+                VersionInfo { version, parent, bytes, received_unix_s: row.received_unix_s },
+            );
+        }
+        // From the latest that was read before the versions were: those that came meanwhile are left out as a whole.
+        let mut chain = Vec::with_capacity(by_version.len());
+        let mut next = by_version.remove(&row.latest);
+        while let Some(version) = next {
+            next = by_version.remove(&version.parent);
+            chain.push(version);
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    /// Deletes a client with everything it has, chunks too; answers whether it was there.
+    ///
+    /// Its row goes first, in one durable batch, so nobody sees half a client; then the rest, in bounded steps. Until that is
+    /// done a push that would create it anew is told Busy. Dropped in the middle, or cut off by a crash, the rest
+    /// is removed by the next [`maintain`](Self::maintain) or [`open`](Self::open).
+    ///
+    /// # Errors
+    /// Those of the store; `Busy` when the client changed each of [`ATTEMPTS_MAX`] times. What was begun is completed
+    /// later.
+    pub async fn delete_client(&self, client: Uuid) -> Result<bool> {
+        let shard = self.shard(client);
+        let key = client_key(client);
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(row) = shard.client_row(client).await? else { return Ok(false) };
+            let mut batch = Batch::new();
+            batch.check_equals(CLIENT, key, row.to_bytes()).delete(CLIENT, key).delete(SNAPSHOT, key).put(
+                DELETING,
+                key,
+                deleting_to_bytes(row.last_push_unix_s),
+            );
+            if let Some(value) = row.snapshot.and_then(|snapshot| snapshot.staged()) {
+                shard.staging.discard(&mut batch, value, 0);
+            }
+            if shard.tenant.apply(batch, Durability::Durable).await?.is_applied() {
+                shard.finish_deletion(client).await?;
+                return Ok(true);
+            }
+        }
+        Err(busy(&shard.tenant, "the client is being changed by too many at once; ask again"))
+    }
+}
+
+impl Shard {
+    /// Completes every deletion that was begun.
+    pub(crate) async fn finish_deletions(&self) -> Result<()> {
+        let mut rows = self.tenant.scan(ScanSpec::new(DELETING, KeyRange::all()).keys_only());
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            match read_client_key(row.key.as_bytes()) {
+                Some(client) => self.finish_deletion(client).await?,
+                None => return Err(damaged(&self.tenant, DELETING, row.key.as_bytes())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a client whose row is gone has left. Several may be at it at once: every step holds only while the
+    /// client's mark is there, so none touches a client that was created anew.
+    async fn finish_deletion(&self, client: Uuid) -> Result<()> {
+        let key = client_key(client);
+        loop {
+            let versions = ScanSpec::new(VERSION, KeyRange::prefix(key)).limit(DELETE_STEP_VERSIONS);
+            let rows = self.tenant.scan(versions).collect().await?;
+            let mut step = Batch::new();
+            step.check_exists(DELETING, key);
+            for row in &rows {
+                self.delete_version(client, &row.key, &row.payload, &mut step);
+            }
+            // Relaxed: the mark stands until the last, durable step.
+            let outcome = self.tenant.apply(step, Durability::Relaxed).await?;
+            if let Outcome::Refused(_) = outcome {
+                return Ok(());
+            }
+            if rows.len() < DELETE_STEP_VERSIONS {
+                break;
+            }
+        }
+        // Discarded at time 0, so that this takes them and leaves what others may still be reading.
+        self.staging.sweep(Sweep::Before { discarded_ms: 1, writing_ms: 0 }).await?;
+        let mut last = Batch::new();
+        last.check_exists(DELETING, key)
+            .delete_prefix(VERSION, key)
+            .delete_prefix(PARENT, key)
+            .delete(SNAPSHOT, key)
+            .delete(DELETING, key);
+        self.tenant.apply(last, Durability::Durable).await?;
+        Ok(())
+    }
+
+    fn delete_version(&self, client: Uuid, key: &Key, payload: &[u8], step: &mut Batch) {
+        step.delete(VERSION, key);
+        // A damaged row is removed all the same; what it referred to is left for `verify` to name.
+        let Some(row) = VersionRow::from_bytes(payload) else { return };
+        step.delete(PARENT, pair_key(client, row.version));
+        if let Some(value) = row.value.staged() {
+            self.staging.discard(step, value, 0);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Bodies, both ways, in bounded memory.
+
+use std::fmt;
+use std::future::Future;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION};
+use axum::http::{HeaderMap, StatusCode};
+use flate2::write::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use uuid::Uuid;
+
+use super::headers::{self, Encoding};
+use super::{Refusal, Server, Shortened};
+use crate::error::Result as StoreResult;
+use crate::{Upload, UploadWriter, Value};
+
+/// How much compressed data is decoded at once. It grows at most 1,032-fold, so to half a mebibyte.
+const DECODE_STEP_BYTES: usize = 512;
+
+/// Takes a whole body for `client`; `empty` is the text that refuses one without a byte.
+pub(super) async fn receive(
+    server: &Server,
+    client: Uuid,
+    headers: &HeaderMap,
+    body: Body,
+    empty: &'static str,
+) -> Result<Upload, Refusal> {
+    let Some(encoding) = headers::encoding(headers) else {
+        let text = "the content encoding is not supported; send gzip or none";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).with(ACCEPT_ENCODING, "gzip"));
+    };
+    let config = server.taskchampion.config();
+    let limit = config.body_bytes_max;
+    let mut source = Arriving {
+        body,
+        client,
+        silence: Duration::from_millis(config.silence_ms_max),
+        bytes: 0,
+        // Stored blocks add five bytes to each sixteen kibibytes at the worst; what is longer hides empty members.
+        bytes_max: match encoding {
+            Encoding::Identity => limit,
+            Encoding::Gzip => limit.saturating_add(limit / 1_024).saturating_add(1_024),
+        },
+    };
+    if headers::content_length(headers).is_some_and(|declared| declared > source.bytes_max) {
+        if !headers::expects_continue(headers) {
+            source.drain().await?;
+        }
+        return Err(too_large(limit));
+    }
+    let writer = server.taskchampion.upload(client, server.fresh_id(), server.now_unix_ms());
+    let mut sink = Sink { writer, limit, decoder: None };
+    if encoding == Encoding::Gzip {
+        sink.decoder = Some(Box::new(MultiGzDecoder::new(Vec::new())));
+    }
+    while let Some(bytes) = source.next().await? {
+        let taken =
+            if source.bytes > source.bytes_max { Err(too_large(limit)) } else { sink.take(&bytes).await };
+        if let Err(refusal) = taken {
+            if refusal.status == StatusCode::PAYLOAD_TOO_LARGE {
+                drop(sink);
+                source.drain().await?;
+            }
+            return Err(refusal);
+        }
+    }
+    if source.bytes == 0 {
+        return Err(Refusal::bad_request(empty));
+    }
+    let writer = sink.end().await?;
+    if writer.bytes() == 0 {
+        return Err(Refusal::bad_request(empty));
+    }
+    Ok(writer.finish().await?)
+}
+
+fn too_large(limit: u64) -> Refusal {
+    let text = format!("the body is larger than the {limit} bytes allowed");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text).with(CONNECTION, "close")
+}
+
+/// A body that is being sent.
+struct Arriving {
+    body: Body,
+    client: Uuid,
+    silence: Duration,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Arriving {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            let Ok(frame) = tokio::time::timeout(self.silence, self.body.frame()).await else {
+                tracing::info!(client = %Shortened(self.client), "a client fell silent in the middle of a body");
+                let text = "nothing arrived for too long";
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text).with(CONNECTION, "close"));
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    // Trailers say nothing to this protocol.
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        self.bytes = self.bytes.saturating_add(data.len() as u64);
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(client = %Shortened(self.client), %error, "a body was cut off");
+                    return Err(Refusal::bad_request("the body was cut off"));
+                }
+            }
+        }
+    }
+
+    /// Throws the rest away, up to as much again as is allowed, so that a client which sends all before it listens gets to
+    /// hear why it was refused: closing over unread bytes would take the answer with it.
+    async fn drain(&mut self) -> Result<(), Refusal> {
+        let most = self.bytes.saturating_add(self.bytes_max);
+        while self.bytes < most && self.next().await?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Where a body goes: decoded, counted, stored.
+struct Sink {
+    writer: UploadWriter,
+    limit: u64,
+    decoder: Option<Box<MultiGzDecoder<Vec<u8>>>>,
+}
+
+impl Sink {
+    async fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.decoder.is_none() {
+            return self.store(bytes).await;
+        }
+        for step in bytes.chunks(DECODE_STEP_BYTES) {
+            let Some(decoder) = &mut self.decoder else { break };
+            decoder.write_all(step).map_err(|_| bad_gzip())?;
+            let decoded = std::mem::take(decoder.get_mut());
+            self.store(&decoded).await?;
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.writer.bytes().saturating_add(bytes.len() as u64) > self.limit {
+            return Err(too_large(self.limit));
+        }
+        Ok(self.writer.write(bytes).await?)
+    }
+
+    async fn end(mut self) -> Result<UploadWriter, Refusal> {
+        if let Some(decoder) = self.decoder.take() {
+            let decoded = decoder.finish().map_err(|_| bad_gzip())?;
+            self.store(&decoded).await?;
+        }
+        Ok(self.writer)
+    }
+}
+
+fn bad_gzip() -> Refusal {
+    Refusal::bad_request("the body is not whole gzip")
+}
+
+/// A value as the stream of an answer's body.
+pub(super) struct Parts(State);
+
+enum State {
+    Idle(Option<Value>),
+    Reading(Pin<Box<dyn Future<Output = (Value, Part)> + Send>>),
+}
+
+type Part = StoreResult<Option<Vec<u8>>>;
+
+impl Parts {
+    pub(super) fn new(value: Value) -> Self {
+        Self(State::Idle(Some(value)))
+    }
+}
+
+impl futures_core::Stream for Parts {
+    type Item = StoreResult<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match &mut self.0 {
+                State::Idle(value) => {
+                    let Some(mut value) = value.take() else { return Poll::Ready(None) };
+                    self.0 = State::Reading(Box::pin(async move {
+                        let part = value.next().await;
+                        (value, part)
+                    }));
+                }
+                State::Reading(reading) => {
+                    let (value, part) = ready!(reading.as_mut().poll(context));
+                    // After the end and after an error there is nothing more to read.
+                    let more = matches!(part, Ok(Some(_)));
+                    self.0 = State::Idle(more.then_some(value));
+                    if let Err(error) = &part {
+                        tracing::error!(%error, "an answer was cut off in the middle");
+                    }
+                    return Poll::Ready(part.map(|part| part.map(Bytes::from)).transpose());
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parts")
+    }
+}

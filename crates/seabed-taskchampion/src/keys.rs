@@ -1,0 +1,390 @@
+//! Rows: categories, keys, and the bytes of each record (`docs/formats/taskchampion.md`).
+//!
+//! Each record begins with the version of its layout. Decoders take any bytes and are strict, so that what they read encodes
+//! to the same bytes again: a check on a row is a check on what was decoded from it.
+
+use seabed_kv::KeyReader;
+use seabed_kv::staged::Staged;
+use uuid::Uuid;
+
+/// The name under which the kernel's staged values of this layer go.
+pub(crate) const LAYER: &str = "taskchampion";
+
+/// Which layout the tenant has, and who made it: one row, with an empty key.
+pub(crate) const FORMAT: &str = "taskchampion.format";
+/// How many shards the store has: one row, with an empty key, in the first shard.
+pub(crate) const SHARDS: &str = "taskchampion.shards";
+/// Client id to what each request needs to know of the client.
+pub(crate) const CLIENT: &str = "taskchampion.client";
+/// Client id and parent to the version with that parent.
+pub(crate) const VERSION: &str = "taskchampion.version";
+/// Client id and version id to its parent.
+pub(crate) const PARENT: &str = "taskchampion.parent";
+/// Client id to a snapshot that is small enough for a row.
+pub(crate) const SNAPSHOT: &str = "taskchampion.snapshot";
+/// Client id, while the rows of a deleted client are being removed.
+pub(crate) const DELETING: &str = "taskchampion.deleting";
+
+/// The layout that this crate writes.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+const RECORD_VERSION: u8 = 1;
+
+/// What a version's record adds to its bytes, and what its key and category exceed the kernel's 50 bytes by.
+pub(crate) const INLINE_RESERVE_BYTES: usize = 32;
+
+/// The key of a client's rows in `taskchampion.client`, `.snapshot` and `.deleting`.
+pub(crate) fn client_key(client: Uuid) -> [u8; 16] {
+    client.into_bytes()
+}
+
+/// The key of a row in `taskchampion.version` and `taskchampion.parent`.
+pub(crate) fn pair_key(client: Uuid, version: Uuid) -> [u8; 32] {
+    let mut key = [0; 32];
+    let (first, second) = key.split_at_mut(16);
+    first.copy_from_slice(client.as_bytes());
+    second.copy_from_slice(version.as_bytes());
+    key
+}
+
+/// The two ids in the key of a version or parent row.
+pub(crate) fn read_pair_key(key: &[u8]) -> Option<(Uuid, Uuid)> {
+    let (client, version) = key.split_at_checked(16)?;
+    Some((Uuid::from_slice(client).ok()?, Uuid::from_slice(version).ok()?))
+}
+
+/// The id that a client key is.
+pub(crate) fn read_client_key(key: &[u8]) -> Option<Uuid> {
+    Uuid::from_slice(key).ok()
+}
+
+/// The row of `taskchampion.format`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FormatRow {
+    pub(crate) version: u32,
+    pub(crate) writer: String,
+}
+
+impl FormatRow {
+    pub(crate) fn ours() -> Self {
+        Self { version: FORMAT_VERSION, writer: writer() }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.version.to_be_bytes().to_vec();
+        bytes.extend_from_slice(self.writer.as_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (version, writer) = bytes.split_at_checked(4)?;
+        let writer = String::from_utf8(writer.to_vec()).ok()?;
+        Some(Self { version: u32::from_be_bytes(version.try_into().ok()?), writer })
+    }
+}
+
+/// This program, as it signs what it writes.
+pub(crate) fn writer() -> String {
+    format!("seabed {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The row of `taskchampion.shards`.
+pub(crate) fn shards_to_bytes(shards: u16) -> Vec<u8> {
+    let mut bytes = vec![RECORD_VERSION];
+    bytes.extend_from_slice(&shards.to_be_bytes());
+    bytes
+}
+
+/// How many shards that row says there are; the two digits of a tenant id name at most a hundred.
+pub(crate) fn shards_from_bytes(bytes: &[u8]) -> Option<u16> {
+    let mut record = record(bytes)?;
+    let shards = u16::from_be_bytes(record.raw(2)?.try_into().ok()?);
+    (record.rest().is_empty() && (1..=100).contains(&shards)).then_some(shards)
+}
+
+/// Where the bytes of a version are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Inline(Vec<u8>),
+    Staged(Staged),
+}
+
+impl Stored {
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Staged(value) => value.bytes,
+        }
+    }
+
+    pub(crate) fn staged(&self) -> Option<Staged> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Staged(value) => Some(*value),
+        }
+    }
+}
+
+/// A row of `taskchampion.client`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientRow {
+    /// The newest version; nil when there is none.
+    pub(crate) latest: Uuid,
+    pub(crate) created_unix_s: u64,
+    pub(crate) last_push_unix_s: u64,
+    pub(crate) versions: u64,
+    pub(crate) version_bytes: u64,
+    pub(crate) snapshot: Option<SnapshotMeta>,
+}
+
+/// What a client's row says of its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SnapshotMeta {
+    pub(crate) version: Uuid,
+    /// When it was uploaded.
+    pub(crate) unix_s: u64,
+    /// Versions added since it was uploaded, whichever version it was taken at.
+    pub(crate) versions_since: u64,
+    pub(crate) bytes: u64,
+    /// The id of its staged value; `None` when it is a row of `taskchampion.snapshot`.
+    pub(crate) staged: Option<[u8; 16]>,
+}
+
+impl SnapshotMeta {
+    pub(crate) fn staged(&self) -> Option<Staged> {
+        self.staged.map(|id| Staged { id, bytes: self.bytes })
+    }
+}
+
+impl ClientRow {
+    /// A client that has nothing yet.
+    pub(crate) fn new(now_unix_s: u64) -> Self {
+        Self {
+            latest: Uuid::nil(),
+            created_unix_s: now_unix_s,
+            last_push_unix_s: now_unix_s,
+            versions: 0,
+            version_bytes: 0,
+            snapshot: None,
+        }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![RECORD_VERSION];
+        bytes.extend_from_slice(self.latest.as_bytes());
+        for number in [self.created_unix_s, self.last_push_unix_s, self.versions, self.version_bytes] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        let Some(snapshot) = &self.snapshot else {
+            bytes.push(0);
+            return bytes;
+        };
+        bytes.push(if snapshot.staged.is_some() { 2 } else { 1 });
+        bytes.extend_from_slice(snapshot.version.as_bytes());
+        for number in [snapshot.unix_s, snapshot.versions_since, snapshot.bytes] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(snapshot.staged.as_ref().map_or(&[], |id| id));
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut record = record(bytes)?;
+        let mut row = Self {
+            latest: read_uuid(&mut record)?,
+            created_unix_s: record.uint()?,
+            last_push_unix_s: record.uint()?,
+            versions: record.uint()?,
+            version_bytes: record.uint()?,
+            snapshot: None,
+        };
+        let tag = record.byte()?;
+        if tag == 1 || tag == 2 {
+            row.snapshot = Some(SnapshotMeta {
+                version: read_uuid(&mut record)?,
+                unix_s: record.uint()?,
+                versions_since: record.uint()?,
+                bytes: record.uint()?,
+                staged: if tag == 2 { Some(record.raw(16)?.try_into().ok()?) } else { None },
+            });
+        }
+        (tag <= 2 && record.rest().is_empty()).then_some(row)
+    }
+}
+
+/// A row of `taskchampion.version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VersionRow {
+    pub(crate) version: Uuid,
+    pub(crate) received_unix_s: u64,
+    pub(crate) value: Stored,
+}
+
+impl VersionRow {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![RECORD_VERSION];
+        bytes.extend_from_slice(self.version.as_bytes());
+        bytes.extend_from_slice(&self.received_unix_s.to_be_bytes());
+        match &self.value {
+            Stored::Inline(value) => {
+                bytes.push(1);
+                bytes.extend_from_slice(value);
+            }
+            Stored::Staged(value) => {
+                bytes.push(2);
+                bytes.extend_from_slice(&value.to_bytes());
+            }
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut record = record(bytes)?;
+        let (version, received_unix_s) = (read_uuid(&mut record)?, record.uint()?);
+        let value = match record.byte()? {
+            1 => Stored::Inline(record.rest().to_vec()),
+            2 => Stored::Staged(Staged::from_bytes(record.rest())?),
+            _ => return None,
+        };
+        Some(Self { version, received_unix_s, value })
+    }
+}
+
+/// The row of `taskchampion.parent`: the parent of the version in its key.
+pub(crate) fn parent_to_bytes(parent: Uuid) -> Vec<u8> {
+    let mut bytes = vec![RECORD_VERSION];
+    bytes.extend_from_slice(parent.as_bytes());
+    bytes
+}
+
+pub(crate) fn parent_from_bytes(bytes: &[u8]) -> Option<Uuid> {
+    let mut record = record(bytes)?;
+    let parent = read_uuid(&mut record)?;
+    record.rest().is_empty().then_some(parent)
+}
+
+/// The row of `taskchampion.snapshot`: the version it was taken at, so that a reader notices when row and client row are of
+/// two moments, then the snapshot.
+pub(crate) fn snapshot_to_bytes(version: Uuid, value: &[u8]) -> Vec<u8> {
+    let mut bytes = parent_to_bytes(version);
+    bytes.extend_from_slice(value);
+    bytes
+}
+
+pub(crate) fn snapshot_from_bytes(bytes: &[u8]) -> Option<(Uuid, Vec<u8>)> {
+    let mut record = record(bytes)?;
+    Some((read_uuid(&mut record)?, record.rest().to_vec()))
+}
+
+/// The row of `taskchampion.deleting`: since when.
+pub(crate) fn deleting_to_bytes(now_unix_s: u64) -> Vec<u8> {
+    let mut bytes = vec![RECORD_VERSION];
+    bytes.extend_from_slice(&now_unix_s.to_be_bytes());
+    bytes
+}
+
+pub(crate) fn deleting_from_bytes(bytes: &[u8]) -> Option<u64> {
+    let mut record = record(bytes)?;
+    let since = record.uint()?;
+    record.rest().is_empty().then_some(since)
+}
+
+fn record(bytes: &[u8]) -> Option<KeyReader<'_>> {
+    let mut reader = KeyReader::new(bytes);
+    (reader.byte()? == RECORD_VERSION).then_some(reader)
+}
+
+fn read_uuid(record: &mut KeyReader<'_>) -> Option<Uuid> {
+    Uuid::from_slice(record.raw(16)?).ok()
+}
+
+/// Reads `data` as every kind of row: nothing may panic, and what reads must write the same bytes again.
+#[doc(hidden)]
+pub fn fuzz_rows(data: &[u8]) {
+    fn same(data: &[u8], again: Option<Vec<u8>>) {
+        assert!(again.is_none_or(|again| again == data), "a row did not read as it is written");
+    }
+    same(data, FormatRow::from_bytes(data).map(|row| row.to_bytes()));
+    same(data, shards_from_bytes(data).map(shards_to_bytes));
+    same(data, ClientRow::from_bytes(data).map(|row| row.to_bytes()));
+    same(data, VersionRow::from_bytes(data).map(|row| row.to_bytes()));
+    same(data, parent_from_bytes(data).map(parent_to_bytes));
+    same(data, snapshot_from_bytes(data).map(|(version, value)| snapshot_to_bytes(version, &value)));
+    same(data, deleting_from_bytes(data).map(deleting_to_bytes));
+    same(data, read_pair_key(data).map(|(client, version)| pair_key(client, version).to_vec()));
+    same(data, read_client_key(data).map(|client| client_key(client).to_vec()));
+    let half = data.len() / 2;
+    let (key, payload) = data.split_at(half);
+    for category in crate::inspect::CATEGORIES {
+        assert!(crate::decode_row(category.as_bytes(), key, payload).is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeds() -> Vec<Vec<u8>> {
+        let id = Uuid::from_u128(0x1234);
+        let snapshot =
+            SnapshotMeta { version: id, unix_s: 9, versions_since: 4, bytes: 70_000, staged: Some([7; 16]) };
+        let client = ClientRow { versions: 3, version_bytes: 99, latest: id, ..ClientRow::new(5) };
+        vec![
+            FormatRow::ours().to_bytes(),
+            shards_to_bytes(64),
+            client.to_bytes(),
+            ClientRow { snapshot: Some(snapshot), ..client.clone() }.to_bytes(),
+            ClientRow { snapshot: Some(SnapshotMeta { staged: None, ..snapshot }), ..client }.to_bytes(),
+            VersionRow { version: id, received_unix_s: 5, value: Stored::Inline(b"bytes".to_vec()) }
+                .to_bytes(),
+            VersionRow {
+                version: id,
+                received_unix_s: 5,
+                value: Stored::Staged(Staged { id: [7; 16], bytes: 9 }),
+            }
+            .to_bytes(),
+            parent_to_bytes(id),
+            snapshot_to_bytes(id, b"bytes"),
+            deleting_to_bytes(5),
+            pair_key(id, id).to_vec(),
+            client_key(id).to_vec(),
+        ]
+    }
+
+    #[test]
+    fn rows_read_back_and_cut_or_altered_ones_do_no_harm() {
+        for seed in seeds() {
+            fuzz_rows(&seed);
+            for length in 0..seed.len() {
+                fuzz_rows(&seed[..length]);
+                for byte in [0, 1, 2, 3, 0xFF] {
+                    let mut altered = seed.clone();
+                    altered[length] = byte;
+                    fuzz_rows(&altered);
+                }
+            }
+            fuzz_rows(&[seed, b"more".to_vec()].concat());
+        }
+    }
+
+    #[test]
+    fn a_longer_or_newer_row_is_refused() {
+        let mut row = ClientRow::new(5).to_bytes();
+        assert!(ClientRow::from_bytes(&row).is_some());
+        row.push(0);
+        assert_eq!(ClientRow::from_bytes(&row), None);
+        row.pop();
+        row[0] = 2;
+        assert_eq!(ClientRow::from_bytes(&row), None);
+        for shards in [0, 101] {
+            assert_eq!(shards_from_bytes(&shards_to_bytes(shards)), None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_do_no_harm(data: Vec<u8>) {
+            fuzz_rows(&data);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Shards: the tenants among which clients are spread, and the rows that say what they are.
+
+use seabed_kv::staged::Staging;
+use seabed_kv::{Batch, Durability, Error, ErrorKind, Store, Tenant};
+use uuid::Uuid;
+
+use crate::error::{Result, busy, damaged};
+use crate::keys::{
+    CLIENT, ClientRow, FORMAT, FORMAT_VERSION, FormatRow, INLINE_RESERVE_BYTES, LAYER, SHARDS, client_key,
+    shards_from_bytes, shards_to_bytes, writer,
+};
+
+/// How many shards a new store gets. One file, one flush: on a single machine more of them only divide the group commit.
+const SHARDS_NEW: u16 = 1;
+
+/// How often a row that others keep creating and removing is read again.
+const FORMAT_ATTEMPTS_MAX: usize = 8;
+
+/// One tenant of clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Shard {
+    pub(crate) tenant: Tenant,
+    pub(crate) staging: Staging,
+}
+
+impl Shard {
+    pub(crate) fn new(tenant: Tenant) -> Self {
+        Self { staging: Staging::new(tenant.clone(), LAYER), tenant }
+    }
+
+    /// The longest value that is kept in a row.
+    pub(crate) fn inline_max(&self) -> usize {
+        self.tenant.inline_limit().saturating_sub(INLINE_RESERVE_BYTES)
+    }
+
+    /// The row of a client.
+    pub(crate) async fn client_row(&self, client: Uuid) -> Result<Option<ClientRow>> {
+        let key = client_key(client);
+        let Some(row) = self.tenant.get(CLIENT, key).await? else { return Ok(None) };
+        ClientRow::from_bytes(&row).map(Some).ok_or_else(|| damaged(&self.tenant, CLIENT, &key))
+    }
+}
+
+/// Opens every shard of the store, making the first ones of a new store.
+pub(crate) async fn open(store: &Store) -> Result<Vec<Shard>> {
+    let first = store.open(shard_id(0))?.await?;
+    let shards = identify(&first, Some(SHARDS_NEW)).await?;
+    let mut all = vec![Shard::new(first)];
+    for number in 1..shards {
+        let tenant = store.open(shard_id(number))?.await?;
+        identify(&tenant, None).await?;
+        all.push(Shard::new(tenant));
+    }
+    Ok(all)
+}
+
+/// Reads what the tenant says of itself and answers the number of shards; a tenant without a word of it is new and gets the
+/// rows, and with `shards_new` the number too.
+async fn identify(tenant: &Tenant, shards_new: Option<u16>) -> Result<u16> {
+    for _ in 0..FORMAT_ATTEMPTS_MAX {
+        if let Some(row) = tenant.get(FORMAT, b"").await? {
+            check_format(tenant, &row)?;
+            if shards_new.is_none() {
+                return Ok(0);
+            }
+            // Written in one batch with the format row, so it is there.
+            let row = tenant.get(SHARDS, b"").await?.unwrap_or_default();
+            return shards_from_bytes(&row).ok_or_else(|| damaged(tenant, SHARDS, b""));
+        }
+        let mut batch = Batch::new();
+        batch.check_absent(FORMAT, b"").put(FORMAT, b"", FormatRow::ours().to_bytes());
+        if let Some(shards) = shards_new {
+            batch.check_absent(SHARDS, b"").put(SHARDS, b"", shards_to_bytes(shards));
+        }
+        tenant.apply(batch, Durability::Durable).await?;
+    }
+    Err(busy(tenant, "the format row keeps changing; open the store again"))
+}
+
+fn check_format(tenant: &Tenant, row: &[u8]) -> Result<()> {
+    let row = FormatRow::from_bytes(row).ok_or_else(|| damaged(tenant, FORMAT, b""))?;
+    match row.version {
+        FORMAT_VERSION => Ok(()),
+        0 => Err(damaged(tenant, FORMAT, b"")),
+        version => {
+            let message = format!(
+                "TaskChampion data in format {version}, written by {:?}; this is {}, which reads format \
+                 {FORMAT_VERSION}: use that version or a later one",
+                row.writer,
+                writer()
+            );
+            Err(Error::new(ErrorKind::Unsupported, message).in_tenant(tenant.id()))
+        }
+    }
+}
+
+/// The id of a shard's tenant.
+fn shard_id(number: u16) -> String {
+    format!("{LAYER}-{number:02}")
+}
+
+/// Whether this layer keeps its data in the tenant of that id: `taskchampion-` and two digits.
+///
+/// ```
+/// assert!(seabed_taskchampion::is_ours("taskchampion-00"));
+/// assert!(!seabed_taskchampion::is_ours("taskchampion-0") && !seabed_taskchampion::is_ours("sds"));
+/// ```
+pub fn is_ours(tenant_id: &str) -> bool {
+    let digits = tenant_id.strip_prefix(LAYER).and_then(|rest| rest.strip_prefix('-'));
+    digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Which of `shards` a client's rows are in: FNV-1a over the sixteen bytes of its id, written into the format for ever.
+pub(crate) fn shard_of(client: Uuid, shards: usize) -> usize {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in client.into_bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let shards = u64::try_from(shards).unwrap_or(1).max(1);
+    usize::try_from(hash % shards).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_digits_are_ours() {
+        for (id, ours) in [
+            ("taskchampion-00", true),
+            ("taskchampion-63", true),
+            ("taskchampion-000", false),
+            ("taskchampion-0a", false),
+            ("taskchampion-٠١", false),
+            ("taskchampion", false),
+            ("taskchampion00", false),
+            ("automerge-00", false),
+            ("", false),
+        ] {
+            assert_eq!(is_ours(id), ours, "{id}");
+        }
+        assert!(is_ours(&shard_id(0)) && is_ours(&shard_id(99)));
+    }
+
+    #[test]
+    fn the_hash_is_the_one_that_stored_data_was_spread_by() {
+        let client = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!((shard_of(client, 1), shard_of(Uuid::nil(), 1)), (0, 0));
+        let spread: Vec<_> = (0..8).map(|id| shard_of(Uuid::from_u128(id), 64)).collect();
+        assert_eq!(spread, [37, 50, 63, 12, 25, 38, 51, 0]);
+    }
+}

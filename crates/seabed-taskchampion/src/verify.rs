@@ -1,0 +1,445 @@
+//! Verification: is everything that was acknowledged there, whole and linear, and is there nothing else?
+//!
+//! Works beside a server that writes. What one client's rows say is compared again when the client changed meanwhile, and what
+//! seems to belong to nobody is looked at twice, in an order in which an upload cannot slip between.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use seabed_kv::staged::{Staged, read_chunk_key};
+use seabed_kv::{Key, KeyRange, ScanSpec, Tenant};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::keys::{
+    CLIENT, ClientRow, DELETING, FORMAT, FORMAT_VERSION, FormatRow, PARENT, SNAPSHOT, SnapshotMeta, Stored,
+    VERSION, VersionRow, client_key, pair_key, parent_from_bytes, read_client_key, read_pair_key,
+    snapshot_from_bytes,
+};
+use crate::shard::Shard;
+
+/// How many findings a report spells out; the last one then says how many more there were.
+pub const FINDINGS_MAX: usize = 1_000;
+
+/// How often a client that keeps changing is examined anew before what was found last is reported.
+const EXAMINATIONS_MAX: usize = 8;
+
+/// What [`verify`] examined and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// How many clients were examined.
+    pub clients: u64,
+    /// How many versions their chains hold.
+    pub versions: u64,
+    /// How many snapshots they have.
+    pub snapshots: u64,
+    /// How many bytes of versions and snapshots were read.
+    pub bytes: u64,
+    /// What is wrong, a sentence each, at most [`FINDINGS_MAX`] and one more; empty when all is well.
+    pub findings: Vec<String>,
+}
+
+/// Examines one tenant of this layer: that the chain of each client is linear from its first version to its latest, with
+/// matching parent rows; that counters are right; that every value is whole and as long as it should be; that no row and
+/// no chunk belongs to nobody. Reads everything once and holds sixteen bytes a staged value. May run beside a server, and
+/// be dropped at any await.
+///
+/// ```
+/// # pollster::block_on(async {
+/// use seabed_taskchampion::{Config, TaskChampion, verify};
+///
+/// let store = seabed_kv::Store::memory();
+/// TaskChampion::open(&store, Config::default()).await?;
+/// let report = verify(&store.tenant("taskchampion-00")?).await?;
+/// assert!(report.findings.is_empty());
+/// # Ok::<(), seabed_kv::Error>(())
+/// # })?;
+/// # Ok::<(), seabed_kv::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the store's reads. Damage is no error but a finding.
+pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
+    let mut verifier = Verifier::new(Shard::new(tenant.clone()));
+    verifier.format().await?;
+    // In this order: a chunk that is neither pending when the pending rows are read nor referred to when the clients are read
+    // afterwards, was attached in between only if the clients' rows show it.
+    let chunks = verifier.chunk_ids().await?;
+    let pending = verifier.pending_ids().await?;
+    verifier.clients().await?;
+    for category in [VERSION, PARENT, SNAPSHOT] {
+        verifier.strays(category).await?;
+    }
+    let unexplained: Vec<_> =
+        chunks.into_iter().filter(|id| !pending.contains(id) && !verifier.referenced.contains(id)).collect();
+    verifier.stray_chunks(&unexplained).await?;
+    Ok(verifier.report())
+}
+
+struct Verifier {
+    shard: Shard,
+    report: VerifyReport,
+    unspoken: u64,
+    referenced: BTreeSet<[u8; 16]>,
+}
+
+/// What the examination of one client found.
+#[derive(Debug, Default)]
+struct Examined {
+    versions: u64,
+    version_bytes: u64,
+    snapshot_bytes: u64,
+    referenced: Vec<[u8; 16]>,
+    findings: Vec<String>,
+}
+
+impl Examined {
+    fn find(&mut self, client: Uuid, finding: impl fmt::Display) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(format!("client {client}: {finding}"));
+        }
+    }
+}
+
+impl Verifier {
+    fn new(shard: Shard) -> Self {
+        Self { shard, report: VerifyReport::default(), unspoken: 0, referenced: BTreeSet::new() }
+    }
+
+    fn find(&mut self, finding: String) {
+        if self.report.findings.len() < FINDINGS_MAX {
+            self.report.findings.push(finding);
+        } else {
+            self.unspoken += 1;
+        }
+    }
+
+    fn report(mut self) -> VerifyReport {
+        if self.unspoken > 0 {
+            self.report.findings.push(format!("and {} more", self.unspoken));
+        }
+        self.report
+    }
+
+    async fn format(&mut self) -> Result<()> {
+        let row = self.shard.tenant.get(FORMAT, b"").await?;
+        match row.as_deref().map(FormatRow::from_bytes) {
+            None => self.find(format!("the row of {FORMAT} is missing")),
+            Some(None) => self.find(format!("the row of {FORMAT} does not read")),
+            Some(Some(row)) if row.version != FORMAT_VERSION => self.find(format!(
+                "{FORMAT} says version {}, written by {:?}; this program knows {FORMAT_VERSION}",
+                row.version, row.writer
+            )),
+            Some(Some(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// The ids under which there are chunks. One seek an id: the chunks between are skipped.
+    async fn chunk_ids(&mut self) -> Result<Vec<[u8; 16]>> {
+        let category = self.shard.staging.chunk_category().to_owned();
+        let mut ids = Vec::new();
+        let mut range = KeyRange::all();
+        while let Some(key) = self.first_key(&category, range).await? {
+            if let Some((id, _)) = read_chunk_key(key.as_bytes()) {
+                ids.push(id);
+                range = after_prefix(&id);
+            } else {
+                self.find(format!("{category}: the key {key:?} does not read"));
+                range = after_key(&key);
+            }
+            if range.start.as_bytes().is_empty() {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn pending_ids(&mut self) -> Result<BTreeSet<[u8; 16]>> {
+        let category = self.shard.staging.pending_category().to_owned();
+        let mut ids = BTreeSet::new();
+        let mut rows = self.shard.tenant.scan(ScanSpec::new(&category, KeyRange::all()).keys_only());
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            match read_client_key(row.key.as_bytes()) {
+                Some(id) => {
+                    ids.insert(id.into_bytes());
+                }
+                None => self.find(format!("{category}: the key {:?} does not read", row.key)),
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn clients(&mut self) -> Result<()> {
+        let tenant = self.shard.tenant.clone();
+        let mut rows = tenant.scan(ScanSpec::new(CLIENT, KeyRange::all()).keys_only());
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            match read_client_key(row.key.as_bytes()) {
+                Some(client) => self.client(client).await?,
+                None => self.find(format!("{CLIENT}: the key {:?} does not read", row.key)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn client(&mut self, client: Uuid) -> Result<()> {
+        let key = client_key(client);
+        for round in 1..=EXAMINATIONS_MAX {
+            let Some(bytes) = self.shard.tenant.get(CLIENT, key).await? else { return Ok(()) };
+            let mut examined = Examined::default();
+            let row = ClientRow::from_bytes(&bytes);
+            match &row {
+                Some(row) => self.examine(client, row, &mut examined).await?,
+                None => examined.find(client, format_args!("its row of {CLIENT} does not read")),
+            }
+            let settled = examined.findings.is_empty()
+                || round == EXAMINATIONS_MAX
+                || self.shard.tenant.get(CLIENT, key).await?.as_ref() == Some(&bytes);
+            if settled {
+                self.report.clients += 1;
+                self.report.versions += examined.versions;
+                self.report.snapshots += u64::from(row.is_some_and(|row| row.snapshot.is_some()));
+                self.report.bytes += examined.version_bytes + examined.snapshot_bytes;
+                self.referenced.extend(examined.referenced);
+                for finding in examined.findings {
+                    self.find(finding);
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn examine(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<()> {
+        let snapshot_met = self.walk(client, row, examined).await?;
+        let (versions, version_bytes) = (examined.versions, examined.version_bytes);
+        let tenant = &self.shard.tenant;
+        let range = KeyRange::prefix(client_key(client));
+        for category in [VERSION, PARENT] {
+            let rows = tenant.count(category, &range).await?;
+            if rows != versions {
+                let finding =
+                    format_args!("{rows} rows of {category}, but its chain has {versions} versions");
+                examined.find(client, finding);
+            }
+        }
+        if row.versions != versions {
+            let finding = format_args!("counts {} versions, but its chain has {versions}", row.versions);
+            examined.find(client, finding);
+        }
+        if row.version_bytes != version_bytes {
+            let counted = row.version_bytes;
+            examined.find(
+                client,
+                format_args!("counts {counted} bytes of versions, but they have {version_bytes}"),
+            );
+        }
+        let inline = tenant.get(SNAPSHOT, client_key(client)).await?;
+        match &row.snapshot {
+            Some(snapshot) => {
+                if !snapshot_met {
+                    examined.find(
+                        client,
+                        format_args!("its snapshot is of {}, which is not in its chain", snapshot.version),
+                    );
+                }
+                if snapshot.versions_since > row.versions {
+                    examined.find(client, "counts more versions since its snapshot than it has");
+                }
+                self.snapshot(client, snapshot, inline, examined).await?;
+            }
+            None if inline.is_some() => {
+                examined.find(client, format_args!("has no snapshot, but a row of {SNAPSHOT}"));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Walks from the latest version to the first one and answers whether the snapshot's version was met.
+    async fn walk(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<bool> {
+        let tenant = &self.shard.tenant;
+        // A chain that bites its tail would be walked for ever; no chain has more links than there are rows.
+        let links_max = tenant.count(PARENT, &KeyRange::prefix(client_key(client))).await?;
+        let snapshot = row.snapshot.map(|snapshot| snapshot.version);
+        let mut met = snapshot == Some(row.latest);
+        let mut version = row.latest;
+        while !version.is_nil() {
+            let Some(bytes) = tenant.get(PARENT, pair_key(client, version)).await? else {
+                if version == row.latest {
+                    examined.find(client, format_args!("its latest version {version} is missing"));
+                }
+                break;
+            };
+            let Some(parent) = parent_from_bytes(&bytes) else {
+                examined.find(client, format_args!("the parent row of {version} does not read"));
+                break;
+            };
+            if examined.versions >= links_max {
+                examined.find(client, format_args!("its chain comes back to {version}"));
+                break;
+            }
+            examined.versions += 1;
+            self.version(client, version, parent, examined).await?;
+            met |= snapshot == Some(parent);
+            version = parent;
+        }
+        Ok(met)
+    }
+
+    async fn version(
+        &self,
+        client: Uuid,
+        version: Uuid,
+        parent: Uuid,
+        examined: &mut Examined,
+    ) -> Result<()> {
+        let Some(bytes) = self.shard.tenant.get(VERSION, pair_key(client, parent)).await? else {
+            examined.find(client, format_args!("version {version} is missing"));
+            return Ok(());
+        };
+        match VersionRow::from_bytes(&bytes) {
+            None => examined.find(client, format_args!("the row of version {version} does not read")),
+            Some(found) if found.version != version => examined.find(
+                client,
+                format_args!("the child of {parent} is {}, but its parent row says {version}", found.version),
+            ),
+            Some(found) => {
+                examined.version_bytes += found.value.bytes();
+                if let Stored::Staged(value) = found.value {
+                    self.staged(client, &format!("version {version}"), value, examined).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn snapshot(
+        &self,
+        client: Uuid,
+        snapshot: &SnapshotMeta,
+        inline: Option<Vec<u8>>,
+        examined: &mut Examined,
+    ) -> Result<()> {
+        examined.snapshot_bytes = snapshot.bytes;
+        if let Some(value) = snapshot.staged() {
+            if inline.is_some() {
+                examined.find(client, format_args!("has a staged snapshot and also a row of {SNAPSHOT}"));
+            }
+            return self.staged(client, "its snapshot", value, examined).await;
+        }
+        match inline.as_deref().map(snapshot_from_bytes) {
+            None => examined.find(client, "its snapshot is missing"),
+            Some(None) => examined.find(client, format_args!("its row of {SNAPSHOT} does not read")),
+            Some(Some((version, bytes))) => {
+                if version != snapshot.version || bytes.len() as u64 != snapshot.bytes {
+                    examined.find(
+                        client,
+                        format_args!(
+                            "its row of {SNAPSHOT} has {} bytes of version {version}, but {} of {} are expected",
+                            bytes.len(),
+                            snapshot.bytes,
+                            snapshot.version
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a staged value whole: its chunks are numbered without a gap and have the right length together.
+    async fn staged(&self, client: Uuid, what: &str, value: Staged, examined: &mut Examined) -> Result<()> {
+        examined.referenced.push(value.id);
+        let staging = &self.shard.staging;
+        if self.shard.tenant.exists(staging.pending_category(), value.id).await? {
+            examined.find(client, format_args!("{what} is marked for removal"));
+        }
+        let chunks = ScanSpec::new(staging.chunk_category(), KeyRange::prefix(value.id));
+        let mut rows = self.shard.tenant.scan(chunks);
+        let (mut expected, mut bytes) = (0_u32, 0_u64);
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            if read_chunk_key(row.key.as_bytes()) != Some((value.id, expected)) {
+                examined.find(client, format_args!("{what} has no chunk {expected}"));
+                return Ok(());
+            }
+            expected = expected.saturating_add(1);
+            bytes += row.payload.len() as u64;
+        }
+        if bytes != value.bytes {
+            examined.find(
+                client,
+                format_args!("{what} has {bytes} bytes in chunks, but {} are expected", value.bytes),
+            );
+        }
+        Ok(())
+    }
+
+    /// Finds rows of clients that do not exist. One seek a client.
+    async fn strays(&mut self, category: &str) -> Result<()> {
+        let tenant = self.shard.tenant.clone();
+        let mut range = KeyRange::all();
+        while let Some(key) = self.first_key(category, range).await? {
+            let client = key.as_bytes().get(..16).and_then(read_client_key);
+            let whole = if category == SNAPSHOT {
+                key.as_bytes().len() == 16
+            } else {
+                read_pair_key(key.as_bytes()).is_some()
+            };
+            let Some(client) = client.filter(|_| whole) else {
+                self.find(format!("{category}: the key {key:?} does not read"));
+                range = after_key(&key);
+                continue;
+            };
+            let known = tenant.exists(CLIENT, client_key(client)).await?
+                || tenant.exists(DELETING, client_key(client)).await?;
+            // A deletion may have ended, or a client come into being, between the reads: look again.
+            if !known
+                && tenant.exists(category, &key).await?
+                && !tenant.exists(CLIENT, client_key(client)).await?
+            {
+                self.find(format!("{category}: rows of client {client}, which does not exist"));
+            }
+            range = after_prefix(client.as_bytes());
+            if range.start.as_bytes().is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn stray_chunks(&mut self, unexplained: &[[u8; 16]]) -> Result<()> {
+        let (tenant, staging) = (self.shard.tenant.clone(), self.shard.staging.clone());
+        for id in unexplained {
+            let chunks = KeyRange::prefix(id);
+            if !tenant.exists(staging.pending_category(), id).await?
+                && self.first_key(staging.chunk_category(), chunks).await?.is_some()
+            {
+                let id = Uuid::from_bytes(*id);
+                self.find(format!("{}: chunks of {id}, which nothing refers to", staging.chunk_category()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn first_key(&self, category: &str, range: KeyRange) -> Result<Option<Key>> {
+        let spec = ScanSpec::new(category, range).keys_only().limit(1);
+        let page = self.shard.tenant.scan_page(spec).await?;
+        Ok(page.rows.into_iter().next().map(|row| row.key))
+    }
+}
+
+/// Every key after those that begin with `prefix`; an empty start when there can be none.
+fn after_prefix(prefix: &[u8]) -> KeyRange {
+    KeyRange::new(KeyRange::prefix(prefix).stop, b"")
+}
+
+fn after_key(key: &Key) -> KeyRange {
+    let mut start = key.as_bytes().to_vec();
+    start.push(0);
+    KeyRange::new(start, b"")
+}
