@@ -98,6 +98,8 @@ pub(crate) struct State {
     dead: bool,
     fuses: Vec<Fuse>,
     pub(crate) counters: Counters,
+    /// At which changes there was a sync.
+    pub(crate) syncs: Vec<u64>,
     pub(crate) trace: u64,
     pub(crate) rng: Rng,
 }
@@ -114,6 +116,7 @@ impl State {
             dead: false,
             fuses: Vec::new(),
             counters: Counters::default(),
+            syncs: Vec::new(),
             trace: 0,
             rng: Rng::new(seed),
         }
@@ -146,7 +149,10 @@ impl State {
         let position = *number;
         *number += 1;
         counters.writes += u64::from(operation == Operation::Write);
-        counters.syncs += u64::from(operation == Operation::Sync);
+        if operation == Operation::Sync {
+            counters.syncs += 1;
+            self.syncs.push(position);
+        }
         for part in [operation as u64, inode, offset as u64, length as u64] {
             self.trace = (self.trace ^ part).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
         }

@@ -3,9 +3,13 @@
 //! Never published, and a dev-dependency only. Everything here is a function of a seed.
 
 pub mod disk;
+pub mod model;
+pub mod program;
 pub mod rng;
+pub mod sim;
 mod vfs;
 
 pub use disk::{Counters, Fault};
+pub use model::History;
 pub use rng::Rng;
 pub use vfs::Disk;

@@ -124,6 +124,11 @@ impl Disk {
         self.state().counters
     }
 
+    /// At which positions of [`Counters::changes`] there was a sync so far.
+    pub fn sync_positions(&self) -> Vec<u64> {
+        self.state().syncs.clone()
+    }
+
     /// A hash of every operation so far: its kind, file, position and length. The same run has the same one.
     pub fn trace(&self) -> u64 {
         self.state().trace

@@ -1,0 +1,282 @@
+//! Power cuts: a program runs on a disk that fails, the power goes, and what is left is held against the history.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use seabed_kv::sqlite::EngineOptions;
+use seabed_kv::sqlite::simulation::Engine;
+use seabed_kv::{Batch, Durability, Error};
+
+use crate::disk::Fault;
+use crate::model::{self, History, Rows};
+use crate::program::{Step, program};
+use crate::rng::Rng;
+use crate::vfs::Disk;
+
+/// How many steps a program has at most. The cost of a seed grows with the square.
+const STEPS_MAX: usize = 14;
+
+/// A promise that was broken, and where.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The seed of the program.
+    pub seed: u64,
+    /// The position at which the power went, counted in changes of the disk.
+    pub cut_at: u64,
+    /// The position from which a sync failed before, where one did.
+    pub failed_sync_at: Option<u64>,
+    /// What was wrong.
+    pub reason: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}, power cut at change {}", self.seed, self.cut_at)?;
+        if let Some(at) = self.failed_sync_at {
+            write!(f, ", failed sync from change {at} on")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// How many cuts were survived, and those that were not.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Cuts after which everything was as promised.
+    pub passed: u64,
+    /// The others.
+    pub failed: Vec<Failure>,
+}
+
+/// Runs the program of `seed` with the power cut at each change of the disk, and once for each sync with that sync failing and
+/// the power cut some time later.
+pub fn cuts(seed: u64, plant_early_acknowledgement: bool) -> Tally {
+    let case = Case::new(seed, plant_early_acknowledgement);
+    let mut tally = Tally::default();
+    let mut count = |cut_at, failed_sync_at, result: Result<(), String>| match result {
+        Ok(()) => tally.passed += 1,
+        Err(reason) => tally.failed.push(Failure { seed, cut_at, failed_sync_at, reason }),
+    };
+    let (changes, syncs) = match case.measure() {
+        Ok(measured) => measured,
+        Err(reason) => {
+            count(u64::MAX, None, Err(reason));
+            return tally;
+        }
+    };
+    for cut_at in 0..=changes {
+        count(cut_at, None, case.cut(cut_at, None));
+    }
+    let mut rng = case.rng.fork(0x5);
+    for failed_sync_at in syncs {
+        let cut_at = failed_sync_at + 1 + rng.below(60) as u64;
+        count(cut_at, Some(failed_sync_at), case.cut(cut_at, Some(failed_sync_at)));
+    }
+    tally
+}
+
+/// One program and the options it runs with.
+struct Case {
+    rng: Rng,
+    steps: Vec<Step>,
+    options: EngineOptions,
+}
+
+impl Case {
+    fn new(seed: u64, plant_early_acknowledgement: bool) -> Self {
+        let rng = Rng::new(seed);
+        let mut shape = rng.fork(0x1);
+        let length = 1 + shape.below(STEPS_MAX);
+        // From "after every group" to "never on its own", and a log that is full again and again.
+        let options = EngineOptions {
+            checkpoint_bytes: *shape.pick(&[1, 40_000, 4 << 20]),
+            log_bytes_max: *shape.pick(&[30_000, 80_000, 64 << 20]),
+            plant_early_acknowledgement,
+        };
+        Self { steps: program(&mut rng.fork(0x2), length), rng, options }
+    }
+
+    /// Runs the program on a disk that does not fail: how many changes it makes, and at which of them it syncs.
+    fn measure(&self) -> Result<(u64, Vec<u64>), String> {
+        let mut run = self.run(Disk::new(self.rng.clone().next()));
+        run.all(&self.steps)?;
+        Ok((run.disk.counters().changes, run.disk.sync_positions()))
+    }
+
+    fn run(&self, disk: Disk) -> Run {
+        Run::new(disk, self.options.clone())
+    }
+
+    fn cut(&self, cut_at: u64, failed_sync_at: Option<u64>) -> Result<(), String> {
+        let mut rng = self.rng.fork(0x3).fork(cut_at).fork(failed_sync_at.map_or(0, |at| at + 1));
+        let disk = Disk::new(rng.next());
+        disk.fail_at(cut_at, Fault::CutHere);
+        let mut run = self.run(disk.clone());
+        if let Some(at) = failed_sync_at {
+            disk.fail_at(at, Fault::FailedSync);
+            run = run.with_faults();
+        }
+        run.all(&self.steps)?;
+        let mut history = run.leave();
+
+        disk.cut(rng.next());
+        if rng.chance(1, 4) {
+            // The power goes again while the tenant is opened.
+            disk.fail_at(disk.counters().changes + rng.below(8) as u64, Fault::CutHere);
+            drop(Engine::open(&path(&disk), Some(disk.vfs()), self.options.clone()));
+            disk.cut(rng.next());
+        }
+        let mut run = self.run(disk.clone());
+        history.survived(&run.rows()?)?;
+
+        // The tenant is of use again, and keeps what it is given.
+        run.history = history;
+        run.step(&Step::Group(vec![(last_words(), Durability::Durable)]))?;
+        let mut history = run.leave();
+        disk.cut(rng.next());
+        history.survived(&self.run(disk).rows()?)
+    }
+}
+
+fn path(disk: &Disk) -> PathBuf {
+    disk.path("tenant.db")
+}
+
+fn last_words() -> Batch {
+    let mut batch = Batch::new();
+    batch.put("after", b"the cut", b"here");
+    batch
+}
+
+/// A tenant in use on a disk, with the history of its answers. Every method says when a promise was broken.
+#[derive(Debug)]
+pub struct Run {
+    /// The disk it lies on.
+    pub disk: Disk,
+    /// What was answered so far.
+    pub history: History,
+    options: EngineOptions,
+    engine: Option<Engine>,
+    may_fail: bool,
+}
+
+impl Run {
+    /// A tenant that is not open yet, with an empty history.
+    pub fn new(disk: Disk, options: EngineOptions) -> Self {
+        Self { disk, history: History::default(), options, engine: None, may_fail: false }
+    }
+
+    /// On a disk with faults an error is no broken promise; a wrong answer still is.
+    #[must_use]
+    pub fn with_faults(mut self) -> Self {
+        self.may_fail = true;
+        self
+    }
+
+    /// Runs the steps until the power goes.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub fn all(&mut self, steps: &[Step]) -> Result<(), String> {
+        for (position, step) in steps.iter().enumerate() {
+            self.step(step).map_err(|reason| format!("step {position}: {reason}"))?;
+            if self.disk.is_dead() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one step, opening the tenant where it is not open.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub fn step(&mut self, step: &Step) -> Result<(), String> {
+        let Some(engine) = self.open()? else { return Ok(()) };
+        match step {
+            Step::Group(requests) => {
+                let answers = engine.commit_group(requests.clone());
+                let failed = answers.iter().find_map(|answer| answer.as_ref().err().cloned());
+                self.history.answered(requests, &answers)?;
+                match failed {
+                    Some(error) => self.forgive(error).and_then(|()| self.glimpse()),
+                    None => Ok(()),
+                }
+            }
+            Step::Flush => match engine.flush() {
+                Ok(()) => {
+                    self.history.flushed();
+                    Ok(())
+                }
+                Err(error) => self.forgive(error),
+            },
+            Step::Checkpoint => {
+                let result = engine.checkpoint();
+                result.or_else(|error| self.forgive(error))
+            }
+            Step::Reopen => {
+                let closed = self.engine.take().map_or(Ok(()), Engine::close);
+                match closed {
+                    Ok(()) => self.history.flushed(),
+                    Err(error) => self.forgive(error)?,
+                }
+                self.look()
+            }
+            Step::Kill => {
+                self.disk.kill();
+                self.engine = None;
+                self.look()
+            }
+        }
+    }
+
+    /// Every row of the tenant.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn rows(&mut self) -> Result<Rows, String> {
+        let engine = self.open()?.ok_or("the tenant cannot be opened")?;
+        Ok(model::rows(engine.rows().map_err(|error| format!("reading: {error}"))?))
+    }
+
+    /// Ends the process and hands over what is known of the tenant.
+    pub fn leave(self) -> History {
+        self.disk.kill();
+        self.history
+    }
+
+    /// The engine; `None` when it cannot be had on a disk with faults.
+    fn open(&mut self) -> Result<Option<&mut Engine>, String> {
+        if self.engine.is_none() {
+            match Engine::open(&path(&self.disk), Some(self.disk.vfs()), self.options.clone()) {
+                Ok(engine) => self.engine = Some(engine),
+                Err(error) => self.forgive(error)?,
+            }
+        }
+        Ok(self.engine.as_mut())
+    }
+
+    /// Holds what a reader sees against the history, unless it cannot be read.
+    fn look(&mut self) -> Result<(), String> {
+        let dead = self.disk.is_dead();
+        // What a machine without power shows nobody sees.
+        let Some(engine) = self.open()?.filter(|_| !dead) else { return Ok(()) };
+        match engine.rows() {
+            Ok(rows) => self.history.seen(&model::rows(rows)),
+            Err(error) => self.forgive(error),
+        }
+    }
+
+    /// The same after a failed group, which decides nothing: what is unknown may show until the log has been written again, or not.
+    fn glimpse(&mut self) -> Result<(), String> {
+        let decided = self.history.clone();
+        let result = self.look();
+        self.history = decided;
+        result
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "it ends here")]
+    fn forgive(&self, error: Error) -> Result<(), String> {
+        if self.may_fail || self.disk.is_dead() { Ok(()) } else { Err(format!("{error:?}")) }
+    }
+}
