@@ -1,0 +1,113 @@
+//! The command line: one definition from which help, completions and the man page come.
+
+mod bench;
+pub(crate) mod clients;
+mod completions;
+mod conformance;
+pub(crate) mod inspect;
+mod man;
+mod serve;
+pub(crate) mod tenants;
+pub(crate) mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{DATA_DIR_DEFAULT, ServeArgs};
+
+/// Durable state for sync protocols: a sync server for Taskwarrior whose data you can check.
+#[derive(Debug, Parser)]
+#[command(
+    name = "seabed",
+    version = version(),
+    arg_required_else_help = true,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  seabed serve                        serve ./seabed-data on 127.0.0.1:8080
+  seabed tenants                      what is stored here, and how much of it
+  seabed verify && echo sound         check every row and every chain
+
+Commands that read a store ask the server that runs on it, or open it themselves when none does.
+
+Exit codes: 0 done and sound; 1 failed, or findings; 2 wrong usage, nothing there, or could not check."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// List the tenants of a store, with their sizes
+    Tenants(tenants::TenantsArgs),
+    /// Show the rows of a tenant, decoded where the protocol is known
+    Inspect(inspect::InspectArgs),
+    /// List, show and delete TaskChampion's clients
+    Clients(clients::ClientsArgs),
+    /// Check a store: structure, key order, and every chain of versions
+    Verify(verify::VerifyArgs),
+    /// Hold golden vector files against this build
+    Conformance(conformance::ConformanceArgs),
+    /// Measure this disk's flush, and the store against it
+    Bench(bench::BenchArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page
+    Man(man::ManArgs),
+}
+
+/// Which store a command works on, and how it answers.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The directory that holds the store
+    #[arg(short, long, env = "DATA_DIR", value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
+    pub(crate) data_dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Whatever kept the command from doing it; [`output::failure`](crate::output::failure) prints it.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Tenants(args) => tenants::command(&args),
+            Command::Inspect(args) => inspect::command(&args),
+            Command::Clients(args) => clients::command(&args),
+            Command::Verify(args) => verify::command(&args),
+            Command::Conformance(args) => conformance::command(&args),
+            Command::Bench(args) => bench::command(&args),
+            Command::Completions(args) => completions::command(&args),
+            Command::Man(_) => man::command(),
+        }
+    }
+}
+
+/// The version of the program and of the SQLite inside it: both decide what a file may look like.
+pub(crate) fn version() -> String {
+    format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), seabed_kv::sqlite::version())
+}
+
+/// Runs an asynchronous command to its end.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,34 @@
+//! `seabed man`: the manual page, every command in one.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_mangen::Man;
+
+use crate::cli::Cli;
+use crate::output;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seabed man > /usr/local/share/man/man1/seabed.1
+  seabed man | man -l -")]
+pub(crate) struct ManArgs {}
+
+pub(crate) fn command() -> anyhow::Result<ExitCode> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    Man::new(command.clone()).render(&mut page)?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        // The page of a subcommand follows as sections, without a title line of its own.
+        let name = format!("seabed {}", sub.get_name());
+        let man = Man::new(sub.clone().display_name(name.clone()));
+        page.extend_from_slice(format!(".SH \"{}\"\n", name.to_uppercase()).as_bytes());
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+        man.render_extra_section(&mut page)?;
+    }
+    output::raw(&page)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,131 @@
+//! `seabed serve`: opens the store, says so, and serves until it is told to end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use seabed_kv::ErrorKind;
+use seabed_taskchampion::TaskChampion;
+use uuid::Uuid;
+
+use crate::cli::version;
+use crate::config::ServeArgs;
+use crate::node::{Node, OWN_TENANT};
+use crate::output;
+use crate::server::{self, Server, socket, trace};
+
+/// The file of the original taskchampion-sync-server.
+const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
+/// Where an import of the original's file leaves its mark, in the tenant of the program.
+const IMPORTED: &str = "seabed.imported";
+
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    trace::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let server = start(&args).await?;
+        announce(&server, &args).await?;
+        server.run().await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
+    let store = crate::open::store(&args.data_dir)?;
+    refuse_original(&store, &args.data_dir).await?;
+    // Before the store is touched, so that a taken port leaves no empty directory behind.
+    let mut listeners = Vec::new();
+    for address in &args.listen {
+        listeners.extend(server::listen(address).await?);
+    }
+    let place = || format!("cannot open the store in {}", crate::open::absolute(&args.data_dir).display());
+    if let Err(error) = store.own() {
+        let busy = error.kind() == ErrorKind::Busy;
+        let advice = if busy { "; stop the process that uses it, or choose another --data-dir" } else { "" };
+        return Err(anyhow::Error::new(error).context(format!("{}{advice}", place())));
+    }
+    let root = crate::open::absolute(&args.data_dir);
+    let taskchampion = TaskChampion::open(&store, args.taskchampion()).await.with_context(place)?;
+    let silence_max = Duration::from_millis(args.silence_ms_max);
+    Server::new(Node::new(store, root), listeners, taskchampion, args.connections_max, silence_max).await
+}
+
+/// Replacing the original's binary must not fork anybody's history: a store beside the original's database would answer "no such
+/// client" to devices that have years of tasks there.
+async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Result<()> {
+    let file = root.join(ORIGINAL_FILE);
+    if !file.exists() {
+        return Ok(());
+    }
+    let has_own = store.list().await?.iter().any(|id| id.as_str() == OWN_TENANT);
+    if has_own {
+        store.own()?;
+        if store.open(OWN_TENANT)?.await?.exists(IMPORTED, ORIGINAL_FILE).await? {
+            return Ok(());
+        }
+    }
+    bail!(
+        "{} holds the data of the original taskchampion-sync-server, and this store has not imported it. \
+         It was not touched. The command to run is `seabed import taskchampion {}`, but this version ({}) cannot import yet: \
+         start with an empty --data-dir, or keep running the original server until the import of the next version",
+        file.display(),
+        file.display(),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// What is open, where it answers, and what to paste into Taskwarrior. The last line says that it serves.
+async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
+    let node = &server.node;
+    let addresses = server.addresses()?;
+    let tenants = node.store.list().await?.len();
+    let clients = match node.taskchampion().await {
+        Ok(Some(taskchampion)) => taskchampion.clients().await?.len(),
+        Ok(None) => 0,
+        Err(failure) => bail!(failure.message),
+    };
+    output::line(format!("Seabed {}", version()))?;
+    output::line(format!("store   {}  ({tenants} tenants, {clients} clients)", node.root.display()))?;
+    output::line(format!("socket  {}", node.root.join(socket::NAME).display()))?;
+    output::line("")?;
+    paste(&addresses, args)?;
+    output::line("")?;
+    for address in &addresses {
+        output::line(format!("ready: serving on http://{address}"))?;
+    }
+    Ok(())
+}
+
+fn paste(addresses: &[SocketAddr], args: &ServeArgs) -> anyhow::Result<()> {
+    let Some(first) = addresses.first() else { return Ok(()) };
+    let anywhere = first.ip().is_unspecified();
+    let shown = if anywhere { SocketAddr::from(([127, 0, 0, 1], first.port())) } else { *first };
+    output::line("Taskwarrior, the same three lines on each of your devices:")?;
+    output::line(format!("  task config sync.server.url http://{shown}"))?;
+    match &args.allow_client_ids {
+        // An id is a credential: those that are allowed are known to who allowed them, and stay out of the logs.
+        Some(_) => output::line("  task config sync.server.client_id ONE-OF-THE-ALLOWED-IDS")?,
+        None if !args.create_clients => {
+            output::line("  task config sync.server.client_id AN-EXISTING-ID  (see: seabed clients list)")?;
+        }
+        None => output::line(format!("  task config sync.server.client_id {}", Uuid::new_v4()))?,
+    }
+    output::line(format!("  task config sync.encryption_secret {}", Uuid::new_v4().simple()))?;
+    output::line(
+        "The id and the secret are fresh at each start; once pasted, keep them. The server never needs the secret.",
+    )?;
+    if anywhere {
+        output::line("From another device, put this machine's name in place of 127.0.0.1.")?;
+    }
+    if args.allow_client_ids.is_none()
+        && args.create_clients
+        && addresses.iter().any(|address| !address.ip().to_canonical().is_loopback())
+    {
+        output::line(
+            "Whoever reaches this address may store data here; --allow-client-id lets in only your own ids.",
+        )?;
+    }
+    Ok(())
+}

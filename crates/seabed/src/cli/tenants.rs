@@ -1,0 +1,111 @@
+//! `seabed tenants`: what is stored, and how much of it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use seabed_kv::KeyRange;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Place;
+use crate::node::{Failure, Node, layer};
+use crate::open::Access;
+use crate::output::{self, Table};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seabed tenants
+  seabed tenants --rows               count the rows too: reads every key
+  seabed tenants --json | jq '[.tenants[].data_bytes] | add'")]
+pub(crate) struct TenantsArgs {
+    /// Count the rows as well, which reads every key
+    #[arg(long)]
+    rows: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What `GET /api/tenants` answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Tenants {
+    /// The directory of the store, absolute.
+    store: String,
+    tenants: Vec<TenantInfo>,
+}
+
+/// A tenant in the list.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TenantInfo {
+    id: String,
+    /// Whose state it is; null when no layer of this version knows the name.
+    layer: Option<String>,
+    /// Null unless they were asked for.
+    rows: Option<u64>,
+    data_bytes: u64,
+    log_bytes: u64,
+    /// Why it cannot be read; the numbers are zero then.
+    error: Option<String>,
+}
+
+/// Lists every tenant of the store.
+pub(crate) async fn run(node: &Node, count_rows: bool) -> Result<Tenants, Failure> {
+    let mut tenants = Vec::new();
+    for id in node.tenants(None).await? {
+        let mut info = TenantInfo {
+            id: id.as_str().to_owned(),
+            layer: layer(&id).map(str::to_owned),
+            rows: None,
+            data_bytes: 0,
+            log_bytes: 0,
+            error: None,
+        };
+        let measured = async {
+            let tenant = node.visit(&id)?;
+            let stats = tenant.stats().await?;
+            let rows = if count_rows { Some(rows(&tenant).await?) } else { None };
+            Ok((stats, rows))
+        };
+        // One tenant that cannot be opened must not hide the others.
+        match measured.await {
+            Ok((stats, rows)) => {
+                info.rows = rows;
+                info.data_bytes = stats.data_bytes;
+                info.log_bytes = stats.log_bytes;
+            }
+            Err(error) => info.error = Some(crate::node::sentence(error)),
+        }
+        tenants.push(info);
+    }
+    Ok(Tenants { store: node.root.display().to_string(), tenants })
+}
+
+async fn rows(tenant: &seabed_kv::Tenant) -> Result<u64, seabed_kv::Error> {
+    let mut rows = 0;
+    for category in tenant.categories().await? {
+        rows += tenant.count(category, &KeyRange::all()).await?;
+    }
+    Ok(rows)
+}
+
+pub(crate) fn command(args: &TenantsArgs) -> anyhow::Result<ExitCode> {
+    let answer = Access::ask_once(&args.place.data_dir, &format!("/api/tenants?rows={}", args.rows))?;
+    if args.place.json {
+        output::json(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer: Tenants = serde_json::from_value(answer)?;
+    let mut table = Table::new(&["TENANT", "LAYER", ">ROWS", ">DATA", ">LOG", ""]);
+    for tenant in answer.tenants {
+        table.row([
+            tenant.id,
+            tenant.layer.unwrap_or_else(|| "-".to_owned()),
+            tenant.rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string()),
+            output::size(tenant.data_bytes),
+            output::size(tenant.log_bytes),
+            tenant.error.unwrap_or_default(),
+        ]);
+    }
+    output::line(format!("store {}", answer.store))?;
+    table.print()?;
+    Ok(ExitCode::SUCCESS)
+}

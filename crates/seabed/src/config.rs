@@ -1,0 +1,126 @@
+//! Every setting of the server, with its flag, its environment variable and its default.
+//!
+//! The first group is the original taskchampion-sync-server's, name by name, so that its compose files and units go on working. Two
+//! defaults differ, because `seabed serve` must work without arguments: the address and the directory.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use uuid::Uuid;
+
+/// Where `serve` keeps its data unless told otherwise.
+pub(crate) const DATA_DIR_DEFAULT: &str = "./seabed-data";
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seabed serve
+  seabed serve --listen 0.0.0.0:8080 --allow-client-id 67e55044-10b1-426f-9247-bb680e5fe0c8
+  LISTEN=127.0.0.1:9000,[::1]:9000 DATA_DIR=/var/lib/seabed seabed serve
+  RUST_LOG=info seabed serve          one line a request on stderr (default: warn)
+
+Flags and variables of the original taskchampion-sync-server mean the same here.
+Ends on SIGTERM or SIGINT: requests under way get 5 seconds, then the store is closed.")]
+pub(crate) struct ServeArgs {
+    /// Address to listen on, host:port; repeat it or separate several with commas
+    #[arg(
+        short,
+        long,
+        env = "LISTEN",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        value_parser = address,
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(crate) listen: Vec<String>,
+
+    /// Let in only this client id; repeat it or separate several with commas [default: all]
+    #[arg(
+        short = 'C',
+        long = "allow-client-id",
+        env = "CLIENT_ID",
+        hide_env_values = true,
+        value_name = "UUID",
+        value_delimiter = ',',
+        value_parser = client_id
+    )]
+    pub(crate) allow_client_ids: Option<Vec<Uuid>>,
+
+    /// Do not create clients at their first push; the variable says the opposite: true creates (default), false does not
+    #[arg(long = "no-create-clients", env = "CREATE_CLIENTS", action = ArgAction::SetFalse, default_value = "true")]
+    pub(crate) create_clients: bool,
+
+    /// After how many versions a client is asked for a snapshot
+    #[arg(long, env = "SNAPSHOT_VERSIONS", value_name = "N", default_value_t = 100)]
+    pub(crate) snapshot_versions: u32,
+
+    /// After how many days a client is asked for a snapshot
+    #[arg(long, env = "SNAPSHOT_DAYS", value_name = "N", default_value_t = 14)]
+    pub(crate) snapshot_days: u32,
+
+    /// The directory that holds the store; it is made when it is not there
+    #[arg(short, long, env = "DATA_DIR", value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
+    pub(crate) data_dir: PathBuf,
+
+    /// How many connections are served at once; more wait to be accepted
+    #[arg(
+        long,
+        env = "SEABED_CONNECTIONS_MAX",
+        value_name = "N",
+        default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        help_heading = "Limits"
+    )]
+    pub(crate) connections_max: u32,
+
+    /// The largest body of a request
+    #[arg(
+        long,
+        env = "SEABED_BODY_BYTES_MAX",
+        value_name = "BYTES",
+        default_value_t = 104_857_600,
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = "Limits"
+    )]
+    pub(crate) body_bytes_max: u64,
+
+    /// How long a connection may be silent, between requests and within one
+    #[arg(
+        long,
+        env = "SEABED_SILENCE_MS_MAX",
+        value_name = "MS",
+        default_value_t = 30_000,
+        value_parser = clap::value_parser!(u64).range(10..=3_600_000),
+        help_heading = "Limits"
+    )]
+    pub(crate) silence_ms_max: u64,
+}
+
+impl ServeArgs {
+    /// What the TaskChampion layer is told.
+    pub(crate) fn taskchampion(&self) -> seabed_taskchampion::Config {
+        seabed_taskchampion::Config {
+            snapshot_versions: self.snapshot_versions,
+            snapshot_days: self.snapshot_days,
+            create_clients: self.create_clients,
+            allowed_clients: self.allow_client_ids.as_ref().map(|ids| ids.iter().copied().collect()),
+            body_bytes_max: self.body_bytes_max,
+            silence_ms_max: self.silence_ms_max,
+        }
+    }
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.map(str::parse::<u16>) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err("an address is host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080".to_owned()),
+    }
+}
+
+fn client_id(text: &str) -> Result<Uuid, String> {
+    if text.is_empty() {
+        return Err("an empty list would let nobody in; leave CLIENT_ID unset to let everybody in".to_owned());
+    }
+    text.parse().map_err(|error| format!("a client id is a UUID: {error}"))
+}

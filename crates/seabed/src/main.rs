@@ -1,0 +1,23 @@
+//! Seabed: durable state for sync protocols. This binary serves them and looks after what they stored.
+
+mod bytes;
+mod cli;
+mod config;
+mod node;
+mod open;
+mod output;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Once a process, and the library never does it: an embedder's SQLite is the embedder's.
+    seabed_kv::sqlite::tune_process();
+    let cli = cli::Cli::parse();
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => output::failure(&error),
+    }
+}

@@ -1,0 +1,170 @@
+//! One opened store with its layers: what every command and every admin route works on.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
+use seabed_taskchampion::TaskChampion;
+use tokio::sync::OnceCell;
+
+/// The tenant of the program itself: what it imported, that it can write.
+pub(crate) const OWN_TENANT: &str = "seabed";
+
+/// A store that this process owns.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) store: Store,
+    /// The directory, absolute, for people.
+    pub(crate) root: PathBuf,
+    taskchampion: OnceCell<TaskChampion>,
+    visits: Mutex<BTreeMap<TenantId, u64>>,
+}
+
+impl Node {
+    pub(crate) fn new(store: Store, root: PathBuf) -> Self {
+        Self { store, root, taskchampion: OnceCell::new(), visits: Mutex::default() }
+    }
+
+    /// The TaskChampion layer as the server opened it.
+    pub(crate) fn with_taskchampion(mut self, taskchampion: TaskChampion) -> Self {
+        self.taskchampion = OnceCell::new_with(Some(taskchampion));
+        self
+    }
+
+    /// The TaskChampion layer; `None` when the store holds nothing of it, so that looking never creates its tenants.
+    pub(crate) async fn taskchampion(&self) -> Result<Option<&TaskChampion>, Failure> {
+        if !self.taskchampion.initialized() {
+            let tenants = self.store.list().await?;
+            if !tenants.iter().any(|id| seabed_taskchampion::is_ours(id.as_str())) {
+                return Ok(None);
+            }
+        }
+        let open = || TaskChampion::open(&self.store, seabed_taskchampion::Config::default());
+        Ok(Some(self.taskchampion.get_or_try_init(open).await?))
+    }
+
+    /// Every tenant, or the one of that name.
+    pub(crate) async fn tenants(&self, only: Option<&str>) -> Result<Vec<TenantId>, Failure> {
+        let mut tenants = self.store.list().await?;
+        if let Some(only) = only {
+            tenants.retain(|id| id.as_str() == only);
+            if tenants.is_empty() {
+                return Err(Failure::not_found(format!(
+                    "no tenant '{only}' in {}; `seabed tenants` lists them",
+                    self.root.display()
+                )));
+            }
+        }
+        Ok(tenants)
+    }
+
+    /// A tenant to look into for a while. One that was not open is closed again by its last visitor, so that looking at ten
+    /// thousand tenants does not keep their files open.
+    pub(crate) fn visit(&self, id: &TenantId) -> Result<Visit<'_>, seabed_kv::Error> {
+        // Locked while it opens, or a visitor who leaves could close what this one is about to use.
+        let mut visits = self.visits();
+        let counted = visits.contains_key(id) || self.store.tenant(id.as_str()).is_err();
+        let tenant = self.store.open(id.as_str())?.wait()?;
+        if counted {
+            *visits.entry(id.clone()).or_default() += 1;
+        }
+        Ok(Visit { node: self, tenant, counted })
+    }
+
+    fn visits(&self) -> MutexGuard<'_, BTreeMap<TenantId, u64>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Node::visit`].
+#[derive(Debug)]
+pub(crate) struct Visit<'a> {
+    node: &'a Node,
+    tenant: Tenant,
+    counted: bool,
+}
+
+impl Deref for Visit<'_> {
+    type Target = Tenant;
+
+    fn deref(&self) -> &Tenant {
+        &self.tenant
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        if !self.counted {
+            return;
+        }
+        let id = self.tenant.id();
+        let mut visits = self.node.visits();
+        let left = visits.get(id).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            visits.insert(id.clone(), left);
+            return;
+        }
+        visits.remove(id);
+        if let Err(error) = self.node.store.close_tenant(id.as_str()).and_then(seabed_kv::Op::wait) {
+            tracing::warn!(%error, "closing a tenant after looking into it failed");
+        }
+    }
+}
+
+/// Which layer keeps its state in a tenant, by the tenant's name.
+pub(crate) fn layer(id: &TenantId) -> Option<&'static str> {
+    match id.as_str() {
+        OWN_TENANT => Some("seabed"),
+        "sds" => Some("sds"),
+        other => seabed_taskchampion::is_ours(other).then_some("taskchampion"),
+    }
+}
+
+/// Why a question was not answered: a status for HTTP, a sentence for people.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl From<seabed_kv::Error> for Failure {
+    fn from(error: seabed_kv::Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
+            ErrorKind::TenantNotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Busy | ErrorKind::Timeout | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, sentence(error))
+    }
+}
+
+/// A kernel error with its causes, in one line.
+pub(crate) fn sentence(error: seabed_kv::Error) -> String {
+    crate::output::sentence(&error.into())
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(serde_json::json!({ "error": self.message }))).into_response()
+    }
+}
