@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod model;
+pub mod process;
 pub mod program;
 pub mod rng;
 pub mod sim;
@@ -11,5 +12,6 @@ mod vfs;
 
 pub use disk::{Counters, Fault};
 pub use model::History;
+pub use process::Process;
 pub use rng::Rng;
 pub use vfs::Disk;

@@ -39,11 +39,12 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let cuts = match (arguments.seed, arguments.cuts) {
-        (Some(_), None) => 1,
-        (_, cuts) => cuts.unwrap_or(CUTS_DEFAULT),
+    let first = arguments.seed.unwrap_or(1);
+    let (last, cuts) = match (arguments.seed, arguments.cuts) {
+        (Some(seed), None) => (seed, u64::MAX),
+        (_, cuts) => (u64::MAX, cuts.unwrap_or(CUTS_DEFAULT)),
     };
-    let next_seed = AtomicU64::new(arguments.seed.unwrap_or(1));
+    let next_seed = AtomicU64::new(first);
     let total = Mutex::new(Tally::default());
     let count = |tally: &Tally| tally.passed + tally.failed.len() as u64;
     let lock = || total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -51,9 +52,11 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                // A reservation before the work, so that `--seed N` alone is one program on any machine.
                 while count(&lock()) < cuts {
                     let seed = next_seed.fetch_add(1, Ordering::Relaxed);
+                    if seed > last {
+                        break;
+                    }
                     let tally = sim::cuts(seed, arguments.early_acknowledgement);
                     let mut total = lock();
                     if let Some(failure) = tally.failed.first() {
