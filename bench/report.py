@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""report.py [--update] RESULTS PART..: the tables of bench/run.sh, printed or written into docs/performance.md."""
+
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+DOCUMENT = Path(__file__).parent.parent / "docs/performance.md"
+
+# ours -> the peer it is held against, in the order of the table.
+KV = {
+    "put": "put",
+    "put_async": "put",
+    "put_conditional": "put_conditional",
+    "put64_tasks": "put64_threads",
+    "put64_threads": "put64_threads",
+    "put_relaxed": "put_relaxed",
+    "get": "get",
+}
+# (case, microseconds a flush) -> at least this ratio of operations a second.
+KV_RATIO_MIN = {
+    ("put_async", 100): 0.92,
+    ("put64_tasks", 100): 8,
+    ("put64_threads", 100): 8,
+    ("put64_tasks", 1000): 28,
+    ("put64_threads", 1000): 28,
+    ("get", 100): 1.3,
+}
+# (case, microseconds a flush) -> at least this many requests a second, at most this p99 in milliseconds.
+TC_GOALS = {("adds_1", 4000): (220, None), ("adds_64", 4000): (3000, 50)}
+RSS_KIB_MAX = 25 * 1024
+
+
+def rows(results, part):
+    return [json.loads(line) for line in (results / f"{part}.jsonl").read_text().splitlines()]
+
+
+def medians(rows, *by):
+    """The median of every number of the rows that agree in `by`; sums of `server_errors` and `others`."""
+    groups = defaultdict(list)
+    for row in rows:
+        row["rate"] = row["ops"] / row["seconds"]
+        groups[tuple(row[name] for name in by)].append(row)
+    return {
+        key: {
+            name: (sum if name in ("server_errors", "others") else median)([row[name] for row in group])
+            for name in group[0]
+            if isinstance(group[0][name], (int, float))
+        }
+        for key, group in groups.items()
+    }
+
+
+def verdict(goal, met):
+    return f"{goal}: {'pass' if met else '**miss**'}"
+
+
+def kv(results):
+    found = medians(rows(results, "kv"), "contender", "case", "flush_us")
+    yield "| flush | case | ops/s | x rusqlite | goal | CPU us/op (rusqlite) | flushes/op (rusqlite) | p50 / p99 us (rusqlite) |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for us in sorted({key[2] for key in found}):
+        for case, peer_case in KV.items():
+            ours, peer = found.get(("seabed", case, us)), found.get(("rusqlite", peer_case, us))
+            if not ours or not peer:
+                continue
+            ratio = ours["rate"] / peer["rate"]
+            goal = KV_RATIO_MIN.get((case, us))
+            yield (
+                f"| {us} us | {case} | {ours['rate']:,.0f} | {ratio:.2f} | "
+                f"{verdict(f'{goal}', ratio >= goal) if goal else ''} | "
+                f"{ours['cpu_us_per_op']:.1f} ({peer['cpu_us_per_op']:.1f}) | "
+                f"{ours['flushes_per_op']:.3f} ({peer['flushes_per_op']:.3f}) | "
+                f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f}) |"
+            )
+
+
+def tc(results):
+    found = medians(rows(results, "tc"), "case", "flush_us")
+    yield "| flush | load | requests/s | p50 / p99 ms | goal | server CPU us/request | flushes/request | 5xx | other failures |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for (case, us), row in sorted(found.items(), key=lambda item: item[0][1]):
+        goals = []
+        if (case, us) in TC_GOALS:
+            rate, p99 = TC_GOALS[case, us]
+            goals.append(verdict(f"{rate:,}/s", row["rate"] >= rate))
+            if p99:
+                goals.append(verdict(f"p99 {p99} ms", row["p99_us"] <= p99 * 1000))
+        if case.startswith("adds"):
+            # Closing a log, once in thousands of pushes, is a flush that belongs to no push.
+            goals.append(verdict("1 flush", row["flushes_per_op"] <= 1.01))
+        goals.append(verdict("no 5xx", row["server_errors"] == 0))
+        mix, connections = case.split("_")
+        yield (
+            f"| {us} us | {mix}, {connections} | {row['rate']:,.0f} | "
+            f"{row['p50_us'] / 1000:.2f} / {row['p99_us'] / 1000:.2f} | {', '.join(goals)} | "
+            f"{row['cpu_us_per_op']:.0f} | {row['flushes_per_op']:.3f} | {row['server_errors']} | {row['others']} |"
+        )
+
+
+def rss(results):
+    yield "| an idle `seabed serve` | resident MiB | goal |"
+    yield "|---|---|---|"
+    for row in rows(results, "rss"):
+        yield f"| {row['case']} | {row['kib'] / 1024:.1f} | {verdict('25 MiB', row['kib'] <= RSS_KIB_MAX)} |"
+
+
+def main():
+    arguments = sys.argv[1:]
+    update = "--update" in arguments
+    results, *parts = [argument for argument in arguments if argument != "--update"]
+    for part in parts:
+        table = "\n".join({"kv": kv, "tc": tc, "rss": rss}[part](Path(results)))
+        if not update:
+            print(f"\n{table}")
+            continue
+        text = DOCUMENT.read_text()
+        text, times = re.subn(f"(<!-- {part} -->\n).*?(<!-- /{part} -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
+        if times != 1:
+            sys.exit(f"{DOCUMENT} has no place for {part}")
+        DOCUMENT.write_text(text)
+
+
+main()

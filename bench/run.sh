@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# bench/run.sh [kv|tc|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
+#
+# Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
+# ROUNDS=5, SECONDS_EACH=1.5 and DEVICES="100 1000 4000" (microseconds a flush; -1 is the real disk) can be set.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+rounds=${ROUNDS:-5}
+seconds=${SECONDS_EACH:-1.5}
+read -ra devices <<<"${DEVICES:-100 1000 4000}"
+work=$PWD/../target/bench
+model=$PWD/flush-model/target/flush.so
+server=
+
+mkdir -p "$work/results" flush-model/target
+trap 'stop_server; rm -rf "$work/data"' EXIT
+
+build_model() { cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$model" flush-model/flush.c -ldl; }
+build() { (cd "$1" && cargo build --release --locked --quiet); }
+
+# add FILE FIELDS COMMAND..: appends the line of JSON that the command prints, with more fields before its own.
+add() {
+    local file=$1 fields=$2 line
+    shift 2
+    line=$("$@")
+    echo "{$fields,${line#\{}" | tee -a "$work/results/$file.jsonl"
+}
+
+run_kv() {
+    build kv-seabed
+    # The peer as cargo gives it to everybody: without our flags for SQLite.
+    LIBSQLITE3_FLAGS='' build kv-rusqlite
+    : >"$work/results/kv.jsonl"
+    rm -rf "$work/data"
+    for contender in seabed rusqlite; do
+        FLUSH_US=0 LD_PRELOAD=$model "kv-$contender/target/release/kv-$contender" "$work/data/$contender" prepare
+    done
+    for ((round = 0; round < rounds; round++)); do
+        for us in "${devices[@]}"; do
+            kv "$us" seabed put rusqlite put seabed put_async \
+                seabed put_conditional rusqlite put_conditional \
+                seabed put64_tasks rusqlite put64_threads seabed put64_threads
+        done
+        # These wait for no flush.
+        kv "${devices[0]}" seabed get rusqlite get seabed put_relaxed rusqlite put_relaxed
+    done
+}
+
+# kv DEVICE (CONTENDER CASE)..
+kv() {
+    local us=$1
+    shift
+    while [[ $# -gt 0 ]]; do
+        FLUSH_US=$us LD_PRELOAD=$model add kv "\"contender\":\"$1\",\"flush_us\":$us" \
+            "kv-$1/target/release/kv-$1" "$work/data/$1" "$2" "$seconds"
+        shift 2
+    done
+}
+
+run_tc() {
+    build ..
+    build tc-load
+    : >"$work/results/tc.jsonl"
+    for ((round = 0; round < rounds; round++)); do
+        for us in "${devices[@]}"; do
+            start_server "$us"
+            for load in "adds 1" "adds 64" "mixed 64" "gets 1" "gets 64"; do
+                read -ra load <<<"$load"
+                add tc "\"flush_us\":$us" load "${load[@]}"
+            done
+            stop_server
+        done
+    done
+}
+
+# load MIX CONNECTIONS
+load() { tc-load/target/release/tc-load "$address" "$1" "$2" "$seconds" "$server" "$work/flushes"; }
+
+run_rss() {
+    build ..
+    build tc-load
+    : >"$work/results/rss.jsonl"
+    start_server 0
+    sleep 2
+    add rss '"case":"fresh"' resident
+    load adds 64 >/dev/null
+    sleep 5
+    add rss '"case":"after 64 connections"' resident
+    stop_server
+}
+
+resident() { awk '/^VmRSS/ { printf "{\"kib\":%d}", $2 }' "/proc/$server/status"; }
+
+# The server on a free port of loopback, with an empty data directory.
+start_server() {
+    rm -rf "$work/data" "$work/flushes"
+    address=127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    FLUSH_US=$1 FLUSH_COUNT_FILE=$work/flushes LD_PRELOAD=$model \
+        ../target/release/seabed serve --listen "$address" --data-dir "$work/data" >"$work/server.log" 2>&1 &
+    server=$!
+    local try
+    for ((try = 0; try < 100; try++)); do
+        (: >"/dev/tcp/${address/:/\/}") 2>/dev/null && return
+        sleep 0.1
+    done
+    echo "the server did not start:" >&2
+    cat "$work/server.log" >&2
+    return 1
+}
+
+stop_server() {
+    [[ -n $server ]] || return 0
+    kill "$server" && wait "$server" || true
+    server=
+}
+
+parts=()
+update=()
+for argument in "${@:-all}"; do
+    case $argument in
+        kv | tc | rss) parts+=("$argument") ;;
+        all) parts+=(kv tc rss) ;;
+        --update) update=(--update) ;;
+        *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    esac
+done
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc rss)
+build_model
+for part in "${parts[@]}"; do
+    "run_$part" >&2
+done
+python3 report.py "${update[@]}" "$work/results" "${parts[@]}"
