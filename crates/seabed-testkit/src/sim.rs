@@ -272,12 +272,16 @@ impl Run {
         }
     }
 
-    /// The same after a failed group, which decides nothing: what is unknown may show until the log has been written again, or not.
+    /// The same after a failed group, which decides nothing: what is unknown may show until the log has been written again, or
+    /// not. An engine whose file could not be opened again shows no rows at all.
     fn glimpse(&mut self) -> Result<(), String> {
-        let decided = self.history.clone();
-        let result = self.look();
-        self.history = decided;
-        result
+        match self.engine.as_ref().map(Engine::rows) {
+            Some(Ok(rows)) if !rows.is_empty() && !self.disk.is_dead() => {
+                self.history.clone().seen(&model::rows(rows))
+            }
+            Some(Err(error)) => self.forgive(error),
+            _ => Ok(()),
+        }
     }
 
     fn forgive(&mut self, error: Error) -> Result<(), String> {
