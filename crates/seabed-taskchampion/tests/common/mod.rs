@@ -1,0 +1,365 @@
+//! What the tests share: a world with a settable clock and counted ids, and a store that pends, fails, and forgets to answer.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pollster::block_on;
+use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
+use seabed_kv::{
+    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Refusal, Result, ScanSpec, Store,
+    Tenant, TenantId,
+};
+use seabed_taskchampion::{
+    AddSnapshot, AddVersion, ChildVersion, Config, GetSnapshot, TaskChampion, Upload, verify,
+};
+use uuid::Uuid;
+
+pub const DAY_S: u64 = 86_400;
+pub const START_S: u64 = 1_700_000_000;
+
+/// A store of each kind, with what keeps its files alive.
+pub fn stores() -> Vec<(&'static str, Store, Option<tempfile::TempDir>)> {
+    let directory = tempfile::tempdir().unwrap();
+    let sqlite = Store::sqlite(directory.path().join("data")).unwrap();
+    vec![("memory", Store::memory(), None), ("sqlite", sqlite, Some(directory))]
+}
+
+/// Every row of the tenant that clients are in.
+pub fn rows(store: &Store) -> BTreeMap<(String, Vec<u8>), Vec<u8>> {
+    let tenant = store.tenant("taskchampion-00").unwrap();
+    let mut all = BTreeMap::new();
+    for category in tenant.categories().wait().unwrap() {
+        for row in tenant.scan(ScanSpec::new(&category, KeyRange::all())).collect().wait().unwrap() {
+            let category = String::from_utf8(category.clone()).unwrap();
+            all.insert((category, row.key.into_bytes()), row.payload);
+        }
+    }
+    all
+}
+
+/// Asserts that the store is sound, and nothing is left but what a sweep takes.
+pub fn assert_sound(store: &Store) {
+    let report = block_on(verify(&store.tenant("taskchampion-00").unwrap())).unwrap();
+    assert_eq!(report.findings, Vec::<String>::new());
+}
+
+/// The layer with a clock and ids of its own.
+pub struct World {
+    pub store: Store,
+    pub taskchampion: TaskChampion,
+    pub now_s: u64,
+    ids: AtomicU64,
+}
+
+impl World {
+    pub fn new(store: Store) -> Self {
+        Self::with(store, Config::default())
+    }
+
+    pub fn with(store: Store, config: Config) -> Self {
+        let taskchampion = block_on(TaskChampion::open(&store, config)).unwrap();
+        Self { store, taskchampion, now_s: START_S, ids: AtomicU64::new(1) }
+    }
+
+    /// A fresh id; version ids, client ids and staged ids are all different.
+    pub fn id(&self) -> Uuid {
+        Uuid::from_u128(0x5EED << 64 | u128::from(self.ids.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub fn upload(&self, client: Uuid, bytes: &[u8]) -> Upload {
+        block_on(async {
+            let mut upload = self.taskchampion.upload(client, self.id(), self.now_s * 1_000);
+            for part in bytes.chunks(60_000) {
+                upload.write(part).await.unwrap();
+            }
+            upload.finish().await.unwrap()
+        })
+    }
+
+    pub fn push(&self, client: Uuid, parent: Uuid, bytes: &[u8]) -> AddVersion {
+        let (upload, version) = (self.upload(client, bytes), self.id());
+        block_on(self.taskchampion.add_version(upload, parent, version, self.now_s)).unwrap().release()
+    }
+
+    /// A push that must be accepted: the new version's id.
+    pub fn pushed(&self, client: Uuid, parent: Uuid, bytes: &[u8]) -> Uuid {
+        match self.push(client, parent, bytes) {
+            AddVersion::Added { version, .. } => version,
+            other => panic!("not added: {other:?}"),
+        }
+    }
+
+    /// A client with a chain of that many versions, from the first to the latest.
+    pub fn chain(&self, client: Uuid, length: usize) -> Vec<Uuid> {
+        let mut chain = Vec::new();
+        for number in 0..length {
+            let parent = chain.last().copied().unwrap_or_default();
+            chain.push(self.pushed(client, parent, format!("version {number}").as_bytes()));
+        }
+        chain
+    }
+
+    pub fn snapshot(&self, client: Uuid, version: Uuid, bytes: &[u8]) -> AddSnapshot {
+        let upload = self.upload(client, bytes);
+        block_on(self.taskchampion.add_snapshot(upload, version, self.now_s)).unwrap().release()
+    }
+
+    pub fn child(&self, client: Uuid, parent: Uuid) -> Child {
+        block_on(async {
+            match self.taskchampion.get_child_version(client, parent).await.unwrap().release() {
+                ChildVersion::Found { version, parent: found, value } => {
+                    assert_eq!(found, parent);
+                    let (bytes, value) = (value.bytes(), value.collect().await.unwrap());
+                    assert_eq!(bytes, value.len() as u64);
+                    Child::Found(version, value)
+                }
+                ChildVersion::UpToDate => Child::UpToDate,
+                ChildVersion::Gone => Child::Gone,
+                ChildVersion::NoSuchClient => Child::NoSuchClient,
+            }
+        })
+    }
+
+    pub fn current_snapshot(&self, client: Uuid) -> Current {
+        block_on(async {
+            match self.taskchampion.get_snapshot(client).await.unwrap().release() {
+                GetSnapshot::Found { version, value } => {
+                    Current::Found(version, value.collect().await.unwrap())
+                }
+                GetSnapshot::NoSnapshot => Current::NoSnapshot,
+                GetSnapshot::NoSuchClient => Current::NoSuchClient,
+            }
+        })
+    }
+}
+
+/// What `get_child_version` found, as a value that compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Child {
+    Found(Uuid, Vec<u8>),
+    UpToDate,
+    Gone,
+    NoSuchClient,
+}
+
+/// What `get_snapshot` found, as a value that compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Current {
+    Found(Uuid, Vec<u8>),
+    NoSnapshot,
+    NoSuchClient,
+}
+
+/// How a write misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and was not applied.
+    NotApplied(ErrorKind),
+    /// It fails, was applied, and nobody knows.
+    AppliedUnknown,
+    /// It fails, was not applied, and nobody knows.
+    NotAppliedUnknown,
+    /// Its first check of a client's row does not hold: somebody was quicker.
+    Refused,
+}
+
+/// How an operation behaves that goes through [`Odd`].
+#[derive(Debug, Default)]
+pub struct Oddities {
+    /// Each operation answers at the second poll.
+    pub pends: bool,
+    /// A write that is dropped before its second poll never happens, as in a full mailbox.
+    pub withdraws: bool,
+    /// What happens to Durable writes with checks; the first of them first.
+    pub faults: Vec<Fault>,
+    /// How many Durable writes to let through before the faults.
+    pub faults_after: usize,
+    /// How many batches were applied, how many of them Durable.
+    pub applied: (u64, u64),
+    /// How many rows were read one by one.
+    pub gets: u64,
+}
+
+/// A backend over a store in memory that misbehaves as it is told.
+#[derive(Debug, Clone)]
+pub struct Odd {
+    inner: Store,
+    pub oddities: Arc<Mutex<Oddities>>,
+}
+
+impl Odd {
+    pub fn store() -> (Store, Arc<Mutex<Oddities>>) {
+        let odd = Self { inner: Store::memory(), oddities: Arc::default() };
+        let oddities = odd.oddities.clone();
+        (Store::with_backend(Arc::new(odd)), oddities)
+    }
+}
+
+#[derive(Debug)]
+struct OddTenant {
+    inner: Tenant,
+    oddities: Arc<Mutex<Oddities>>,
+}
+
+impl OddTenant {
+    fn later<T: Send + 'static>(&self, begin: impl FnOnce() -> Op<T> + Send + 'static) -> Op<T> {
+        let (pends, withdraws) = {
+            let oddities = self.oddities.lock().unwrap();
+            (oddities.pends, oddities.withdraws)
+        };
+        if !pends {
+            return begin();
+        }
+        if withdraws {
+            return Op::from_future(async move {
+                once_pending().await;
+                begin().await
+            });
+        }
+        let begun = begin();
+        Op::from_future(async move {
+            once_pending().await;
+            begun.await
+        })
+    }
+}
+
+/// Pends once.
+async fn once_pending() {
+    let mut pended = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut pended, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+impl Backend for Odd {
+    fn own(&self) -> Result<()> {
+        self.inner.own()
+    }
+
+    fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
+        let tenant = self.inner.open(id.as_str()).unwrap().wait();
+        let oddities = self.oddities.clone();
+        Op::ready(tenant.map(|inner| Arc::new(OddTenant { inner, oddities }) as Arc<dyn TenantBackend>))
+    }
+
+    fn list(&self) -> Op<Vec<TenantId>> {
+        self.inner.list()
+    }
+
+    fn remove(&self, id: &TenantId) -> Op<()> {
+        self.inner.drop_tenant(id.as_str()).unwrap()
+    }
+
+    fn close(&self) -> Op<()> {
+        self.inner.close()
+    }
+}
+
+impl View for OddTenant {
+    fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
+        self.oddities.lock().unwrap().gets += 1;
+        let (tenant, category, key) = (self.inner.clone(), category.to_vec(), key.to_vec());
+        self.later(move || tenant.get(category, key))
+    }
+
+    fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
+        self.inner.exists(category, key)
+    }
+
+    fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
+        self.inner.count(category, range)
+    }
+
+    fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
+        let tenant = self.inner.clone();
+        self.later(move || tenant.scan_page(spec))
+    }
+
+    fn categories(&self) -> Op<Vec<Vec<u8>>> {
+        self.inner.categories()
+    }
+}
+
+impl TenantBackend for OddTenant {
+    fn apply(&self, batch: Batch, durability: Durability, _: Admission) -> Op<Outcome> {
+        let fault = {
+            let mut oddities = self.oddities.lock().unwrap();
+            oddities.applied.0 += 1;
+            if durability == Durability::Durable {
+                oddities.applied.1 += 1;
+            }
+            if durability == Durability::Relaxed || oddities.faults.is_empty() {
+                None
+            } else if oddities.faults_after > 0 {
+                oddities.faults_after -= 1;
+                None
+            } else {
+                Some(oddities.faults.remove(0))
+            }
+        };
+        let failed = |kind| Error::new(kind, "a fault that the test planted");
+        match fault {
+            None => {
+                let tenant = self.inner.clone();
+                self.later(move || tenant.apply(batch, durability))
+            }
+            Some(Fault::NotApplied(kind)) => Op::ready(Err(failed(kind))),
+            Some(Fault::NotAppliedUnknown) => Op::ready(Err(failed(ErrorKind::Backend).unknown())),
+            Some(Fault::Refused) => {
+                let client = batch.checks().iter().position(|check| check.category == b"taskchampion.client");
+                let refusal =
+                    Refusal { check: client.expect("every request checks its client"), found: None };
+                Op::ready(Ok(Outcome::Refused(refusal)))
+            }
+            Some(Fault::AppliedUnknown) => {
+                let _ = self.inner.apply(batch, durability).wait();
+                Op::ready(Err(failed(ErrorKind::Backend).unknown()))
+            }
+        }
+    }
+
+    fn flush(&self) -> Op<()> {
+        self.inner.flush()
+    }
+
+    fn snapshot(&self) -> Op<Arc<dyn View>> {
+        Op::ready(Err(Error::new(ErrorKind::Unsupported, "this layer takes no snapshots")))
+    }
+
+    fn inline_limit(&self) -> usize {
+        self.inner.inline_limit()
+    }
+
+    fn verify(&self) -> Op<TenantReport> {
+        self.inner.verify()
+    }
+
+    fn stats(&self) -> Op<TenantStats> {
+        self.inner.stats()
+    }
+
+    fn close(&self) -> Op<()> {
+        Op::ready(Ok(()))
+    }
+}
+
+/// Polls a future that many times and drops it; its answer, when it was done before.
+pub fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    for _ in 0..times {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+    }
+    None
+}

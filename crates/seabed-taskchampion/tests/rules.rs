@@ -1,0 +1,733 @@
+//! The protocol's rules, sentence by sentence, over each backend.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the helpers of a test cannot have fails the test"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Child, Current, DAY_S, Fault, Odd, START_S, World, assert_sound, poll_times, rows, stores};
+use pollster::block_on;
+use seabed_kv::{Batch, Durability, ErrorKind, Store};
+use seabed_taskchampion::{
+    ATTEMPTS_MAX, AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Error, Ignored, TaskChampion, Urgency,
+    WRITING_MS_MAX, verify,
+};
+use uuid::Uuid;
+
+/// Runs a story over each backend, and checks that it left a sound store.
+fn each_store(story: impl Fn(World)) {
+    for (_, store, _directory) in stores() {
+        story(World::new(store.clone()));
+        assert_sound(&store);
+    }
+}
+
+#[test]
+fn no_client_no_child_no_snapshot() {
+    each_store(|world| {
+        let client = world.id();
+        assert_eq!(world.child(client, Uuid::nil()), Child::NoSuchClient);
+        assert_eq!(world.current_snapshot(client), Current::NoSuchClient);
+        assert_eq!(world.snapshot(client, world.id(), b"snapshot"), AddSnapshot::NoSuchClient);
+        // None of these created it.
+        assert_eq!(block_on(world.taskchampion.clients()).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_child_is_found_up_to_date_or_gone() {
+    each_store(|world| {
+        let client = world.id();
+        let chain = world.chain(client, 3);
+        assert_eq!(world.child(client, Uuid::nil()), Child::Found(chain[0], b"version 0".to_vec()));
+        assert_eq!(world.child(client, chain[0]), Child::Found(chain[1], b"version 1".to_vec()));
+        assert_eq!(world.child(client, chain[1]), Child::Found(chain[2], b"version 2".to_vec()));
+        assert_eq!(world.child(client, chain[2]), Child::UpToDate);
+        assert_eq!(world.child(client, world.id()), Child::Gone);
+        // Clients share nothing.
+        let other = world.id();
+        world.chain(other, 1);
+        assert_eq!(world.child(other, chain[0]), Child::Gone);
+    });
+}
+
+#[test]
+fn a_first_push_takes_any_parent_and_then_nil_is_gone() {
+    each_store(|world| {
+        let (client, base) = (world.id(), world.id());
+        let version = world.pushed(client, base, b"moved here");
+        assert_eq!(world.child(client, base), Child::Found(version, b"moved here".to_vec()));
+        assert_eq!(world.child(client, Uuid::nil()), Child::Gone);
+        assert_eq!(world.child(client, version), Child::UpToDate);
+    });
+}
+
+#[test]
+fn a_push_that_is_not_onto_the_latest_is_a_conflict_and_changes_nothing() {
+    each_store(|world| {
+        let client = world.id();
+        let chain = world.chain(client, 2);
+        let before = rows(&world.store);
+        for parent in [Uuid::nil(), chain[0], world.id()] {
+            assert_eq!(world.push(client, parent, b"late"), AddVersion::Conflict { latest: chain[1] });
+        }
+        assert_eq!(rows(&world.store), before);
+        // A large one leaves nothing but chunks that a sweep takes.
+        let late = world.push(client, chain[0], &vec![7; 100_000]);
+        assert_eq!(late, AddVersion::Conflict { latest: chain[1] });
+        assert_sound(&world.store);
+        // What was dropped unawaited is seen from the next flush on.
+        world.store.tenant("taskchampion-00").unwrap().flush().wait().unwrap();
+        assert_eq!(block_on(world.taskchampion.maintain((world.now_s + 901) * 1_000)).unwrap(), 1);
+        assert_eq!(rows(&world.store), before);
+    });
+}
+
+#[test]
+fn a_push_creates_its_client_only_where_that_is_allowed() {
+    let world = World::with(Store::memory(), Config { create_clients: false, ..Config::default() });
+    let before = rows(&world.store);
+    assert_eq!(world.push(world.id(), Uuid::nil(), b"first"), AddVersion::NoSuchClient);
+    assert_eq!(rows(&world.store), before);
+
+    let world = World::with(world.store, Config::default());
+    let client = world.id();
+    let version = world.pushed(client, Uuid::nil(), b"first");
+    // A client that is there may push, whatever the switch says.
+    let closed = World::with(world.store, Config { create_clients: false, ..Config::default() });
+    assert!(matches!(closed.push(client, version, b"second"), AddVersion::Added { .. }));
+}
+
+#[test]
+fn urgency_is_that_of_the_row_before_the_push() {
+    each_store(|mut world| {
+        let urgency = |added| match added {
+            AddVersion::Added { version, urgency } => (version, urgency),
+            other => panic!("not added: {other:?}"),
+        };
+        let client = world.id();
+        let (mut latest, first) = urgency(world.push(client, Uuid::nil(), b"1"));
+        assert_eq!(first, Urgency::High, "there is no snapshot");
+        assert_eq!(world.snapshot(client, latest, b"snapshot"), AddSnapshot::Kept);
+        // The first hundred pushes after a snapshot ask for nothing, the 101st says low, the 151st high.
+        for number in 1..=151 {
+            let (version, found) = urgency(world.push(client, latest, b"more"));
+            latest = version;
+            let expected = match number {
+                1..=100 => Urgency::None,
+                101..=150 => Urgency::Low,
+                _ => Urgency::High,
+            };
+            assert_eq!(found, expected, "push {number}");
+        }
+        assert_eq!(world.snapshot(client, latest, b"snapshot"), AddSnapshot::Kept);
+        for (days, expected) in
+            [(0, Urgency::None), (14, Urgency::Low), (21, Urgency::High), (50, Urgency::High)]
+        {
+            world.now_s = START_S + days * DAY_S;
+            let (version, found) = urgency(world.push(client, latest, b"later"));
+            latest = version;
+            assert_eq!(found, expected, "after {days} days");
+        }
+    });
+}
+
+#[test]
+fn fifty_versions_are_many_where_thirty_are_the_target() {
+    let world = World::with(Store::memory(), Config { snapshot_versions: 30, ..Config::default() });
+    let client = world.id();
+    let mut latest = world.pushed(client, Uuid::nil(), b"1");
+    assert_eq!(world.snapshot(client, latest, b"snapshot"), AddSnapshot::Kept);
+    for _ in 0..50 {
+        latest = world.pushed(client, latest, b"more");
+    }
+    let last = world.push(client, latest, b"last");
+    assert!(matches!(last, AddVersion::Added { urgency: Urgency::High, .. }));
+}
+
+#[test]
+fn a_snapshot_is_kept_of_the_newest_five_versions() {
+    for back in 0..10 {
+        each_store(|world| {
+            let client = world.id();
+            let chain = world.chain(client, 10);
+            let version = chain[9 - back];
+            let (expected, found) = if back < 5 {
+                (AddSnapshot::Kept, Current::Found(version, b"snapshot".to_vec()))
+            } else {
+                (AddSnapshot::Ignored(Ignored::TooOldOrUnknown), Current::NoSnapshot)
+            };
+            assert_eq!(world.snapshot(client, version, b"snapshot"), expected, "{back} versions back");
+            assert_eq!(world.current_snapshot(client), found);
+        });
+    }
+}
+
+#[test]
+fn a_snapshot_of_the_first_versions_base_counts_among_the_five() {
+    // A replica that moved here may upload what it had before its first push.
+    for (versions, kept) in [(1, true), (4, true), (5, false)] {
+        let world = World::new(Store::memory());
+        let (client, base) = (world.id(), world.id());
+        let mut latest = world.pushed(client, base, b"first");
+        for _ in 1..versions {
+            latest = world.pushed(client, latest, b"more");
+        }
+        let answer = world.snapshot(client, base, b"snapshot");
+        assert_eq!(answer == AddSnapshot::Kept, kept, "{versions} versions: {answer:?}");
+        assert_sound(&world.store);
+    }
+}
+
+#[test]
+fn snapshots_that_are_ignored_change_nothing() {
+    each_store(|world| {
+        let client = world.id();
+        let chain = world.chain(client, 4);
+        let unknown = |world: &World, version| world.snapshot(client, version, b"other");
+        let before = rows(&world.store);
+        for version in [Uuid::nil(), world.id()] {
+            let ignored = AddSnapshot::Ignored(Ignored::TooOldOrUnknown);
+            assert_eq!(unknown(&world, version), ignored);
+        }
+        assert_eq!(rows(&world.store), before);
+        assert_eq!(world.snapshot(client, chain[2], b"snapshot"), AddSnapshot::Kept);
+        let before = rows(&world.store);
+        // The first one of a version wins; the snapshot never goes back; below it nothing is looked for.
+        assert_eq!(unknown(&world, chain[2]), AddSnapshot::Ignored(Ignored::SameVersion));
+        assert_eq!(unknown(&world, chain[1]), AddSnapshot::Ignored(Ignored::Older));
+        assert_eq!(unknown(&world, world.id()), AddSnapshot::Ignored(Ignored::Older));
+        assert_eq!(rows(&world.store), before);
+        assert_eq!(world.current_snapshot(client), Current::Found(chain[2], b"snapshot".to_vec()));
+        assert_eq!(world.snapshot(client, chain[3], b"newer"), AddSnapshot::Kept);
+        assert_eq!(world.current_snapshot(client), Current::Found(chain[3], b"newer".to_vec()));
+    });
+}
+
+#[test]
+fn a_client_that_is_new_ignores_every_snapshot() {
+    let world = World::new(Store::memory());
+    let client = world.id();
+    let version = world.pushed(client, Uuid::nil(), b"only");
+    assert_eq!(world.current_snapshot(client), Current::NoSnapshot);
+    assert_eq!(world.snapshot(client, Uuid::nil(), b"x"), AddSnapshot::Ignored(Ignored::TooOldOrUnknown));
+    assert_eq!(world.snapshot(client, version, b"x"), AddSnapshot::Kept);
+}
+
+#[test]
+fn versions_since_counts_from_the_upload_not_from_the_version() {
+    each_store(|mut world| {
+        let client = world.id();
+        let chain = world.chain(client, 6);
+        world.now_s += 5;
+        assert_eq!(world.snapshot(client, chain[1], b"snapshot"), AddSnapshot::Kept);
+        let info = block_on(world.taskchampion.client(client)).unwrap().unwrap().snapshot.unwrap();
+        assert_eq!((info.version, info.versions_since, info.bytes), (chain[1], 0, 8));
+        assert_eq!(info.received_unix_s, START_S + 5);
+        world.pushed(client, chain[5], b"after");
+        let info = block_on(world.taskchampion.client(client)).unwrap().unwrap();
+        assert_eq!(info.snapshot.unwrap().versions_since, 1);
+        assert_eq!((info.versions, info.version_bytes), (7, 6 * 9 + 5));
+        assert_eq!((info.created_unix_s, info.last_push_unix_s), (START_S, START_S + 5));
+    });
+}
+
+#[test]
+fn values_of_every_size_come_back_whole() {
+    each_store(|world| {
+        let limit = world.store.tenant("taskchampion-00").unwrap().inline_limit();
+        let (client, mut latest) = (world.id(), Uuid::nil());
+        for size in [0, 1, limit - 33, limit - 32, limit - 31, limit, limit + 1, 262_144, 262_145, 3_000_000]
+        {
+            let bytes: Vec<u8> = (0..size).map(|position| u8::try_from(position % 251).unwrap()).collect();
+            let version = world.pushed(client, latest, &bytes);
+            assert!(world.child(client, latest) == Child::Found(version, bytes.clone()), "version of {size}");
+            latest = version;
+            assert_eq!(world.snapshot(client, latest, &bytes), AddSnapshot::Kept);
+            assert!(world.current_snapshot(client) == Current::Found(latest, bytes), "snapshot of {size}");
+            assert_sound(&world.store);
+        }
+        let versions = block_on(world.taskchampion.versions(client)).unwrap();
+        assert_eq!(versions.len(), 10);
+        assert!(versions.windows(2).all(|pair| pair[1].parent == pair[0].version));
+        assert_eq!(versions[9].bytes, 3_000_000);
+        // The snapshots that were replaced stay for their readers, and go.
+        let swept = block_on(world.taskchampion.maintain(world.now_s * 1_000 + DISCARDED_MS_MAX)).unwrap();
+        assert_eq!(swept, 0);
+        let swept =
+            block_on(world.taskchampion.maintain(world.now_s * 1_000 + DISCARDED_MS_MAX + 1)).unwrap();
+        assert!(swept >= 4, "{swept}");
+        assert!(!rows(&world.store).keys().any(|(category, _)| category == "taskchampion.pending"));
+    });
+}
+
+#[test]
+fn a_snapshot_being_read_survives_its_replacement_until_the_sweep() {
+    let mut world = World::new(Store::memory());
+    let client = world.id();
+    let chain = world.chain(client, 2);
+    let bytes = vec![7; 2_500_000];
+    world.snapshot(client, chain[0], &bytes);
+    let read = |world: &World| match block_on(world.taskchampion.get_snapshot(client)).unwrap().release() {
+        seabed_taskchampion::GetSnapshot::Found { value, .. } => value,
+        other => panic!("{other:?}"),
+    };
+    let (mut first, mut second) = (read(&world), read(&world));
+    let begun = block_on(first.next()).unwrap().unwrap();
+    block_on(second.next()).unwrap();
+    assert_eq!(world.snapshot(client, chain[1], b"small"), AddSnapshot::Kept);
+    block_on(world.taskchampion.maintain(world.now_s * 1_000 + 60_000)).unwrap();
+    let rest = block_on(first.collect()).unwrap();
+    assert!([begun, rest].concat() == bytes);
+    world.now_s += 1_000;
+    block_on(world.taskchampion.maintain(world.now_s * 1_000)).unwrap();
+    assert_eq!(
+        block_on(second.collect()).unwrap_err().kind(),
+        ErrorKind::Corrupt,
+        "slower than the sweep allows"
+    );
+}
+
+#[test]
+fn a_version_id_that_is_not_fresh_is_an_error() {
+    each_store(|world| {
+        let client = world.id();
+        let chain = world.chain(client, 2);
+        let before = rows(&world.store);
+        for id in [Uuid::nil(), chain[1], chain[0]] {
+            let upload = world.upload(client, b"again");
+            let added = block_on(world.taskchampion.add_version(upload, chain[1], id, world.now_s));
+            assert!(added.is_err(), "{id}");
+        }
+        assert_eq!(rows(&world.store), before);
+    });
+}
+
+#[test]
+fn four_threads_add_four_hundred_versions_and_one_chain() {
+    each_store(|world| {
+        let (client, world) = (world.id(), Arc::new(world));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let world = world.clone();
+                std::thread::spawn(move || {
+                    let mut added = Vec::new();
+                    while added.len() < 100 {
+                        let info = block_on(world.taskchampion.client(client)).unwrap();
+                        let latest = info.and_then(|info| info.latest_version).unwrap_or_default();
+                        if let AddVersion::Added { version, .. } = world.push(client, latest, b"raced") {
+                            added.push(version);
+                        }
+                    }
+                    added
+                })
+            })
+            .collect();
+        let mut added: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let versions = block_on(world.taskchampion.versions(client)).unwrap();
+        assert_eq!(versions.len(), 400);
+        assert_eq!(block_on(world.taskchampion.client(client)).unwrap().unwrap().versions, 400);
+        let mut chain: Vec<_> = versions.iter().map(|version| version.version).collect();
+        chain.sort();
+        added.sort();
+        assert_eq!(chain, added);
+    });
+}
+
+#[test]
+fn of_two_first_pushes_at_once_one_creates_the_client() {
+    each_store(|world| {
+        let world = Arc::new(world);
+        for _ in 0..20 {
+            let client = world.id();
+            let push = |bytes: &'static [u8]| {
+                let world = world.clone();
+                std::thread::spawn(move || world.push(client, Uuid::nil(), bytes))
+            };
+            let answers = [push(b"one"), push(b"two")].map(|thread| thread.join().unwrap());
+            let added = |answer: &AddVersion| matches!(answer, AddVersion::Added { .. });
+            assert_eq!(answers.iter().filter(|answer| added(answer)).count(), 1, "{answers:?}");
+        }
+    });
+}
+
+#[test]
+fn snapshots_and_pushes_race_without_losing_either() {
+    each_store(|world| {
+        let (client, world) = (world.id(), Arc::new(world));
+        let first = world.pushed(client, Uuid::nil(), b"first");
+        let pusher = {
+            let world = world.clone();
+            std::thread::spawn(move || {
+                let mut latest = first;
+                for _ in 0..200 {
+                    latest = world.pushed(client, latest, b"more");
+                }
+            })
+        };
+        let mut kept = 0;
+        while !pusher.is_finished() {
+            let latest =
+                block_on(world.taskchampion.client(client)).unwrap().unwrap().latest_version.unwrap();
+            kept += u32::from(world.snapshot(client, latest, &[9; 5_000]) == AddSnapshot::Kept);
+        }
+        pusher.join().unwrap();
+        assert_eq!(block_on(world.taskchampion.versions(client)).unwrap().len(), 201);
+        assert_eq!(kept > 0, (world.current_snapshot(client) != Current::NoSnapshot));
+    });
+}
+
+#[test]
+fn a_push_costs_one_read_and_one_durable_batch_whatever_there_is() {
+    let (store, oddities) = Odd::store();
+    let world = World::new(store);
+    let cost = |client, parent| {
+        let before = {
+            let oddities = oddities.lock().unwrap();
+            (oddities.gets, oddities.applied)
+        };
+        let version = world.pushed(client, parent, b"small");
+        let oddities = oddities.lock().unwrap();
+        let applied = (oddities.applied.0 - before.1.0, oddities.applied.1 - before.1.1);
+        (version, (oddities.gets - before.0, applied))
+    };
+    let client = world.id();
+    let (latest, alone) = cost(client, Uuid::nil());
+    assert_eq!(alone, (1, (1, 1)));
+    world.snapshot(client, latest, &vec![1; 1_000_000]);
+    for _ in 0..200 {
+        world.chain(world.id(), 2);
+    }
+    assert_eq!(cost(client, latest).1, alone);
+    assert_eq!(cost(world.id(), Uuid::nil()).1, alone, "the first push of another client");
+}
+
+#[test]
+fn an_unknown_outcome_never_forks_and_the_client_recovers() {
+    for fault in [Fault::AppliedUnknown, Fault::NotAppliedUnknown, Fault::NotApplied(ErrorKind::Backend)] {
+        for size in [5, 50_000] {
+            let (store, oddities) = Odd::store();
+            let world = World::new(store.clone());
+            let client = world.id();
+            let chain = world.chain(client, 2);
+            oddities.lock().unwrap().faults.push(fault);
+            let (upload, version) = (world.upload(client, &vec![5; size]), world.id());
+            let answer = block_on(world.taskchampion.add_version(upload, chain[1], version, world.now_s));
+            assert!(answer.is_err());
+            assert_sound(&store);
+            // The replica asks again, as it does after any failure: it pulls its own version, or pushes once more.
+            match world.child(client, chain[1]) {
+                Child::Found(found, bytes) => {
+                    assert_eq!((found, bytes.len(), fault), (version, size, Fault::AppliedUnknown));
+                }
+                Child::UpToDate => {
+                    assert_ne!(fault, Fault::AppliedUnknown);
+                    world.pushed(client, chain[1], &vec![5; size]);
+                }
+                other => panic!("{other:?}"),
+            }
+            // What was attached is not swept, what was not is.
+            block_on(world.taskchampion.maintain(u64::MAX)).unwrap();
+            assert_sound(&store);
+            assert!(!rows(&store).keys().any(|(category, _)| category == "taskchampion.pending"));
+            assert_eq!(block_on(world.taskchampion.versions(client)).unwrap().len(), 3);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_others_are_quicker_than_every_time_ends_with_busy() {
+    for (refusals, busy) in [(ATTEMPTS_MAX - 1, false), (ATTEMPTS_MAX, true)] {
+        let (store, oddities) = Odd::store();
+        let world = World::new(store);
+        let client = world.id();
+        let chain = world.chain(client, 1);
+        let before = rows(&world.store);
+        oddities.lock().unwrap().faults = vec![Fault::Refused; refusals];
+        let upload = world.upload(client, b"more");
+        match block_on(world.taskchampion.add_version(upload, chain[0], world.id(), world.now_s)) {
+            Ok(_) => assert!(!busy),
+            Err(error) => {
+                assert!(busy && error.kind() == ErrorKind::Busy && error.is_retryable(), "{error}");
+                assert_eq!(rows(&world.store), before);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_staged_push_that_is_refused_once_keeps_its_chunks_the_second_time() {
+    // Two large snapshots and a push in between: the second snapshot's first batch is refused, and its second must attach.
+    let (store, oddities) = Odd::store();
+    let world = World::new(store.clone());
+    let client = world.id();
+    let chain = world.chain(client, 1);
+    let upload = world.upload(client, &vec![3; 50_000]);
+    oddities.lock().unwrap().pends = true;
+    let mut snapshot = Box::pin(world.taskchampion.add_snapshot(upload, chain[0], world.now_s));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    // It has read the client's row; now the client changes.
+    assert!(snapshot.as_mut().poll(&mut context).is_pending());
+    oddities.lock().unwrap().pends = false;
+    world.pushed(client, chain[0], b"in between");
+    let answer = block_on(snapshot).unwrap().release();
+    assert_eq!(answer, AddSnapshot::Kept);
+    block_on(world.taskchampion.maintain(u64::MAX)).unwrap();
+    assert_eq!(world.current_snapshot(client), Current::Found(chain[0], vec![3; 50_000]));
+    assert_sound(&store);
+}
+
+#[test]
+fn a_request_dropped_at_any_await_leaves_all_or_nothing() {
+    for withdraws in [false, true] {
+        for size in [10, 700_000] {
+            for what in ["version", "snapshot"] {
+                let mut completed = false;
+                let mut times = 0;
+                while !completed {
+                    let (store, oddities) = Odd::store();
+                    let world = World::new(store.clone());
+                    let client = world.id();
+                    let chain = world.chain(client, 3);
+                    let before = rows(&store);
+                    {
+                        let mut oddities = oddities.lock().unwrap();
+                        (oddities.pends, oddities.withdraws) = (true, withdraws);
+                    }
+                    let request = async {
+                        let mut upload = world.taskchampion.upload(client, world.id(), world.now_s * 1_000);
+                        upload.write(&vec![1; size]).await?;
+                        let upload = upload.finish().await?;
+                        if what == "version" {
+                            let version = world.id();
+                            let added = world
+                                .taskchampion
+                                .add_version(upload, chain[2], version, world.now_s)
+                                .await?;
+                            let _ = added.release();
+                        } else {
+                            let added =
+                                world.taskchampion.add_snapshot(upload, chain[0], world.now_s).await?;
+                            let _ = added.release();
+                        }
+                        Ok::<(), Error>(())
+                    };
+                    completed =
+                        poll_times(request, times).inspect(|result| assert!(result.is_ok())).is_some();
+                    oddities.lock().unwrap().pends = false;
+                    assert_sound(&store);
+                    // Opened anew, as after a crash: what was not attached is gone without a trace.
+                    let world = World::new(store.clone());
+                    assert_sound(&store);
+                    let applied = rows(&store) != before;
+                    if applied {
+                        let info = block_on(world.taskchampion.client(client)).unwrap().unwrap();
+                        assert!(info.versions == 4 || info.snapshot.is_some());
+                    }
+                    assert!(applied || !completed, "an answer that was given is true");
+                    assert!(!rows(&store).keys().any(|(category, _)| category == "taskchampion.pending"));
+                    times += 1;
+                }
+                assert!(times > 3, "{what} of {size} bytes pended {times} times");
+            }
+        }
+    }
+}
+
+#[test]
+fn deleting_a_client_leaves_nothing_of_it() {
+    each_store(|world| {
+        let (client, other) = (world.id(), world.id());
+        let chain = world.chain(other, 2);
+        world.snapshot(other, chain[1], &vec![2; 30_000]);
+        let before = rows(&world.store);
+        let chain = world.chain(client, 600);
+        let large = world.pushed(client, chain[599], &vec![1; 3_000_000]);
+        world.snapshot(client, large, &vec![2; 100_000]);
+        assert!(block_on(world.taskchampion.delete_client(client)).unwrap());
+        assert!(!block_on(world.taskchampion.delete_client(client)).unwrap());
+        assert_eq!(rows(&world.store), before);
+        assert_eq!(world.child(client, Uuid::nil()), Child::NoSuchClient);
+        assert_eq!(block_on(world.taskchampion.versions(client)).unwrap(), []);
+        // It may come back, onto the version that its replicas have.
+        world.pushed(client, large, b"again");
+        assert_eq!(world.child(client, chain[0]), Child::Gone);
+    });
+}
+
+#[test]
+fn a_deletion_cut_off_anywhere_is_completed_later_and_nobody_sees_half_a_client() {
+    for by_open in [false, true] {
+        let (mut times, mut completed) = (0, false);
+        while !completed {
+            let (store, oddities) = Odd::store();
+            let world = World::new(store.clone());
+            let empty = rows(&store);
+            let client = world.id();
+            let chain = world.chain(client, 2);
+            world.snapshot(client, chain[1], &[1; 5_000]);
+            let whole = rows(&store);
+            oddities.lock().unwrap().pends = true;
+            completed = poll_times(world.taskchampion.delete_client(client), times).is_some();
+            oddities.lock().unwrap().pends = false;
+            assert_sound(&store);
+            if rows(&store) == whole {
+                assert_eq!(world.child(client, chain[1]), Child::UpToDate);
+            } else {
+                assert_eq!(world.child(client, Uuid::nil()), Child::NoSuchClient);
+                assert_eq!(world.current_snapshot(client), Current::NoSuchClient);
+                if !completed && rows(&store) != empty {
+                    // Not created anew over the remains.
+                    let (upload, version) = (world.upload(client, b"new"), world.id());
+                    let push =
+                        block_on(world.taskchampion.add_version(upload, Uuid::nil(), version, world.now_s));
+                    assert_eq!(push.unwrap_err().kind(), ErrorKind::Busy);
+                }
+                if by_open {
+                    World::new(store.clone());
+                } else {
+                    block_on(world.taskchampion.maintain(world.now_s * 1_000)).unwrap();
+                }
+                assert_eq!(rows(&store), empty, "after {times} polls");
+            }
+            times += 1;
+        }
+        assert!(times > 4, "pended {times} times");
+    }
+}
+
+#[test]
+fn a_store_is_opened_again_with_everything_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("data");
+    let store = Store::sqlite(&root).unwrap();
+    let world = World::new(store.clone());
+    let client = world.id();
+    let chain = world.chain(client, 5);
+    world.snapshot(client, chain[4], &vec![1; 200_000]);
+    let before = rows(&store);
+    drop(world);
+    store.close().wait().unwrap();
+    drop(store);
+
+    let store = Store::sqlite(&root).unwrap();
+    let world = World::new(store.clone());
+    assert_eq!(rows(&store), before);
+    assert_eq!(world.child(client, chain[3]), Child::Found(chain[4], b"version 4".to_vec()));
+    assert_eq!(world.current_snapshot(client), Current::Found(chain[4], vec![1; 200_000]));
+    assert_sound(&store);
+}
+
+#[test]
+fn uploads_that_never_end_are_swept_after_a_day_and_then_cannot_be_added() {
+    let mut world = World::new(Store::memory());
+    let client = world.id();
+    let chain = world.chain(client, 1);
+    let before = rows(&world.store);
+    let upload = world.upload(client, &vec![1; 50_000]);
+    let end_ms = world.now_s * 1_000 + WRITING_MS_MAX;
+    assert_eq!(block_on(world.taskchampion.maintain(end_ms)).unwrap(), 0);
+    assert_eq!(block_on(world.taskchampion.maintain(end_ms + 1)).unwrap(), 1);
+    assert_eq!(rows(&world.store), before);
+    world.now_s += DAY_S;
+    let added = block_on(world.taskchampion.add_version(upload, chain[0], world.id(), world.now_s));
+    let error = added.unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && error.is_retryable(), "{error}");
+    assert_eq!(rows(&world.store), before);
+}
+
+#[test]
+fn data_of_a_later_version_is_refused_with_both_versions_named() {
+    let store = Store::memory();
+    let tenant = store.open("taskchampion-00").unwrap().wait().unwrap();
+    let row = [&2_u32.to_be_bytes()[..], b"seabed 9.8.7"].concat();
+    tenant.put("taskchampion.format", b"", row).wait().unwrap();
+    let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(
+        text.contains("seabed 9.8.7") && text.contains(concat!("seabed ", env!("CARGO_PKG_VERSION"))),
+        "{text}"
+    );
+
+    for damage in [&b""[..], b"\0", b"\0\0\0\0seabed"] {
+        tenant.put("taskchampion.format", b"", damage).wait().unwrap();
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn a_new_store_says_what_it_is_and_how_many_shards_it_has() {
+    each_store(|world| {
+        let rows = rows(&world.store);
+        let expected = [
+            (
+                "taskchampion.format",
+                [&1_u32.to_be_bytes()[..], b"seabed ", env!("CARGO_PKG_VERSION").as_bytes()].concat(),
+            ),
+            ("taskchampion.shards", vec![1, 0, 1]),
+        ];
+        let found: Vec<_> =
+            rows.iter().map(|((category, _), row)| (category.as_str(), row.clone())).collect();
+        assert_eq!(found, expected);
+    });
+}
+
+#[test]
+fn the_number_of_shards_is_read_back_and_clients_spread_over_them() {
+    let store = Store::memory();
+    let tenant = store.open("taskchampion-00").unwrap().wait().unwrap();
+    let mut batch = Batch::new();
+    batch.put("taskchampion.format", b"", [&1_u32.to_be_bytes()[..], b"seabed test"].concat()).put(
+        "taskchampion.shards",
+        b"",
+        vec![1, 0, 4],
+    );
+    tenant.apply(batch, Durability::Durable).wait().unwrap();
+    let world = World::new(store.clone());
+    let clients: Vec<_> = (0..40).map(|_| world.id()).collect();
+    for client in &clients {
+        world.chain(*client, 2);
+    }
+    let mut found: Vec<_> =
+        block_on(world.taskchampion.clients()).unwrap().into_iter().map(|client| client.client).collect();
+    found.sort();
+    assert_eq!(found, clients);
+    let mut examined = 0;
+    for number in 0..4 {
+        let tenant = store.tenant(format!("taskchampion-{number:02}")).unwrap();
+        let report = block_on(verify(&tenant)).unwrap();
+        assert!(report.findings.is_empty() && report.clients > 0, "shard {number}: {report:?}");
+        examined += report.clients;
+    }
+    assert_eq!(examined, 40);
+    assert!(store.tenant("taskchampion-04").is_err());
+
+    tenant.put("taskchampion.shards", b"", vec![1, 0, 0]).wait().unwrap();
+    let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn futures_can_move_between_threads() {
+    fn assert_send<T: Send>(_: T) {}
+    let world = World::new(Store::memory());
+    let (client, taskchampion) = (world.id(), &world.taskchampion);
+    assert_send(taskchampion.get_child_version(client, Uuid::nil()));
+    assert_send(taskchampion.get_snapshot(client));
+    assert_send(taskchampion.add_version(world.upload(client, b"x"), Uuid::nil(), client, 0));
+    assert_send(taskchampion.add_snapshot(world.upload(client, b"x"), client, 0));
+    assert_send(taskchampion.delete_client(client));
+    assert_send(taskchampion.clients());
+    assert_send(taskchampion.maintain(0));
+    assert_send(TaskChampion::open(&world.store, Config::default()));
+    let tenant = world.store.tenant("taskchampion-00").unwrap();
+    assert_send(verify(&tenant));
+}
