@@ -21,9 +21,10 @@ pub enum Step {
     Kill,
 }
 
-/// Few categories, and keys that are prefixes of each other, sit at the ends of the order or are long: so that batches meet.
-const CATEGORIES: [&[u8]; 4] = [b"", b"a", b"kv", b"\xff"];
-const KEYS: [&[u8]; 12] =
+/// Few categories, so that batches meet.
+pub const CATEGORIES: [&[u8]; 4] = [b"", b"a", b"kv", b"\xff"];
+/// Keys that are prefixes of each other, sit at the ends of the order, or are long.
+pub const KEYS: [&[u8]; 12] =
     [b"", b"\0", b"a", b"ab", b"a\0", b"b", b"k1", b"k2", b"k3", b"\xff", b"\xff\xff", &[b'l'; 300]];
 const PREFIXES: [&[u8]; 6] = [b"", b"a", b"ab", b"k", b"\xff", b"x"];
 /// Nothing, within a page, beyond what a cell of a page holds, and beyond a page.
