@@ -2,6 +2,8 @@
 
 pub mod backend;
 mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod id;
 mod key;

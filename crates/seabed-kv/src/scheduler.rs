@@ -356,3 +356,6 @@ impl<E: Engine> Pool<E> {
         }
     }
 }
+
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;

@@ -10,8 +10,8 @@ use std::ptr;
 
 use rusqlite::{Connection, Error, ffi};
 
-/// How many bytes of the log are rewritten at a time.
-const BLOCK_BYTES: usize = 256 * 1024;
+/// How many bytes of the log are rewritten at a time. SQLite's own VFS writes at most 128 KiB - 1 a call: it masks the length.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// The open `-wal` file of a connection, for the time of one call.
 struct LogFile(*mut ffi::sqlite3_file);

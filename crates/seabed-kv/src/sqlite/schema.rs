@@ -67,8 +67,9 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> R
         check_header(path)?;
     }
     let connection = open(path, vfs, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    // Until the file is known to be ours, closing it must not checkpoint.
-    set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Until the file is known to be ours, closing it must carry nothing over; without a log there is nothing to carry, and
+    // closing removes what SQLite has put beside the file.
+    set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, vfs.is_some() || has_log(path))?;
     if is_new(&connection)? {
         create(&connection)?;
         if vfs.is_none() {
@@ -76,6 +77,8 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> R
         }
     }
     check_schema(&connection)?;
+    // From here on the writer decides when to carry over, closing after a failure included.
+    set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(sql)?;
     if mode != "wal" {
         return Err(Error::new(
@@ -219,21 +222,25 @@ fn check_header(path: &Path) -> Result<()> {
         )));
     }
     // A checkpoint writes page 1, with the new size, before the pages behind it: with a log a short file is in order.
-    let mut log_path = path.as_os_str().to_owned();
-    log_path.push("-wal");
-    let has_log = std::fs::metadata(&log_path).is_ok_and(|log| log.len() > 0);
     let word = |at: usize| {
         header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
     };
     let size_is_valid = word(24) == word(92);
     let pages = u64::from(word(28));
-    if !has_log && size_is_valid && pages * page_bytes > file_bytes {
+    if !has_log(path) && size_is_valid && pages * page_bytes > file_bytes {
         return Err(corrupt(format!(
             "has {file_bytes} bytes of the {} it should have: it was cut off",
             pages * page_bytes
         )));
     }
     Ok(())
+}
+
+/// Whether commits may sit in a log beside the file.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
 }
 
 /// Makes the entry of a new file in its directory durable.
@@ -247,22 +254,30 @@ pub(super) fn sync_directory(path: &Path) -> Result<()> {
 
 /// An error of SQLite's as one of ours.
 pub(super) fn sql(error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode;
-    let kind = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
-        Some(ErrorCode::TooBig) => ErrorKind::InvalidArgument,
-        _ => ErrorKind::Backend,
-    };
-    let message = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            format!("the file is damaged ({error}); restore it from a backup")
+    use rusqlite::{Error as Sql, ErrorCode};
+    let (kind, message) = match (&error, error.sqlite_error_code()) {
+        // A value of another type than its column can hold: the schema says BLOB NOT NULL.
+        (
+            Sql::InvalidColumnType(..) | Sql::FromSqlConversionFailure(..) | Sql::IntegralValueOutOfRange(..),
+            _,
+        )
+        | (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {
+            (ErrorKind::Corrupt, format!("the file is damaged ({error}); restore it from a backup"))
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            format!("another program holds the file ({error}); close it there, then try again")
+        (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => (
+            ErrorKind::Busy,
+            format!("another program holds the file ({error}); close it there, then try again"),
+        ),
+        (_, Some(ErrorCode::TooBig)) => (ErrorKind::InvalidArgument, format!("too big for SQLite ({error})")),
+        (_, Some(ErrorCode::DiskFull)) => {
+            (ErrorKind::Backend, format!("the disk is full ({error}); make room, then try again"))
         }
-        Some(ErrorCode::DiskFull) => format!("the disk is full ({error}); make room, then try again"),
-        _ => format!("SQLite failed: {error}"),
+        // Our statements are right, so what SQLite cannot make sense of is the file: its format, its encoding, its schema.
+        (_, Some(ErrorCode::Unknown)) => (
+            ErrorKind::Unsupported,
+            format!("SQLite cannot work with the file ({error}); it is of another kind, or damaged"),
+        ),
+        _ => (ErrorKind::Backend, format!("SQLite failed: {error}")),
     };
     Error::new(kind, message).with_source(error)
 }

@@ -1,0 +1,255 @@
+//! Files of others and of ours: upstream's open here, ours open in plain SQLite, and what is not ours stays as it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use seabed_kv::{ErrorKind, KeyRange, ScanSpec, Store, Tenant};
+use serde_json::Value;
+
+type Rows = Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>;
+
+fn vector(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/persistency").join(name)
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    hex::decode(value.as_str().unwrap()).unwrap()
+}
+
+fn expected_rows() -> Rows {
+    let text = fs::read_to_string(vector("upstream_db.json")).unwrap();
+    let listing: Value = serde_json::from_str(&text).unwrap();
+    let rows = listing["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 38);
+    rows.iter().map(|row| (bytes(&row["category"]), bytes(&row["key"]), bytes(&row["payload"]))).collect()
+}
+
+fn read_rows(tenant: &Tenant) -> seabed_kv::Result<Rows> {
+    let mut rows = Vec::new();
+    for category in tenant.categories().wait()? {
+        for row in tenant.scan(ScanSpec::new(&category, KeyRange::all())).collect().wait()? {
+            rows.push((category.clone(), row.key.into_bytes(), row.payload));
+        }
+    }
+    Ok(rows)
+}
+
+fn all_rows(tenant: &Tenant) -> Rows {
+    read_rows(tenant).unwrap()
+}
+
+/// What plain SQLite, of whatever version Python has, says about a file.
+fn python(file: &Path, script: &str) -> String {
+    let script = format!("import sqlite3,sys\ndb=sqlite3.connect(sys.argv[1])\n{script}");
+    let output = Command::new("python3").arg("-c").arg(script).arg(file).output().expect("python3 is needed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn upstreams_databases_open_with_every_row() {
+    for (names, in_log) in
+        [(&["upstream-checkpointed.db"][..], false), (&["upstream.db", "upstream.db-wal"], true)]
+    {
+        let root = tempfile::tempdir().unwrap();
+        for name in names {
+            let suffix = if name.ends_with("-wal") { "-wal" } else { "" };
+            fs::copy(vector(name), root.path().join(format!("sds.db{suffix}"))).unwrap();
+        }
+        if in_log {
+            assert_eq!(
+                fs::metadata(root.path().join("sds.db")).unwrap().len(),
+                4_096,
+                "everything sits in the log"
+            );
+        }
+        let store = Store::sqlite(root.path()).unwrap();
+        let tenant = store.open("sds").unwrap().wait().unwrap();
+        assert_eq!(all_rows(&tenant), expected_rows());
+        assert_eq!(tenant.verify().wait().unwrap().rows, 38);
+        tenant.put("ours", b"", b"").wait().unwrap();
+        assert_eq!(tenant.get("ours", b"").wait().unwrap(), Some(Vec::new()));
+        store.close().wait().unwrap();
+        // And again, from the file alone.
+        let reopened = Store::sqlite(root.path()).unwrap();
+        assert_eq!(all_rows(&reopened.open("sds").unwrap().wait().unwrap()).len(), 39);
+    }
+}
+
+#[test]
+fn our_files_are_plain_sqlite() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let tenant = store.open("a tenant/ödd").unwrap().wait().unwrap();
+    tenant.put("category", b"key", b"payload").wait().unwrap();
+    tenant.put("category", b"", b"").wait().unwrap();
+    let file = root.path().join("a%20tenant%2F%C3%B6dd.db");
+    let listing: Value =
+        serde_json::from_str(&fs::read_to_string(vector("upstream_db.json")).unwrap()).unwrap();
+    // While it is open, with everything in the log, and after a clean close.
+    for closed in [false, true] {
+        if closed {
+            store.close().wait().unwrap();
+            assert!(!file.with_extension("db-wal").exists(), "a clean close leaves one file");
+        }
+        let schema = python(&file, "print(db.execute('select sql from sqlite_schema').fetchall()[0][0])");
+        assert_eq!(schema, listing["schema"][0]["sql"].as_str().unwrap());
+        let pragmas = "print([db.execute('pragma '+p).fetchone()[0] for p in \
+                       ('user_version','journal_mode','page_size','application_id','auto_vacuum')])";
+        assert_eq!(python(&file, pragmas), "[1, 'wal', 8192, 0, 0]");
+        let rows = python(&file, "print(db.execute('select * from kv order by 1,2').fetchall())");
+        assert_eq!(rows, "[(b'category', b'', b''), (b'category', b'key', b'payload')]");
+    }
+}
+
+#[test]
+fn a_page_size_of_another_program_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    fs::copy(vector("upstream-checkpointed.db"), root.path().join("sds.db")).unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let tenant = store.open("sds").unwrap().wait().unwrap();
+    assert!(
+        tenant.inline_limit() < 1_002,
+        "pages of 4 KiB keep {} bytes beside the key",
+        tenant.inline_limit()
+    );
+    let ours = store.open("new").unwrap().wait().unwrap();
+    assert!(ours.inline_limit() > 1_900 && ours.inline_limit() < 2_030, "{}", ours.inline_limit());
+}
+
+/// Opens `contents` as a tenant's file and gives back what was answered; a refused file must be as it was.
+fn open_bytes(contents: &[u8]) -> seabed_kv::Result<Rows> {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("sds.db");
+    fs::write(&file, contents).unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let opened = store.open("sds").unwrap().wait();
+    let result = match opened {
+        Ok(tenant) => read_rows(&tenant),
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt), "{error:?}");
+            assert!(fs::read(&file).unwrap() == contents, "a refused file was changed: {error}");
+            assert!(!file.with_extension("db-wal").exists(), "a refused file was given a log");
+            Err(error)
+        }
+    };
+    store.close().wait().unwrap();
+    result
+}
+
+#[test]
+fn other_files_are_refused_and_left_as_they_are() {
+    let root = tempfile::tempdir().unwrap();
+    let made = |name: &str, script: &str| {
+        let file = root.path().join(name);
+        python(&file, &format!("{script}\ndb.commit()\ndb.close()"));
+        fs::read(file).unwrap()
+    };
+    let kv = "category BLOB NOT NULL, key BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (category, key)";
+    let newer = made(
+        "newer",
+        &format!("db.executescript('create table kv ({kv}) without rowid; pragma user_version=2')"),
+    );
+    let error = open_bytes(&newer).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("version 2") && error.to_string().contains("works with 1"), "{error}");
+    for (name, script) in [
+        (
+            "other table",
+            "db.execute('create table notes (t text)'); db.execute('pragma user_version=1')".to_owned(),
+        ),
+        (
+            "other columns",
+            "db.execute('create table kv (k text)'); db.execute('pragma user_version=1')".to_owned(),
+        ),
+        ("with rowid", format!("db.executescript('create table kv ({kv}); pragma user_version=1')")),
+        (
+            "more",
+            format!(
+                "db.executescript('create table kv ({kv}) without rowid; create table x (y); pragma user_version=1')"
+            ),
+        ),
+        ("no table", "db.execute('pragma user_version=1')".to_owned()),
+        ("version 0 with a table", "db.execute('create table notes (t text)')".to_owned()),
+    ] {
+        assert_eq!(open_bytes(&made(name, &script)).unwrap_err().kind(), ErrorKind::Unsupported, "{name}");
+    }
+    for other in [&b"hello"[..], b"SQLite format 3", &[0; 8_192], &[0xFF; 100]] {
+        let error = open_bytes(other).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_off_is_corrupt() {
+    let whole = fs::read(vector("upstream-checkpointed.db")).unwrap();
+    for length in
+        [1, 15, 16, 50, 99, 100, 511, 1_000, 4_095, 4_096, 4_097, 8_192, whole.len() - 4_096, whole.len() - 1]
+    {
+        let error = open_bytes(&whole[..length]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{length}: {error}");
+    }
+    assert_eq!(open_bytes(&whole).unwrap(), expected_rows());
+    // Nothing was written yet, or a creation was interrupted: a new tenant.
+    assert_eq!(open_bytes(&[]).unwrap(), Rows::new());
+}
+
+#[test]
+fn flipped_bits_give_rows_or_an_error_and_never_a_panic() {
+    let whole = fs::read(vector("upstream-checkpointed.db")).unwrap();
+    let expected = expected_rows();
+    let (mut refused, mut read) = (0, 0);
+    // Every bit of the header and the schema's page would take minutes; every 7th byte, each with another bit, meets every field.
+    for (number, position) in (0..100).chain((100..whole.len()).step_by(173)).enumerate() {
+        let mut flipped = whole.clone();
+        flipped[position] ^= 1 << (number % 8);
+        match open_bytes(&flipped) {
+            Ok(rows) => {
+                read += 1;
+                // SQLite has no checksums: a flip inside a payload is a payload. The number of rows may only fall with an error.
+                assert!(rows.len() <= expected.len() + 1, "byte {position}");
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(
+                    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported),
+                    "byte {position}: {error:?}"
+                );
+            }
+        }
+    }
+    assert!(refused > 20 && read > 20, "{refused} refused, {read} read");
+}
+
+#[test]
+fn roots_that_cannot_be_are_refused_before_anything_is_touched() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("file");
+    fs::write(&file, b"x").unwrap();
+    for root in [Path::new(""), &file, &file.join("below"), &file.join("below/deeper")] {
+        assert_eq!(Store::sqlite(root).unwrap_err().kind(), ErrorKind::InvalidArgument, "{}", root.display());
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+    let root = place.path().join("new/deep/root");
+    let store = Store::sqlite(&root).unwrap();
+    assert!(store.list().wait().unwrap().is_empty());
+    assert!(!place.path().join("new").exists(), "nothing is made before the first tenant");
+    store.open("t").unwrap().wait().unwrap();
+    assert!(root.join("LOCK").exists() && root.join("t.db").exists());
+}
+
+#[test]
+fn a_root_has_one_owner() {
+    let root = tempfile::tempdir().unwrap();
+    let first = Store::sqlite(root.path()).unwrap();
+    first.own().unwrap();
+    let second = Store::sqlite(root.path()).unwrap();
+    assert_eq!(second.own().unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(second.open("t").unwrap().wait().unwrap_err().kind(), ErrorKind::Busy);
+    let tenant = first.open("t").unwrap().wait().unwrap();
+    tenant.put("c", b"k", b"x").wait().unwrap();
+    first.close().wait().unwrap();
+    let tenant = second.open("t").unwrap().wait().unwrap();
+    assert_eq!(tenant.get("c", b"k").wait().unwrap(), Some(b"x".to_vec()));
+}
