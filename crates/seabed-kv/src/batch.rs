@@ -301,7 +301,7 @@ impl Commit {
         Self { seq, deleted, gate: None }
     }
 
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", shuttle))]
     pub(crate) fn relaxed(seq: u64, deleted: u64, gate: Arc<dyn DurabilityGate>) -> Self {
         Self { seq, deleted, gate: Some(gate) }
     }

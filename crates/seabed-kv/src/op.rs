@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Mutex, lock, thread, wait};
 use crate::{Error, ErrorKind, Result};
 
 /// An operation that has been started: await it, or [`wait`](Op::wait) for it on a thread. It needs no runtime.
@@ -201,7 +201,7 @@ impl<T> fmt::Debug for Completer<T> {
     }
 }
 
-struct Parker(std::thread::Thread);
+struct Parker(thread::Thread);
 
 impl Wake for Parker {
     fn wake(self: Arc<Self>) {
@@ -210,13 +210,13 @@ impl Wake for Parker {
 }
 
 fn block_on<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> T {
-    let waker = Waker::from(Arc::new(Parker(std::thread::current())));
+    let waker = Waker::from(Arc::new(Parker(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
-        std::thread::park();
+        thread::park();
     }
 }
 

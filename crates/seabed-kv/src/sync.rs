@@ -1,10 +1,16 @@
 //! Locks: the standard library's, or shuttle's when races are searched (`cfg(shuttle)`).
 
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard},
+    thread,
+};
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard},
+    thread,
+};
 
 /// Locks, also after a panic of another holder: every structure behind these locks is consistent between statements.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -17,12 +23,7 @@ pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
 }
 
 /// Starts a named thread that nobody joins: it ends when its queue does.
-#[cfg(not(shuttle))]
+#[cfg(any(feature = "sqlite", shuttle))]
 pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name).spawn(run).map(drop)
-}
-
-#[cfg(shuttle)]
-pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    shuttle::thread::Builder::new().name(name).spawn(run).map(drop)
+    thread::Builder::new().name(name).spawn(run).map(drop)
 }
