@@ -1,15 +1,19 @@
 //! Errors: the kernel's, with its kinds, so that a caller has one vocabulary.
 
-use seabed_kv::{Key, Tenant};
+use std::fmt::Write as _;
+
+use seabed_kv::Tenant;
 
 pub use seabed_kv::{Error, ErrorKind, Result};
 
 /// A stored row that does not read as what its category says.
 pub(crate) fn damaged(tenant: &Tenant, category: &str, key: &[u8]) -> Error {
-    let message = format!(
-        "the row {:?} of {category} is damaged; run `seabed verify` and restore from a backup",
-        Key::raw(key)
-    );
+    let mut message = String::from("the row ");
+    for byte in key {
+        // Writing to a string never fails.
+        let _ = write!(message, "{byte:02x}");
+    }
+    let _ = write!(message, " of {category} is damaged; run `seabed verify` and restore from a backup");
     Error::new(ErrorKind::Corrupt, message).in_tenant(tenant.id())
 }
 

@@ -367,6 +367,45 @@ mod tests {
         }
     }
 
+    /// `docs/formats/taskchampion.md`, to the byte: rows like these are on disks.
+    #[test]
+    fn rows_have_the_documented_bytes() {
+        let id = |byte| Uuid::from_bytes([byte; 16]);
+        let number = |byte| [0, 0, 0, 0, 0, 0, 0, byte];
+        let mut expected = vec![1];
+        expected.extend([0xAA; 16]);
+        expected.extend([number(1), number(2), number(3), number(4)].concat());
+        let mut row = ClientRow {
+            latest: id(0xAA),
+            created_unix_s: 1,
+            last_push_unix_s: 2,
+            versions: 3,
+            version_bytes: 4,
+            snapshot: None,
+        };
+        assert_eq!(row.to_bytes(), [&expected[..], &[0]].concat());
+        let meta = SnapshotMeta { version: id(0xBB), unix_s: 5, versions_since: 6, bytes: 7, staged: None };
+        let snapshot = [&[0xBB; 16][..], &number(5), &number(6), &number(7)].concat();
+        row.snapshot = Some(meta);
+        assert_eq!(row.to_bytes(), [&expected[..], &[1], &snapshot].concat());
+        row.snapshot = Some(SnapshotMeta { staged: Some([0xCC; 16]), ..meta });
+        assert_eq!(row.to_bytes(), [&expected[..], &[2], &snapshot, &[0xCC; 16]].concat());
+
+        let version = |value| VersionRow { version: id(0xAA), received_unix_s: 9, value }.to_bytes();
+        let head = [&[1][..], &[0xAA; 16], &number(9)].concat();
+        assert_eq!(version(Stored::Inline(b"xy".to_vec())), [&head[..], b"\x01xy"].concat());
+        let staged = Staged { id: [0xCC; 16], bytes: 8 };
+        assert_eq!(version(Stored::Staged(staged)), [&head[..], &[2], &[0xCC; 16], &number(8)].concat());
+
+        assert_eq!(parent_to_bytes(id(0xAA)), [&[1][..], &[0xAA; 16]].concat());
+        assert_eq!(snapshot_to_bytes(id(0xAA), b"xy"), [&[1][..], &[0xAA; 16], b"xy"].concat());
+        assert_eq!(deleting_to_bytes(9), [&[1][..], &number(9)].concat());
+        assert_eq!(shards_to_bytes(64), [1, 0, 64]);
+        let format = FormatRow { version: 1, writer: "seabed 0.1.0".to_owned() };
+        assert_eq!(format.to_bytes(), b"\0\0\0\x01seabed 0.1.0");
+        assert_eq!(pair_key(id(1), id(2)), *[[1; 16], [2; 16]].concat());
+    }
+
     #[test]
     fn a_longer_or_newer_row_is_refused() {
         let mut row = ClientRow::new(5).to_bytes();

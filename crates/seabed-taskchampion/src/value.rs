@@ -65,11 +65,13 @@ impl UploadWriter {
                 return Ok(());
             }
             let first = std::mem::take(gathered);
-            let mut writer = Box::new(self.staging.writer(self.id, self.now_unix_ms));
-            let begun = writer.write(&first).await;
-            self.state = Gathered::Staged(writer);
-            begun?;
+            self.state = Gathered::Staged(Box::new(self.staging.writer(self.id, self.now_unix_ms)));
+            self.stage(&first).await?;
         }
+        self.stage(bytes).await
+    }
+
+    async fn stage(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.state {
             Gathered::Inline(_) => Ok(()),
             Gathered::Staged(writer) => writer.write(bytes).await,

@@ -68,7 +68,7 @@ pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
     let chunks = verifier.chunk_ids().await?;
     let pending = verifier.pending_ids().await?;
     verifier.clients().await?;
-    for category in [VERSION, PARENT, SNAPSHOT] {
+    for category in [VERSION, PARENT, SNAPSHOT, DELETING] {
         verifier.strays(category).await?;
     }
     let unexplained: Vec<_> =
@@ -385,10 +385,9 @@ impl Verifier {
         let mut range = KeyRange::all();
         while let Some(key) = self.first_key(category, range).await? {
             let client = key.as_bytes().get(..16).and_then(read_client_key);
-            let whole = if category == SNAPSHOT {
-                key.as_bytes().len() == 16
-            } else {
-                read_pair_key(key.as_bytes()).is_some()
+            let whole = match category {
+                VERSION | PARENT => read_pair_key(key.as_bytes()).is_some(),
+                _ => read_client_key(key.as_bytes()).is_some(),
             };
             let Some(client) = client.filter(|_| whole) else {
                 self.find(format!("{category}: the key {key:?} does not read"));

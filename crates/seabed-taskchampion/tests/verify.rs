@@ -218,6 +218,7 @@ const DAMAGES: &[(&str, Damage, &str)] = &[
     ),
     ("a chunk key cut", |p| p.put("taskchampion.chunk", [7; 9], "stray"), "does not read"),
     ("a pending key cut", |p| p.put("taskchampion.pending", [7; 9], "stray"), "does not read"),
+    ("a deleting key cut", |p| p.put("taskchampion.deleting", [7; 9], "stray"), "does not read"),
     ("small snapshot gone", |p| p.delete("taskchampion.snapshot", p.other), "its snapshot is missing"),
     (
         "small snapshot cut",
@@ -261,6 +262,21 @@ fn any_single_row_that_vanishes_is_found() {
         planted.put(&category, &key, payload);
         assert_eq!(planted.report().findings, Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_damaged_client_can_be_deleted_and_a_damaged_mark_does_not_keep_a_server_from_starting() {
+    let planted = Planted::new(Store::memory());
+    planted.alter("taskchampion.client", planted.client, |row| row.truncate(20));
+    planted.alter("taskchampion.version", planted.pair(planted.chain[1]), |row| row.truncate(20));
+    planted.put("taskchampion.deleting", [7; 9], "stray");
+    assert!(block_on(planted.world.taskchampion.client(planted.client)).is_err());
+    assert!(block_on(planted.world.taskchampion.delete_client(planted.client)).unwrap());
+    World::new(planted.world.store.clone());
+    let findings = planted.report().findings;
+    // What only the damaged row named is left, and named.
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    assert!(findings[0].contains("taskchampion.deleting") && findings[1].contains("which nothing refers to"));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(super) async fn receive(
     };
     if headers::content_length(headers).is_some_and(|declared| declared > source.bytes_max) {
         if !headers::expects_continue(headers) {
-            source.drain().await?;
+            source.drain().await;
         }
         return Err(too_large(limit));
     }
@@ -64,7 +64,7 @@ pub(super) async fn receive(
         if let Err(refusal) = taken {
             if refusal.status == StatusCode::PAYLOAD_TOO_LARGE {
                 drop(sink);
-                source.drain().await?;
+                source.drain().await;
             }
             return Err(refusal);
         }
@@ -123,10 +123,9 @@ impl Arriving {
 
     /// Throws the rest away, up to as much again as is allowed, so that a client which sends all before it listens gets to
     /// hear why it was refused: closing over unread bytes would take the answer with it.
-    async fn drain(&mut self) -> Result<(), Refusal> {
+    async fn drain(&mut self) {
         let most = self.bytes.saturating_add(self.bytes_max);
-        while self.bytes < most && self.next().await?.is_some() {}
-        Ok(())
+        while self.bytes < most && matches!(self.next().await, Ok(Some(_))) {}
     }
 }
 
