@@ -18,7 +18,7 @@ mkdir -p "$work/results" flush-model/target
 trap 'stop_server; rm -rf "$work/data"' EXIT
 
 build_model() { cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$model" flush-model/flush.c -ldl; }
-build() { (cd "$1" && cargo build --release --locked --quiet); }
+build() { (cd "$1" && cargo build --release --locked --quiet "${@:2}"); }
 
 # add FILE FIELDS COMMAND..: appends the line of JSON that the command prints, with more fields before its own.
 add() {
@@ -60,7 +60,7 @@ kv() {
 }
 
 run_tc() {
-    build ..
+    build .. -p seabed
     build tc-load
     : >"$work/results/tc.jsonl"
     for ((round = 0; round < rounds; round++)); do
@@ -79,7 +79,7 @@ run_tc() {
 load() { tc-load/target/release/tc-load "$address" "$1" "$2" "$seconds" "$server" "$work/flushes"; }
 
 run_rss() {
-    build ..
+    build .. -p seabed
     build tc-load
     : >"$work/results/rss.jsonl"
     start_server 0
