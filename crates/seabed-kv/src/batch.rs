@@ -78,7 +78,7 @@ pub enum Write {
 ///
 /// ```
 /// # use seabed_kv::{Batch, Durability, Outcome, Store};
-/// # let tenant = Store::memory().open("notes")?.wait()?;
+/// # let tenant = Store::memory().open("notes").wait()?;
 /// let mut batch = Batch::new();
 /// batch.check_absent("note", b"1").put("note", b"1", b"hello").put("index", b"hello", b"1");
 /// assert!(matches!(tenant.apply(batch.clone(), Durability::Durable).wait()?, Outcome::Applied(_)));

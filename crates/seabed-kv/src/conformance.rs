@@ -7,6 +7,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::missing_panics_doc,
@@ -81,7 +83,7 @@ pub fn run(empty_store: impl Fn() -> Store) {
 }
 
 fn open(store: &Store) -> Tenant {
-    store.open("battery").unwrap().wait().unwrap()
+    store.open("battery").wait().unwrap()
 }
 
 fn apply(tenant: &Tenant, build: impl FnOnce(&mut Batch)) -> Outcome {
@@ -158,12 +160,13 @@ fn batch_in_order(store: &Store) {
     assert_eq!(rows(&tenant, ScanSpec::new("c", KeyRange::all())), expected);
 }
 
+type Build = Box<dyn Fn(&mut Batch)>;
+
 fn each_check(store: &Store) {
     use sha2::Digest as _;
     let tenant = open(store);
     tenant.put("c", b"there", b"value").wait().unwrap();
     let digest = |bytes: &[u8]| sha2::Sha256::digest(bytes).into();
-    type Build = Box<dyn Fn(&mut Batch)>;
     let holding: [Build; 4] = [
         Box::new(|batch| {
             batch.check_absent("c", b"missing");
@@ -410,7 +413,7 @@ fn keys_sort_as_bytes(store: &Store) {
 }
 
 fn isolation(store: &Store) {
-    let (one, two) = (open(store), store.open("another").unwrap().wait().unwrap());
+    let (one, two) = (open(store), store.open("another").wait().unwrap());
     one.put("c", b"k", b"one").wait().unwrap();
     assert_eq!(one.get("d", b"k").wait().unwrap(), None);
     assert_eq!(two.get("c", b"k").wait().unwrap(), None);
@@ -440,7 +443,7 @@ fn reopen(store: &Store) {
         tenant.apply(batch, Durability::Relaxed).wait().unwrap();
     }
     let before = rows(&tenant, ScanSpec::new("c", KeyRange::all()));
-    store.close_tenant("battery").unwrap().wait().unwrap();
+    store.close_tenant("battery").wait().unwrap();
     assert_eq!(rows(&open(store), ScanSpec::new("c", KeyRange::all())), before);
 }
 
@@ -449,7 +452,7 @@ fn same_tenant(store: &Store) {
     first.put("c", b"k", b"x").wait().unwrap();
     assert_eq!(second.get("c", b"k").wait().unwrap(), Some(b"x".to_vec()));
     assert_eq!(store.tenant("battery").unwrap().get("c", b"k").wait().unwrap(), Some(b"x".to_vec()));
-    store.close_tenant("battery").unwrap().wait().unwrap();
+    store.close_tenant("battery").wait().unwrap();
     assert_eq!(second.get("c", b"k").wait().unwrap_err().kind(), ErrorKind::Closed);
 }
 
@@ -461,7 +464,7 @@ fn closed(store: &Store) {
     })
     .applied()
     .unwrap();
-    store.close_tenant("battery").unwrap().wait().unwrap();
+    store.close_tenant("battery").wait().unwrap();
     let mut batch = Batch::new();
     batch.put("c", b"k", b"z");
     let errors = [
@@ -484,16 +487,18 @@ fn closed(store: &Store) {
     commit.wait_durable().wait().unwrap();
     store.close().wait().unwrap();
     store.close().wait().unwrap();
-    assert_eq!(store.open("battery").unwrap().wait().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(store.open("battery").wait().unwrap_err().kind(), ErrorKind::Closed);
 }
 
 fn not_open(store: &Store) {
     assert_eq!(store.tenant("battery").unwrap_err().kind(), ErrorKind::TenantNotFound);
-    store.close_tenant("battery").unwrap().wait().unwrap();
-    store.drop_tenant("battery").unwrap().wait().unwrap();
+    store.close_tenant("battery").wait().unwrap();
+    store.drop_tenant("battery").wait().unwrap();
     assert!(store.list().wait().unwrap().is_empty());
     for id in ["", &"x".repeat(201)] {
-        assert_eq!(store.open(id).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(store.open(id).wait().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(store.close_tenant(id).wait().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(store.drop_tenant(id).wait().unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(store.tenant(id).unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 }
@@ -501,7 +506,7 @@ fn not_open(store: &Store) {
 fn drop_tenant(store: &Store) {
     let tenant = open(store);
     tenant.put("c", b"k", b"x").wait().unwrap();
-    store.drop_tenant("battery").unwrap().wait().unwrap();
+    store.drop_tenant("battery").wait().unwrap();
     assert_eq!(tenant.get("c", b"k").wait().unwrap_err().kind(), ErrorKind::Closed);
     assert!(store.list().wait().unwrap().is_empty());
     assert_eq!(open(store).get("c", b"k").wait().unwrap(), None);
@@ -655,7 +660,7 @@ fn dropped_operations(store: &Store) {
         drop(tenant.snapshot());
         drop(tenant.flush());
         drop(tenant.verify());
-        drop(store.open("battery").unwrap());
+        drop(store.open("battery"));
     }
     drop(store.list());
     tenant.flush().wait().unwrap();

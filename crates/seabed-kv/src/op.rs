@@ -276,7 +276,7 @@ mod tests {
         for map in [false, true] {
             let (completer, op) = pending::<u8>(true, counter());
             let op = if map { op.map(|value| value) } else { op };
-            let thread = std::thread::spawn(move || op.wait());
+            let thread = thread::spawn(move || op.wait());
             completer.complete(Ok(7));
             assert_eq!(thread.join().unwrap().unwrap(), 7);
         }

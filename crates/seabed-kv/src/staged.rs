@@ -15,7 +15,7 @@
 //! use seabed_kv::staged::{Staged, Staging};
 //! use seabed_kv::{Batch, Durability, Store};
 //!
-//! let tenant = Store::memory().open("documents")?.wait()?;
+//! let tenant = Store::memory().open("documents").wait()?;
 //! let staging = Staging::new(tenant.clone(), "document");
 //! pollster::block_on(async {
 //!     let mut writer = staging.writer(*b"a fresh 16 bytes", 0);

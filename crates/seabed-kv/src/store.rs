@@ -17,7 +17,7 @@ use crate::{
 /// use seabed_kv::{Durability, KeyRange, ScanSpec, Store};
 ///
 /// let store = Store::memory();
-/// let tenant = store.open("notes")?.wait()?;
+/// let tenant = store.open("notes").wait()?;
 /// tenant.put("note", b"1", b"hello").wait()?;
 /// assert_eq!(tenant.get("note", b"1").wait()?, Some(b"hello".to_vec()));
 /// let rows = tenant.scan(ScanSpec::new("note", KeyRange::all())).collect().wait()?;
@@ -52,7 +52,7 @@ impl Store {
     /// # let directory = tempfile::tempdir().unwrap();
     /// # let root = directory.path().join("data");
     /// let store = Store::sqlite(&root)?;
-    /// let tenant = store.open("notes")?.wait()?;
+    /// let tenant = store.open("notes").wait()?;
     /// tenant.put("note", b"1", b"survives a power cut").wait()?;
     /// store.close().wait()?;
     /// assert!(root.join("notes.db").exists());
@@ -85,24 +85,25 @@ impl Store {
     /// With the SQLite backend this does its 0.1 to 2 ms of file system work on the caller's thread.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that [`TenantId::new`] refuses; through the `Op`: `Closed` after [`close`](Store::close),
-    /// `Unsupported` or `Corrupt` for a file that is not ours, which is left untouched, `Busy` when another process owns
-    /// the root, `Backend` when files cannot be made.
-    pub fn open(&self, id: impl AsRef<str>) -> Result<Op<Tenant>> {
-        let id = TenantId::new(id)?;
+    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Closed` after [`close`](Store::close), `Unsupported` or `Corrupt` for a
+    /// file that is not ours, which is left untouched, `Busy` when another process owns the root, `Backend` when files cannot be
+    /// made.
+    pub fn open(&self, id: impl AsRef<str>) -> Op<Tenant> {
+        Op::ready(TenantId::new(id).and_then(|id| self.open_tenant(id)))
+    }
+
+    fn open_tenant(&self, id: TenantId) -> Result<Tenant> {
         // The registry is locked meanwhile, so that a tenant is never opened twice.
-        let mut open = lock(&self.0.open);
-        if open.closed {
-            return Ok(Op::ready(Err(store_closed())));
+        let mut registry = lock(&self.0.open);
+        if registry.closed {
+            return Err(Error::new(ErrorKind::Closed, "the store is closed; make a new one"));
         }
-        if let Some(tenant) = open.tenants.get(&id) {
-            return Ok(Op::ready(Ok(tenant.clone())));
+        if let Some(tenant) = registry.tenants.get(&id) {
+            return Ok(tenant.clone());
         }
-        Ok(Op::ready(self.0.backend.open(&id).wait().map(|backend| {
-            let tenant = Tenant { id: id.clone(), backend };
-            open.tenants.insert(id, tenant.clone());
-            tenant
-        })))
+        let tenant = Tenant { id: id.clone(), backend: self.0.backend.open(&id).wait()? };
+        registry.tenants.insert(id, tenant.clone());
+        Ok(tenant)
     }
 
     /// The tenant of that id, when the program has opened it.
@@ -126,29 +127,37 @@ impl Store {
     /// Applies what is queued for a tenant, closes it and keeps its data. Ok when it is not open.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that [`TenantId::new`] refuses; through the `Op`: `Backend` when the last flush failed.
-    pub fn close_tenant(&self, id: impl AsRef<str>) -> Result<Op<()>> {
-        let id = TenantId::new(id)?;
-        let tenant = lock(&self.0.open).tenants.remove(&id);
-        Ok(tenant.map_or_else(|| Op::ready(Ok(())), |tenant| tenant.backend.close()))
+    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Backend` when the last flush failed.
+    pub fn close_tenant(&self, id: impl AsRef<str>) -> Op<()> {
+        match TenantId::new(id) {
+            Ok(id) => self.close_open(&id),
+            Err(error) => Op::ready(Err(error)),
+        }
+    }
+
+    fn close_open(&self, id: &TenantId) -> Op<()> {
+        let tenant = lock(&self.0.open).tenants.remove(id);
+        tenant.map_or_else(|| Op::ready(Ok(())), |tenant| tenant.backend.close())
     }
 
     /// Closes a tenant and removes it with everything it holds. Ok when it does not exist.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that [`TenantId::new`] refuses; through the `Op`: `Backend` when an existing file cannot be
-    /// removed.
-    pub fn drop_tenant(&self, id: impl AsRef<str>) -> Result<Op<()>> {
-        let id = TenantId::new(id)?;
-        let close = self.close_tenant(id.as_str())?;
+    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Backend` when an existing file cannot be removed.
+    pub fn drop_tenant(&self, id: impl AsRef<str>) -> Op<()> {
+        let id = match TenantId::new(id) {
+            Ok(id) => id,
+            Err(error) => return Op::ready(Err(error)),
+        };
+        let close = self.close_open(&id);
         let store = self.clone();
-        Ok(Op::from_future(async move {
+        Op::from_future(async move {
             // What a tenant about to be removed could not flush is of no concern.
             if let Err(error) = close.await {
                 tracing::warn!(%error, "closing a tenant before removing it failed");
             }
             store.0.backend.remove(&id).await
-        }))
+        })
     }
 
     /// Closes every tenant and the store: what is queued is applied and made durable first. Later calls answer Closed. Twice is
@@ -172,10 +181,6 @@ impl Store {
             first_failure.and(backend.close().await)
         })
     }
-}
-
-fn store_closed() -> Error {
-    Error::new(ErrorKind::Closed, "the store is closed; make a new one")
 }
 
 impl fmt::Debug for Store {

@@ -1,5 +1,13 @@
 //! Files of others and of ours: upstream's open here, ours open in plain SQLite, and what is not ours stays as it is.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests say what failed by panicking"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,7 +73,7 @@ fn upstreams_databases_open_with_every_row() {
             );
         }
         let store = Store::sqlite(root.path()).unwrap();
-        let tenant = store.open("sds").unwrap().wait().unwrap();
+        let tenant = store.open("sds").wait().unwrap();
         assert_eq!(all_rows(&tenant), expected_rows());
         assert_eq!(tenant.verify().wait().unwrap().rows, 38);
         tenant.put("ours", b"", b"").wait().unwrap();
@@ -73,7 +81,7 @@ fn upstreams_databases_open_with_every_row() {
         store.close().wait().unwrap();
         // And again, from the file alone.
         let reopened = Store::sqlite(root.path()).unwrap();
-        assert_eq!(all_rows(&reopened.open("sds").unwrap().wait().unwrap()).len(), 39);
+        assert_eq!(all_rows(&reopened.open("sds").wait().unwrap()).len(), 39);
     }
 }
 
@@ -81,7 +89,7 @@ fn upstreams_databases_open_with_every_row() {
 fn our_files_are_plain_sqlite() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::sqlite(root.path()).unwrap();
-    let tenant = store.open("a tenant/ödd").unwrap().wait().unwrap();
+    let tenant = store.open("a tenant/ödd").wait().unwrap();
     tenant.put("category", b"key", b"payload").wait().unwrap();
     tenant.put("category", b"", b"").wait().unwrap();
     let file = root.path().join("a%20tenant%2F%C3%B6dd.db");
@@ -108,13 +116,13 @@ fn a_page_size_of_another_program_is_kept() {
     let root = tempfile::tempdir().unwrap();
     fs::copy(vector("upstream-checkpointed.db"), root.path().join("sds.db")).unwrap();
     let store = Store::sqlite(root.path()).unwrap();
-    let tenant = store.open("sds").unwrap().wait().unwrap();
+    let tenant = store.open("sds").wait().unwrap();
     assert!(
         tenant.inline_limit() < 1_002,
         "pages of 4 KiB keep {} bytes beside the key",
         tenant.inline_limit()
     );
-    let ours = store.open("new").unwrap().wait().unwrap();
+    let ours = store.open("new").wait().unwrap();
     assert!(ours.inline_limit() > 1_900 && ours.inline_limit() < 2_030, "{}", ours.inline_limit());
 }
 
@@ -124,7 +132,7 @@ fn open_bytes(contents: &[u8]) -> seabed_kv::Result<Rows> {
     let file = root.path().join("sds.db");
     fs::write(&file, contents).unwrap();
     let store = Store::sqlite(root.path()).unwrap();
-    let opened = store.open("sds").unwrap().wait();
+    let opened = store.open("sds").wait();
     let result = match opened {
         Ok(tenant) => read_rows(&tenant),
         Err(error) => {
@@ -235,7 +243,7 @@ fn roots_that_cannot_be_are_refused_before_anything_is_touched() {
     let store = Store::sqlite(&root).unwrap();
     assert!(store.list().wait().unwrap().is_empty());
     assert!(!place.path().join("new").exists(), "nothing is made before the first tenant");
-    store.open("t").unwrap().wait().unwrap();
+    store.open("t").wait().unwrap();
     assert!(root.join("LOCK").exists() && root.join("t.db").exists());
 }
 
@@ -246,10 +254,10 @@ fn a_root_has_one_owner() {
     first.own().unwrap();
     let second = Store::sqlite(root.path()).unwrap();
     assert_eq!(second.own().unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(second.open("t").unwrap().wait().unwrap_err().kind(), ErrorKind::Busy);
-    let tenant = first.open("t").unwrap().wait().unwrap();
+    assert_eq!(second.open("t").wait().unwrap_err().kind(), ErrorKind::Busy);
+    let tenant = first.open("t").wait().unwrap();
     tenant.put("c", b"k", b"x").wait().unwrap();
     first.close().wait().unwrap();
-    let tenant = second.open("t").unwrap().wait().unwrap();
+    let tenant = second.open("t").wait().unwrap();
     assert_eq!(tenant.get("c", b"k").wait().unwrap(), Some(b"x".to_vec()));
 }

@@ -69,7 +69,7 @@ impl Pair {
     ) -> T {
         let awaited = self.rng.chance(1, 2);
         let [model, answer] = self.stores.each_ref().map(|store| {
-            let op = ask(&store.open(name).unwrap().wait().unwrap());
+            let op = ask(&store.open(name).wait().unwrap());
             if awaited { pollster::block_on(op).unwrap() } else { op.wait().unwrap() }
         });
         assert_eq!(model, answer, "{what}");
@@ -229,7 +229,7 @@ impl Pair {
             self.snapshot = Some(
                 self.stores
                     .each_ref()
-                    .map(|store| store.open(name).unwrap().wait().unwrap().snapshot().wait().unwrap()),
+                    .map(|store| store.open(name).wait().unwrap().snapshot().wait().unwrap()),
             );
             return;
         };
@@ -257,12 +257,12 @@ impl Pair {
         self.snapshot = None;
         let name = *self.rng.pick(&TENANTS);
         match self.rng.below(3) {
-            0 => self.stores.each_ref().map(|store| store.close_tenant(name).unwrap().wait().unwrap()),
-            1 => self.stores.each_ref().map(|store| store.drop_tenant(name).unwrap().wait().unwrap()),
+            0 => self.stores.each_ref().map(|store| store.close_tenant(name).wait().unwrap()),
+            1 => self.stores.each_ref().map(|store| store.drop_tenant(name).wait().unwrap()),
             _ => {
                 // The memory goes with its store, so only the files' store is opened again.
                 self.stores[1].close().wait().unwrap();
-                assert_eq!(self.stores[1].open(name).unwrap().wait().unwrap_err().kind(), ErrorKind::Closed);
+                assert_eq!(self.stores[1].open(name).wait().unwrap_err().kind(), ErrorKind::Closed);
                 self.stores[1] = Store::sqlite(self.root.path()).unwrap();
                 [(), ()]
             }

@@ -1,5 +1,13 @@
 //! Group commit, mailboxes, snapshots and the log, on the SQLite backend.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests say what failed by panicking"
+)]
+
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +27,7 @@ struct Place {
 fn place() -> Place {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::sqlite(directory.path()).unwrap();
-    let tenant = store.open("t").unwrap().wait().unwrap();
+    let tenant = store.open("t").wait().unwrap();
     Place { store, tenant, directory }
 }
 
@@ -158,8 +166,8 @@ fn every_operation_may_be_dropped_at_any_await() {
         poll_and_drop(tenant.snapshot(), polls);
         poll_and_drop(tenant.verify(), polls);
         poll_and_drop(tenant.stats(), polls);
-        poll_and_drop(place.store.open("other").unwrap(), polls);
-        poll_and_drop(place.store.close_tenant("other").unwrap(), polls);
+        poll_and_drop(place.store.open("other"), polls);
+        poll_and_drop(place.store.close_tenant("other"), polls);
         poll_and_drop(place.store.list(), polls);
     }
     tenant.flush().wait().unwrap();
@@ -181,7 +189,7 @@ fn a_store_that_is_dropped_applies_what_is_queued() {
     while again.own().is_err_and(|error| error.kind() == ErrorKind::Busy) {
         std::thread::yield_now();
     }
-    let tenant = again.open("t").unwrap().wait().unwrap();
+    let tenant = again.open("t").wait().unwrap();
     assert_eq!(tenant.count("c", &KeyRange::all()).wait().unwrap(), 500);
 }
 
@@ -222,7 +230,7 @@ fn the_log_is_capped_also_under_snapshots_and_scans() {
             {
                 Ok(outcome) => break assert!(outcome.is_applied()),
                 Err(error) => {
-                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Busy, Applied::No), "{error}")
+                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Busy, Applied::No), "{error}");
                 }
             }
         }
@@ -257,8 +265,7 @@ fn one_batch_that_cannot_be_applied_does_not_fail_the_group() {
 fn many_tenants_share_four_threads() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::sqlite(directory.path()).unwrap();
-    let tenants: Vec<_> =
-        (0..50).map(|number| store.open(format!("t{number}")).unwrap().wait().unwrap()).collect();
+    let tenants: Vec<_> = (0..50).map(|number| store.open(format!("t{number}")).wait().unwrap()).collect();
     let writes: Vec<_> = (0..20)
         .flat_map(|round| {
             tenants.iter().map(move |tenant| tenant.apply(put(round, b"x"), Durability::Relaxed))
