@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (directory, case) = (&arguments[0], arguments[1].as_str());
     let store = Store::sqlite(directory)?;
-    let tenant = store.open("bench")?.wait()?;
+    let tenant = store.open("bench").wait()?;
     if case == "prepare" {
         prepare(&tenant)?;
         return store.close().wait();

@@ -43,11 +43,11 @@ impl Shard {
 
 /// Opens every shard of the store, making the first ones of a new store.
 pub(crate) async fn open(store: &Store) -> Result<Vec<Shard>> {
-    let first = store.open(shard_id(0))?.await?;
+    let first = store.open(shard_id(0)).await?;
     let shards = identify(&first, Some(SHARDS_NEW)).await?;
     let mut all = vec![Shard::new(first)];
     for number in 1..shards {
-        let tenant = store.open(shard_id(number))?.await?;
+        let tenant = store.open(shard_id(number)).await?;
         identify(&tenant, None).await?;
         all.push(Shard::new(tenant));
     }

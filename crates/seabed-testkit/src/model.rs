@@ -244,7 +244,7 @@ mod tests {
 
     /// A history of groups that went as the memory backend answers them.
     fn history(groups: &[&[(Batch, Durability)]]) -> History {
-        let tenant = Store::memory().open("t").unwrap().wait().unwrap();
+        let tenant = Store::memory().open("t").wait().unwrap();
         let mut history = History::default();
         for group in groups {
             let answers: Vec<_> = group
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn wrong_answers_are_told() {
         let applied = |deleted| {
-            let tenant = Store::memory().open("t").unwrap().wait().unwrap();
+            let tenant = Store::memory().open("t").wait().unwrap();
             let mut batch = put("x", "1");
             if deleted {
                 batch.delete("c", "x");

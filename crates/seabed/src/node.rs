@@ -69,7 +69,7 @@ impl Node {
         // Locked while it opens, or a visitor who leaves could close what this one is about to use.
         let mut visits = self.visits();
         let counted = visits.contains_key(id) || self.store.tenant(id.as_str()).is_err();
-        let tenant = self.store.open(id.as_str())?.wait()?;
+        let tenant = self.store.open(id.as_str()).wait()?;
         if counted {
             *visits.entry(id.clone()).or_default() += 1;
         }

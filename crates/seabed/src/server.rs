@@ -78,7 +78,7 @@ impl Server {
         // Before anything is announced: a signal from now on is an orderly end.
         let ends =
             Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-        let own = node.store.open(OWN_TENANT)?.await?;
+        let own = node.store.open(OWN_TENANT).await?;
         let socket = Socket::bind(&node.root)
             .with_context(|| format!("cannot listen on {}", node.root.join(socket::NAME).display()))?;
         let node = Arc::new(node.with_taskchampion(taskchampion.clone()));

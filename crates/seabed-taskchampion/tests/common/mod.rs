@@ -246,7 +246,7 @@ impl Backend for Odd {
     }
 
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
-        let tenant = self.inner.open(id.as_str()).unwrap().wait();
+        let tenant = self.inner.open(id.as_str()).wait();
         let oddities = self.oddities.clone();
         Op::ready(tenant.map(|inner| Arc::new(OddTenant { inner, oddities }) as Arc<dyn TenantBackend>))
     }

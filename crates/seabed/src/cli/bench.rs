@@ -145,7 +145,7 @@ fn measure_flush(dir: &Path) -> anyhow::Result<Part> {
 }
 
 fn measure_store(store: &Store, flush: &Part) -> anyhow::Result<Vec<Part>> {
-    let tenant = store.open("bench")?.wait()?;
+    let tenant = store.open("bench").wait()?;
     let payload = vec![0x5A; PAYLOAD_BYTES];
     let put = |key: u64| tenant.put("bench", key.to_be_bytes(), payload.clone()).wait();
 

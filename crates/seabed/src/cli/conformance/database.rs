@@ -100,7 +100,7 @@ fn read(database: &Path) -> Result<Rows, String> {
 }
 
 fn rows_in(store: &Store) -> seabed_kv::Result<Rows> {
-    let tenant = store.open("vector")?.wait()?;
+    let tenant = store.open("vector").wait()?;
     let mut rows = Rows::new();
     for category in tenant.categories().wait()? {
         for row in tenant.scan(ScanSpec::new(&category, KeyRange::all())).collect().wait()? {
