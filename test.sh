@@ -82,7 +82,7 @@ step_docs() {
 # A directory of its own: the flag changes every crate, and alternating would build the world twice.
 step_shuttle() {
     RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle \
-        cargo nextest run --profile ci -p seabed-kv --test group_commit_shuttle
+        cargo nextest run --profile ci -p seabed-kv --lib --no-default-features shuttle_tests
 }
 
 sim() { cargo run --profile sim -p seabed-testkit --bin sim -- "$@"; }

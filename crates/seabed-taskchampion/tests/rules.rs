@@ -11,12 +11,11 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Child, Current, DAY_S, Fault, Odd, START_S, World, assert_sound, poll_times, rows, stores};
+use common::{Child, Current, DAY_S, Odd, START_S, World, assert_sound, rows, stores};
 use pollster::block_on;
 use seabed_kv::{Batch, Durability, ErrorKind, Store};
 use seabed_taskchampion::{
-    ATTEMPTS_MAX, AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Error, Ignored, TaskChampion, Urgency,
-    WRITING_MS_MAX, verify,
+    AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Ignored, TaskChampion, Urgency, verify,
 };
 use uuid::Uuid;
 

@@ -256,7 +256,7 @@ impl Backend for Odd {
     }
 
     fn remove(&self, id: &TenantId) -> Op<()> {
-        self.inner.drop_tenant(id.as_str()).unwrap()
+        self.inner.drop_tenant(id.as_str())
     }
 
     fn close(&self) -> Op<()> {
