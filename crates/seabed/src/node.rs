@@ -110,7 +110,7 @@ impl Drop for Visit<'_> {
             return;
         }
         visits.remove(id);
-        if let Err(error) = self.node.store.close_tenant(id.as_str()).and_then(seabed_kv::Op::wait) {
+        if let Err(error) = self.node.store.close_tenant(id.as_str()).wait() {
             tracing::warn!(%error, "closing a tenant after looking into it failed");
         }
     }
