@@ -3,6 +3,7 @@
 //! Never published, and a dev-dependency only. Everything here is a function of a seed.
 
 pub mod disk;
+pub mod fuzz;
 pub mod model;
 pub mod process;
 pub mod program;
