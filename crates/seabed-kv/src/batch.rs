@@ -192,6 +192,17 @@ impl Batch {
         &self.writes
     }
 
+    /// The category and key of its first write, or else of its first check.
+    #[cfg(any(feature = "sqlite", shuttle))]
+    pub(crate) fn first_row(&self) -> Option<(&[u8], &[u8])> {
+        let first_write = self.writes.first().map(|write| match write {
+            Write::Put { category, key, .. } | Write::Delete { category, key } => (category, key),
+            Write::DeletePrefix { category, prefix } => (category, prefix),
+        });
+        let first = first_write.or_else(|| self.checks.first().map(|check| (&check.category, &check.key)));
+        first.map(|(category, key)| (category.as_slice(), key.as_bytes()))
+    }
+
     /// Whether there is nothing to check and nothing to write.
     pub fn is_empty(&self) -> bool {
         self.checks.is_empty() && self.writes.is_empty()

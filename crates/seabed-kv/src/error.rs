@@ -4,7 +4,13 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(any(feature = "sqlite", shuttle))]
+use crate::Batch;
 use crate::TenantId;
+
+/// How much of a category or key an error shows.
+#[cfg(any(feature = "sqlite", shuttle))]
+const ROW_BYTES_SHOWN: usize = 64;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,6 +74,8 @@ struct Detail {
     kind: ErrorKind,
     applied: Applied,
     tenant: Option<TenantId>,
+    /// The first row of the batch that failed.
+    row: Option<String>,
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -79,6 +87,7 @@ impl Error {
             kind,
             applied: Applied::No,
             tenant: None,
+            row: None,
             message: message.into(),
             source: None,
         }))
@@ -104,6 +113,20 @@ impl Error {
         }
         let mut detail = Arc::unwrap_or_clone(self.0);
         detail.tenant = Some(tenant.clone());
+        Self(Arc::new(detail))
+    }
+
+    /// The same error, naming the first row that the failed batch was to write or check.
+    #[cfg(any(feature = "sqlite", shuttle))]
+    pub(crate) fn in_batch(self, batch: &Batch) -> Self {
+        let Some((category, key)) = batch.first_row() else { return self };
+        // Keys may be long, and a log line should not be.
+        let shown = |bytes: &[u8]| {
+            let head = bytes.get(..ROW_BYTES_SHOWN).unwrap_or(bytes);
+            format!("{}{}", head.escape_ascii(), if head.len() < bytes.len() { "..." } else { "" })
+        };
+        let mut detail = Arc::unwrap_or_clone(self.0);
+        detail.row = Some(format!("batch from category {:?}, key {:?}", shown(category), shown(key)));
         Self(Arc::new(detail))
     }
 
@@ -142,6 +165,9 @@ impl fmt::Display for Error {
         let detail = &*self.0;
         if let Some(tenant) = &detail.tenant {
             write!(f, "tenant {tenant}: ")?;
+        }
+        if let Some(row) = &detail.row {
+            write!(f, "{row}: ")?;
         }
         f.write_str(&detail.message)?;
         if detail.applied == Applied::Unknown {

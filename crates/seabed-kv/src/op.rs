@@ -122,12 +122,16 @@ impl<T> Unpin for Op<T> {}
 
 impl<T> Drop for Op<T> {
     fn drop(&mut self) {
-        if let State::Pending(shared) = &self.0 {
-            let mut slot = lock(&shared.slot);
-            slot.dropped = true;
-            if let Some(Err(error)) = slot.result.take() {
-                shared.report_unobserved(&error);
+        match &self.0 {
+            State::Pending(shared) => {
+                let mut slot = lock(&shared.slot);
+                slot.dropped = true;
+                if let Some(Err(error)) = slot.result.take() {
+                    shared.report_unobserved(&error);
+                }
             }
+            State::Ready(Some(Err(error))) => log_unobserved(error),
+            _ => {}
         }
     }
 }
@@ -144,8 +148,12 @@ impl<T> fmt::Debug for Op<T> {
 impl<T> Shared<T> {
     fn report_unobserved(&self, error: &Error) {
         self.unobserved_failures.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(%error, "an operation that nobody awaited failed");
+        log_unobserved(error);
     }
+}
+
+fn log_unobserved(error: &Error) {
+    tracing::error!(%error, "an operation that nobody awaited failed");
 }
 
 impl<T> Completer<T> {

@@ -148,11 +148,11 @@ impl<E: Engine> Actor<E> {
     ) -> Op<Outcome> {
         let mut mailbox = lock(&self.mailbox);
         if mailbox.closed {
-            return Op::ready(Err(self.closed()));
+            return self.failed(self.closed().in_batch(&batch));
         }
         let has_room = mailbox.waiting.is_empty() && mailbox.has_room_for(batch.bytes());
         if !has_room && (admission == Admission::Try || mailbox.waiting.len() >= MAILBOX_WAITING_MAX) {
-            return Op::ready(Err(self.busy()));
+            return self.failed(self.busy().in_batch(&batch));
         }
         let (completer, op) = pending(has_room, self.unobserved_failures.clone());
         let entry = Entry { request: Request { batch, durability }, completer };
@@ -216,8 +216,8 @@ impl<E: Engine> Actor<E> {
         completers: Vec<Completer<Outcome>>,
     ) {
         let Some(running) = engine.as_mut() else {
-            for completer in completers {
-                completer.complete(Err(self.closed()));
+            for (completer, request) in completers.into_iter().zip(requests) {
+                completer.complete(Err(self.closed().in_batch(&request.batch)));
             }
             return;
         };
@@ -240,10 +240,17 @@ impl<E: Engine> Actor<E> {
                     }))
                 }
                 Ok(Verdict::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
-                Err(error) => Err(error.in_tenant(&self.tenant)),
+                Err(error) => Err(error.in_tenant(&self.tenant).in_batch(&request.batch)),
             });
         }
         running.maintain();
+    }
+
+    /// A failure that is logged and counted when nobody awaits it, like every other.
+    fn failed(&self, error: Error) -> Op<Outcome> {
+        let (completer, op) = pending(true, self.unobserved_failures.clone());
+        completer.complete(Err(error));
+        op
     }
 
     fn closed(&self) -> Error {

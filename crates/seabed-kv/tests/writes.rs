@@ -137,6 +137,22 @@ fn a_program_that_holds_the_file_makes_writes_busy_and_reads_go_on() {
     place.tenant.put("c", b"k", b"y").wait().unwrap();
 }
 
+#[test]
+fn failures_that_nobody_awaits_are_counted_and_errors_name_tenant_and_key() {
+    let place = place();
+    let held = Held::on(&place);
+    drop(place.tenant.put("category", b"key\xff", b"y"));
+    let awaited = place.tenant.put("category", b"other", b"y").wait().unwrap_err();
+    for part in ["tenant t:", "\"category\"", "\"other\""] {
+        assert!(awaited.to_string().contains(part), "{awaited}");
+    }
+    assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 1);
+    held.release();
+    place.store.close_tenant("t").wait().unwrap();
+    drop(place.tenant.put("category", b"late", b"y"));
+    assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 2);
+}
+
 /// Polls an operation `polls` times, then drops it.
 fn poll_and_drop<T>(operation: Op<T>, polls: usize) {
     let mut operation = pin!(operation);
