@@ -8,7 +8,9 @@ exec </dev/null
 # Fast failures first; the tests last, so that their summary closes the run.
 gate=(tools style lint docs shuttle sim test)
 
-sim_cuts=${SIM_CUTS:-30000}
+# Programs of the simulator that once found a defect.
+regression_seeds=()
+sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}
 
@@ -28,7 +30,7 @@ usage() {
   lint      clippy with warnings denied; each set of features alone
   docs      rustdoc with warnings denied; the examples in it
   shuttle   the group commit under random thread schedules
-  sim       power cuts on a simulated disk: the regression seeds, then a fresh one (SIM_CUTS=30000)
+  sim       power cuts on a simulated disk: known seeds, then fresh ones (SIM_CUTS=60000)
   test      every other test
 
   long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts, the benches
@@ -87,7 +89,16 @@ step_shuttle() {
 
 sim() { cargo run --profile sim -p seabed-testkit --bin sim -- "$@"; }
 
-step_sim() { sim --cuts "$sim_cuts"; }
+# The same programs every time, what once failed, and then some that nobody has seen.
+step_sim() {
+    sim --cuts $((sim_cuts / 2))
+    local seed fresh=$((RANDOM << 15 | RANDOM))
+    for seed in "${regression_seeds[@]}"; do
+        sim --seed "$seed"
+    done
+    echo "fresh seeds from $fresh on"
+    sim --seed "$fresh" --cuts $((sim_cuts / 2))
+}
 
 step_test() { cargo nextest run --profile ci --workspace --all-features; }
 
