@@ -46,7 +46,8 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) allow_client_ids: Option<Vec<Uuid>>,
 
-    /// Do not create clients at their first push; the variable says the opposite: true creates (default), false does not
+    // Clap shows the variable of an option, not of a switch.
+    #[arg(help = "Do not create clients at their first push [env: CREATE_CLIENTS=false; true creates them]")]
     #[arg(long = "no-create-clients", env = "CREATE_CLIENTS", action = ArgAction::SetFalse, default_value = "true")]
     pub(crate) create_clients: bool,
 
@@ -89,7 +90,7 @@ pub(crate) struct ServeArgs {
         long,
         env = "SEABED_SILENCE_MS_MAX",
         value_name = "MS",
-        default_value_t = 30_000,
+        default_value_t = 60_000,
         value_parser = clap::value_parser!(u64).range(10..=3_600_000),
         help_heading = "Limits"
     )]

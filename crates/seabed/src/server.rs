@@ -29,7 +29,9 @@ use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 use crate::node::{Node, OWN_TENANT, sentence};
-use limits::{CLOSE_MS_MAX, DRAIN_MS_MAX, HEAD_BYTES_MAX, Peer, SOCKET_CONNECTIONS_MAX, Unstalled};
+use limits::{
+    BUFFER_BYTES_MAX, CLOSE_MS_MAX, DRAIN_MS_MAX, HEAD_BYTES_MAX, Peer, SOCKET_CONNECTIONS_MAX, Unstalled,
+};
 use socket::Socket;
 
 /// How often the layers are asked to tidy up.
@@ -226,7 +228,8 @@ impl Connections {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(silence_max)
-                .max_buf_size(HEAD_BYTES_MAX)
+                .max_header_size(HEAD_BYTES_MAX)
+                .max_buf_size(BUFFER_BYTES_MAX)
                 .serve_connection(TokioIo::new(Unstalled::new(stream, silence_max)), service);
             let mut connection = pin!(connection);
             let ended = tokio::select! {

@@ -62,7 +62,7 @@ async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Resul
     let has_own = store.list().await?.iter().any(|id| id.as_str() == OWN_TENANT);
     if has_own {
         store.own()?;
-        if store.open(OWN_TENANT)?.await?.exists(IMPORTED, ORIGINAL_FILE).await? {
+        if store.open(OWN_TENANT).await?.exists(IMPORTED, ORIGINAL_FILE).await? {
             return Ok(());
         }
     }
@@ -92,10 +92,8 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     output::line("")?;
     paste(&addresses, args)?;
     output::line("")?;
-    for address in &addresses {
-        output::line(format!("ready: serving on http://{address}"))?;
-    }
-    Ok(())
+    let urls: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
+    output::line(format!("ready: serving on {}", urls.join(" ")))
 }
 
 fn paste(addresses: &[SocketAddr], args: &ServeArgs) -> anyhow::Result<()> {

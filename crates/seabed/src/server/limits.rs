@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The longest head of a request, and the most that is read ahead.
-pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The longest head of a request.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// The most that is read ahead, and that is kept ready to be written, for one connection.
+pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Connections of the socket, on top of those of the network: a full house must not lock the operator out.
 pub(crate) const SOCKET_CONNECTIONS_MAX: u32 = 64;
 /// How long requests under way may take once the server has been told to end.
@@ -37,19 +39,29 @@ impl Peer {
     }
 }
 
-/// A stream that fails when its peer stops taking what it asked for. Reading has bounds of its own: the head is hyper's, the
-/// body is the layer's.
+/// How long a closed connection is still read from, and what comes is thrown away.
+const LINGER_MS_MAX: u64 = 2_000;
+/// How many reads that may take before others get their turn.
+const LINGER_READS: usize = 16;
+
+/// A stream that ends well for both sides.
+///
+/// It fails when its peer stops taking what it asked for. (Reading has bounds of its own: the head is hyper's, the body is
+/// the layer's.) And it is closed with care: a connection that is dropped while bytes are still arriving is reset, and the
+/// reset takes the answer with it that the peer was just about to read.
 #[derive(Debug)]
 pub(crate) struct Unstalled<S> {
     stream: S,
     silence_max: Duration,
-    stalled: Pin<Box<Sleep>>,
+    /// When a write has waited for too long; once the writing side is closed, when lingering ends.
+    deadline: Pin<Box<Sleep>>,
     waiting: bool,
+    closed: bool,
 }
 
 impl<S> Unstalled<S> {
     pub(crate) fn new(stream: S, silence_max: Duration) -> Self {
-        Self { stream, silence_max, stalled: Box::pin(sleep(silence_max)), waiting: false }
+        Self { stream, silence_max, deadline: Box::pin(sleep(silence_max)), waiting: false, closed: false }
     }
 
     /// Starts the clock with the first write that has to wait, and stops it with the next that went through.
@@ -60,10 +72,28 @@ impl<S> Unstalled<S> {
         }
         if !self.waiting {
             self.waiting = true;
-            self.stalled.as_mut().reset(Instant::now() + self.silence_max);
+            self.deadline.as_mut().reset(Instant::now() + self.silence_max);
         }
-        ready!(self.stalled.as_mut().poll(context));
+        ready!(self.deadline.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer stopped reading its answer")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Unstalled<S> {
+    /// Reads until the peer has closed its side too, or has been given its time.
+    fn linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..LINGER_READS {
+            let mut block = [0; 4096];
+            let mut into = ReadBuf::new(&mut block);
+            match Pin::new(&mut self.stream).poll_read(context, &mut into) {
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.deadline.as_mut().poll(context),
+            }
+        }
+        // There is more to read at once: this task runs again after the others.
+        context.waker().wake_by_ref();
+        self.deadline.as_mut().poll(context)
     }
 }
 
@@ -77,7 +107,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -106,8 +136,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.bound(context, shut)
+        if !self.closed {
+            let closed = Pin::new(&mut self.stream).poll_shutdown(context);
+            ready!(self.bound(context, closed))?;
+            self.closed = true;
+            self.deadline.as_mut().reset(Instant::now() + Duration::from_millis(LINGER_MS_MAX));
+        }
+        ready!(self.linger(context));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -123,6 +159,26 @@ mod tests {
         let mut stream = Unstalled::new(ours, Duration::from_millis(20));
         let error = stream.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_read_to_its_end() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut stream = Unstalled::new(ours, Duration::from_mins(1));
+        let (closed, sent) = tokio::join!(stream.shutdown(), async {
+            // Far more than fits in between, and then the end.
+            theirs.write_all(&vec![0; 100_000]).await?;
+            theirs.shutdown().await
+        });
+        assert!(closed.is_ok() && sent.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_connection_is_not_waited_for_for_ever() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let begin = Instant::now();
+        Unstalled::new(ours, Duration::from_mins(1)).shutdown().await.unwrap();
+        assert_eq!(begin.elapsed(), Duration::from_millis(LINGER_MS_MAX));
     }
 
     #[test]

@@ -83,7 +83,7 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         // A server that was killed leaves its socket behind.
         drop(short(&root, |path| std::os::unix::net::UnixListener::bind(path)).unwrap());
-        assert!(connect(&root).await.is_err());
+        assert!(connect(&root).is_err());
 
         let socket = Socket::bind(&root).unwrap();
         let _connected = connect(&root).unwrap();

@@ -1,0 +1,339 @@
+//! The commands: the same answer with and without a server, exit codes that mean something, help with examples.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{NIL, SNAPSHOT, Server, json, run, seabed, stderr, stdout};
+use uuid::Uuid;
+
+/// A store with two clients: one with a chain and a snapshot, one with a body that is stored in pieces.
+fn filled(dir: &Path) -> [String; 2] {
+    let server = Server::start(dir);
+    let clients = [Uuid::from_u128(1), Uuid::from_u128(2)].map(|id| id.to_string());
+    let mut parent = NIL.to_owned();
+    for number in 0..5 {
+        let answer = server.add_version(&clients[0], &parent, format!("version {number}").as_bytes());
+        answer.header("x-version-id").unwrap().clone_into(&mut parent);
+    }
+    let path = format!("/v1/client/add-snapshot/{parent}");
+    assert_eq!(server.ask("POST", &path, &clients[0], SNAPSHOT, b"snapshot").status, 200);
+    assert_eq!(server.add_version(&clients[1], NIL, &vec![b'x'; 200_000]).status, 200);
+    assert!(server.terminate().0.success());
+    clients
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let help = stdout(&seabed().arg("--help").output().unwrap());
+    let commands: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    let all =
+        ["serve", "tenants", "inspect", "clients", "verify", "conformance", "bench", "completions", "man"];
+    assert_eq!(commands, all);
+    assert!(help.contains("Examples:") && help.contains("Exit codes:"));
+    for command in commands {
+        let help = stdout(&seabed().args([command, "--help"]).output().unwrap());
+        assert!(
+            help.contains("Examples:") && help.contains(&format!("seabed {command}")),
+            "{command}: {help}"
+        );
+    }
+    let output = seabed().output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("Usage: seabed"));
+}
+
+#[test]
+fn completions_and_the_manual_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&seabed().args(["completions", shell]).output().unwrap());
+        assert!(script.contains("conformance") && script.contains("allow-client-id"), "{shell}");
+    }
+    let page = stdout(&seabed().arg("man").output().unwrap());
+    assert!(page.starts_with(".ie") || page.contains(".TH seabed"));
+    for part in ["serve", "verify", "snapshot\\-versions", "SNAPSHOT_DAYS", "keys\\-only"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn the_answers_are_the_same_with_and_without_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, _] = filled(dir.path());
+    let questions: Vec<Vec<&str>> = vec![
+        vec!["tenants", "--rows"],
+        vec!["inspect", "taskchampion-00"],
+        vec!["inspect", "taskchampion-00", "--keys-only", "--reverse", "--limit", "3"],
+        vec!["inspect", "taskchampion-00", "--category", "taskchampion.version", "--prefix", "0x00000000"],
+        vec!["inspect", "seabed"],
+        vec!["clients", "list"],
+        vec!["clients", "show", &one],
+        vec!["verify"],
+        vec!["verify", "taskchampion-00"],
+    ];
+    let ask_all = || questions.iter().map(|question| json(dir.path(), question)).collect::<Vec<_>>();
+    let offline = ask_all();
+    let server = Server::start(dir.path());
+    // The log's size alone depends on who has the file open.
+    let without_log = |mut answer: serde_json::Value| {
+        for tenant in answer["tenants"].as_array_mut().into_iter().flatten() {
+            tenant.as_object_mut().unwrap().remove("log_bytes");
+            tenant.as_object_mut().unwrap().remove("data_bytes");
+        }
+        answer
+    };
+    for ((question, offline), online) in questions.iter().zip(offline).zip(ask_all()) {
+        assert_eq!(without_log(online), without_log(offline), "{question:?}");
+    }
+    // What cannot be answered is told alike too.
+    let nonsense = [["inspect", "nothing"].as_slice(), &["clients", "show", NIL], &["verify", "nothing"]];
+    let errors = || {
+        nonsense
+            .map(|question| run(dir.path(), question))
+            .map(|output| (output.status.code(), stderr(&output)))
+    };
+    let online = errors();
+    assert!(server.terminate().0.success());
+    assert_eq!(online, errors());
+    for (code, said) in online {
+        assert!(code == Some(2) && said.starts_with("error: "), "{code:?} {said}");
+    }
+}
+
+#[test]
+fn inspect_pages_through_everything_and_decodes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = filled(dir.path());
+    let all = json(dir.path(), &["inspect", "taskchampion-00", "--limit", "100000"]);
+    let rows = all["rows"].as_array().unwrap();
+    assert!(rows.len() > 12);
+    assert!(rows.iter().any(|row| row["value"].to_string().contains(&one)), "rows are decoded: {all}");
+    let prefix = format!("0x{two}");
+    let some = json(
+        dir.path(),
+        &["inspect", "taskchampion-00", "--category", "taskchampion.version", "--prefix", &prefix],
+    );
+    assert_eq!(some["rows"].as_array().unwrap().len(), 1);
+    // What is shown can be given back: the second row as a start leaves one fewer.
+    let category = rows[0]["category"].as_str().unwrap();
+    let of = |args: &[&str]| {
+        let args =
+            [&["inspect", "taskchampion-00", "--category", "taskchampion.version", "--keys-only"], args]
+                .concat();
+        json(dir.path(), &args)["rows"].as_array().unwrap().clone()
+    };
+    let versions = of(&[]);
+    assert_eq!(versions.len(), 6, "{category}");
+    let second = versions[1]["key"].as_str().unwrap();
+    assert_eq!(of(&["--start", second]), versions[1..]);
+    assert_eq!(of(&["--stop", second]), versions[..1]);
+    assert_eq!(of(&["--limit", "0"]).len(), 0);
+    let mut reversed = of(&["--reverse"]);
+    reversed.reverse();
+    assert_eq!(reversed, versions);
+    assert_eq!(run(dir.path(), &["inspect", "taskchampion-00", "--prefix", "0xabc"]).status.code(), Some(2));
+    let text = stdout(&run(dir.path(), &["inspect", "taskchampion-00", "--category", "taskchampion.client"]));
+    assert!(text.contains("[taskchampion.client]"), "{text}");
+}
+
+#[test]
+fn a_client_is_deleted_only_on_purpose() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = filled(dir.path());
+    let output = run(dir.path(), &["clients", "delete", &one]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
+    assert!(run(dir.path(), &["clients", "show", &one]).status.success());
+
+    assert!(run(dir.path(), &["clients", "delete", &one, "--yes"]).status.success());
+    assert_eq!(run(dir.path(), &["clients", "show", &one]).status.code(), Some(2));
+    let server = Server::start(dir.path());
+    assert_eq!(server.get_child(&one, NIL).text(), "no such client");
+    assert!(run(dir.path(), &["clients", "delete", &two, "--yes"]).status.success());
+    assert_eq!(server.get_child(&two, NIL).text(), "no such client");
+    let verified = json(dir.path(), &["verify"]);
+    assert_eq!((&verified["examined"]["clients"], &verified["findings"]), (&0.into(), &0.into()));
+    assert_eq!(run(dir.path(), &["clients", "delete", &two, "--yes"]).status.code(), Some(2));
+}
+
+#[test]
+fn verify_counts_what_it_examined() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let report = json(dir.path(), &["verify"]);
+    let examined = &report["examined"];
+    assert_eq!(
+        (&examined["tenants"], &examined["clients"], &examined["versions"]),
+        (&2.into(), &2.into(), &6.into())
+    );
+    assert!(examined["rows"].as_u64().unwrap() > 12 && examined["bytes"].as_u64().unwrap() > 200_000);
+    let said = stdout(&run(dir.path(), &["verify"]));
+    assert!(said.trim_end().ends_with("2 clients, 6 versions: sound"), "{said}");
+}
+
+#[test]
+fn verify_finds_a_broken_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, _] = filled(dir.path());
+    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
+    let tenant = store.open("taskchampion-00").wait().unwrap();
+    let range = seabed_kv::KeyRange::prefix(one.parse::<Uuid>().unwrap().as_bytes());
+    let rows = tenant.scan(seabed_kv::ScanSpec::new("taskchampion.version", range)).collect().wait().unwrap();
+    assert!(tenant.delete("taskchampion.version", &rows[2].key).wait().unwrap());
+    drop(tenant);
+    store.close().wait().unwrap();
+    drop(store);
+    for server in [None, Some(())] {
+        let server = server.map(|()| Server::start(dir.path()));
+        let output = run(dir.path(), &["verify", "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["findings"].as_u64().unwrap() > 0 && report["complete"] == true, "{report}");
+        drop(server);
+    }
+}
+
+#[test]
+fn verify_finds_a_damaged_file_and_says_when_it_could_not_look() {
+    // A page of zeroes in the middle of a file.
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let file = dir.path().join("taskchampion-00.db");
+    let sound = fs::read(&file).unwrap();
+    let mut damaged = sound.clone();
+    let page = 8192;
+    damaged[2 * page..3 * page].fill(0);
+    fs::write(&file, &damaged).unwrap();
+    let output = run(dir.path(), &["verify"]);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("taskchampion-00: 1 findings") || stdout(&output).contains("findings"));
+
+    // A file of another program is not damaged: it cannot be checked.
+    let mut foreign = sound.clone();
+    foreign[60..64].copy_from_slice(&77_u32.to_be_bytes());
+    fs::write(&file, &foreign).unwrap();
+    let output = run(dir.path(), &["verify"]);
+    assert_eq!(output.status.code(), Some(2), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("could not be checked"), "{}", stdout(&output));
+    // The others are shown all the same.
+    let tenants = json(dir.path(), &["tenants"]);
+    assert!(
+        tenants["tenants"][1]["error"].is_string() && tenants["tenants"][0]["error"].is_null(),
+        "{tenants}"
+    );
+
+    // Somebody who owns the store and does not answer.
+    fs::write(&file, &sound).unwrap();
+    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
+    store.own().unwrap();
+    let output = run(dir.path(), &["verify"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("another process owns the store"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_command_never_makes_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    for place in [dir.path(), &missing] {
+        for command in [
+            ["tenants"].as_slice(),
+            &["inspect", "x"],
+            &["clients", "list"],
+            &["clients", "delete", NIL, "-y"],
+            &["verify"],
+        ] {
+            let output = run(place, command);
+            assert_eq!(output.status.code(), Some(2), "{command:?}");
+            assert!(
+                stderr(&output).contains(&format!("no store in {}", place.display())),
+                "{}",
+                stderr(&output)
+            );
+        }
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn looking_at_a_store_of_another_protocol_leaves_it_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
+    store.open("sds").wait().unwrap().put("sds.meta", b"\0\x01a", b"\x01".as_slice()).wait().unwrap();
+    store.close().wait().unwrap();
+    drop(store);
+    assert_eq!(stdout(&run(dir.path(), &["clients", "list"])), "no clients\n");
+    let rows = json(dir.path(), &["inspect", "sds"]);
+    assert_eq!((&rows["rows"][0]["key"], &rows["rows"][0]["payload"]), (&"0x000161".into(), &"0x01".into()));
+    let tenants = json(dir.path(), &["tenants"]);
+    assert_eq!(tenants["tenants"].as_array().unwrap().len(), 1, "{tenants}");
+    assert_eq!(tenants["tenants"][0]["layer"], "sds");
+}
+
+#[test]
+fn bench_measures_and_cleans_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = seabed().args(["bench", "--json"]).arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let parts = report["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 4);
+    assert!(parts.iter().all(|part| part["operations"].as_u64().unwrap() > 0), "{report}");
+    assert!(parts[1]["against_flush"].is_number() && parts[2]["against_flush"].is_number());
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    assert_eq!(seabed().args(["bench", "/no/such/place"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::process::Stdio;
+    let mut child = seabed().arg("man").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md")).unwrap();
+    let documented: Vec<(&str, &str)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .filter_map(|(route, _)| route.split_once(' '))
+        .filter(|(_, path)| path.starts_with('/'))
+        .collect();
+    assert!(documented.len() >= 9, "{documented:?}");
+    let dir = tempfile::tempdir().unwrap();
+    let [one, _] = filled(dir.path());
+    let server = Server::start(dir.path());
+    // Deletion last, so that what the others need is there.
+    let (deletes, others): (Vec<_>, Vec<_>) = documented.iter().partition(|(method, _)| *method == "DELETE");
+    for (method, path) in others.into_iter().chain(deletes) {
+        let path = path
+            .replace("/tenants/{id}", "/tenants/taskchampion-00")
+            .replace("/clients/{id}", &format!("/clients/{one}"));
+        let query = if path.ends_with("/rows") { "?category=taskchampion.version" } else { "" };
+        let answer = common::request(server.address(), method, &format!("{path}{query}"), &[], b"").unwrap();
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
+    }
+    let source =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/admin.rs")).unwrap();
+    for route in source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next()) {
+        let path = format!("/api{}", route.trim_end_matches('/'));
+        assert!(documented.iter().any(|(_, documented)| *documented == path), "{path} is not in docs/api.md");
+    }
+}

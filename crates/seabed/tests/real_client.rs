@@ -1,0 +1,154 @@
+//! The library inside Taskwarrior, through the real binary: many devices of one user, conflicts, snapshots, a fresh device, and a
+//! server that is killed in between.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Server, json, run};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use taskchampion::storage::inmemory::InMemoryStorage;
+use taskchampion::{Operations, Replica, ServerConfig, Status};
+use uuid::Uuid;
+
+const DEVICES: usize = 4;
+const ROUNDS: usize = 6;
+
+struct User {
+    client_id: Uuid,
+    /// The server as it is known under an address: its making derives the key, which takes half a second.
+    server: Option<(String, Box<dyn taskchampion::Server>)>,
+    devices: Vec<Replica<InMemoryStorage>>,
+    tasks: Vec<Uuid>,
+}
+
+impl User {
+    fn new(client_id: Uuid) -> Self {
+        let devices = (0..DEVICES).map(|_| Replica::new(InMemoryStorage::new())).collect();
+        Self { client_id, server: None, devices, tasks: Vec::new() }
+    }
+
+    /// Changes on each device what it knows, so that all of them change the same tasks at once.
+    async fn change(&mut self, random: &mut StdRng) {
+        for (number, device) in self.devices.iter_mut().enumerate() {
+            let mut changes = Operations::new();
+            let fresh = Uuid::from_u128(random.random());
+            let mut task = device.create_task(fresh, &mut changes).await.unwrap();
+            task.set_description(format!("made on {number}"), &mut changes).unwrap();
+            task.set_status(Status::Pending, &mut changes).unwrap();
+            for id in &self.tasks {
+                if let Some(mut task) = device.get_task(*id).await.unwrap()
+                    && random.random_ratio(1, 2)
+                {
+                    // Larger than what is stored beside a key, now and then.
+                    let length = if random.random_ratio(1, 20) { 20_000 } else { 10 };
+                    let note = format!("{number}: {}", "x".repeat(length));
+                    task.set_value("note", Some(note), &mut changes).unwrap();
+                    if random.random_ratio(1, 10) {
+                        task.done(&mut changes).unwrap();
+                    }
+                }
+            }
+            device.commit_operations(changes).await.unwrap();
+            self.tasks.push(fresh);
+        }
+    }
+
+    async fn sync(&mut self, url: &str, device: usize) -> Result<(), taskchampion::Error> {
+        if self.server.as_ref().is_none_or(|(known, _)| known != url) {
+            let config = ServerConfig::Remote {
+                url: url.to_owned(),
+                client_id: self.client_id,
+                encryption_secret: b"kept on the devices".to_vec(),
+            };
+            self.server = Some((url.to_owned(), config.into_server().await?));
+        }
+        let (_, server) = self.server.as_mut().unwrap();
+        self.devices[device].sync(server, false).await
+    }
+
+    async fn see(&mut self, device: usize) -> BTreeMap<Uuid, BTreeMap<String, String>> {
+        let tasks = self.devices[device].all_task_data().await.unwrap();
+        tasks
+            .into_iter()
+            .map(|(id, task)| {
+                let fields = task.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+                (id, fields)
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn all_devices_converge_whatever_happens_to_the_server() {
+    let mut random = StdRng::seed_from_u64(common::seed());
+    let dir = tempfile::tempdir().unwrap();
+    // Snapshots are asked for all the time.
+    let serve = || Server::start_with(dir.path(), &["--snapshot-versions", "3"], &[]);
+    let mut users =
+        [User::new(Uuid::from_u128(random.random())), User::new(Uuid::from_u128(random.random()))];
+
+    let mut server = serve();
+    for round in 0..ROUNDS {
+        for user in &mut users {
+            user.change(&mut random).await;
+            for _ in 0..DEVICES * 2 {
+                let device = random.random_range(0..DEVICES);
+                // A device that finds no server tries again later, as people do.
+                user.sync(&server.url(), device).await.unwrap();
+            }
+        }
+        if round % 2 == 1 {
+            // In the middle of a synchronisation of its own.
+            let url = server.url();
+            let device = random.random_range(0..DEVICES);
+            users[0].change(&mut random).await;
+            let syncing = users[0].sync(&url, device);
+            let killing = tokio::task::spawn_blocking(move || server.kill());
+            let (synced, killed) = tokio::join!(syncing, killing);
+            killed.unwrap();
+            // It may or may not have come in time; either way nothing is lost, which the end shows.
+            drop(synced);
+            server = serve();
+        }
+    }
+
+    // A second time round, for those who synchronised before others did.
+    for user in &mut users {
+        for device in (0..DEVICES).chain(0..DEVICES) {
+            user.sync(&server.url(), device).await.unwrap();
+        }
+        let expected = user.see(0).await;
+        assert_eq!(expected.len(), user.tasks.len(), "every task that any device made");
+        for device in 1..DEVICES {
+            assert!(user.see(device).await == expected, "device {device} sees something else");
+        }
+        // A fresh device begins with the snapshot.
+        user.devices.push(Replica::new(InMemoryStorage::new()));
+        user.sync(&server.url(), DEVICES).await.unwrap();
+        assert!(user.see(DEVICES).await == expected, "a fresh device sees something else");
+        let client = json(dir.path(), &["clients", "show", &user.client_id.to_string()]);
+        assert!(client["client"]["snapshot"].is_object(), "{client}");
+    }
+    let verified = run(dir.path(), &["verify"]);
+    assert!(verified.status.success(), "{}", common::stdout(&verified));
+}
+
+#[tokio::test]
+async fn another_users_secret_reads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut user = User::new(Uuid::new_v4());
+    user.change(&mut StdRng::seed_from_u64(1)).await;
+    user.sync(&server.url(), 0).await.unwrap();
+    let rows = run(dir.path(), &["inspect", "taskchampion-00", "--limit", "1000", "--json"]);
+    assert!(rows.status.success());
+    assert!(!common::stdout(&rows).contains("made on"), "the server holds nothing that it can read");
+}

@@ -1,0 +1,165 @@
+//! The first ten minutes: `seabed serve`, what it says, and how it ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use common::{NIL, SEGMENT, Server, read_answer, run, seabed, stderr};
+use rustix::process::Signal;
+use uuid::Uuid;
+
+#[test]
+fn without_settings_it_makes_a_store_here_and_says_what_to_paste() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = seabed();
+    // All defaults but the port, which on a machine that builds may be taken.
+    command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(&home);
+    let server = Server::spawn(command);
+
+    let root = home.path().canonicalize().unwrap().join("seabed-data");
+    let banner = &server.banner;
+    assert!(banner.contains(&format!("store   {}", root.display())), "{banner}");
+    assert!(banner.contains(env!("CARGO_PKG_VERSION")) && banner.contains("SQLite 3."), "{banner}");
+    assert!(banner.contains(&format!("task config sync.server.url {}", server.url())), "{banner}");
+    let pasted = |name: &str| {
+        let line = banner.lines().find_map(|line| line.trim().strip_prefix(&format!("task config {name} ")));
+        line.unwrap_or_else(|| panic!("no line for {name} in {banner}")).to_owned()
+    };
+    let client: Uuid = pasted("sync.server.client_id").parse().unwrap();
+    assert!(pasted("sync.encryption_secret").len() >= 32);
+
+    assert!(server.get("/", &[]).text().starts_with("TaskChampion sync server v"));
+    assert_eq!(server.add_version(&client.to_string(), NIL, b"pasted").status, 200);
+    let mode = std::fs::metadata(root.join("seabed.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the socket is the owner's alone");
+
+    let (status, logs) = server.terminate();
+    assert_eq!((status.code(), logs.as_str()), (Some(0), ""));
+    assert!(!root.join("seabed.sock").exists());
+
+    let server = Server::start(&root);
+    assert!(server.banner.contains("1 clients"), "{}", server.banner);
+    assert_eq!(server.get_child(&client.to_string(), NIL).body, b"pasted");
+}
+
+#[test]
+fn health_is_asked_of_the_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert_eq!(server.get("/healthz", &[]).status, 200);
+    let ready = server.get("/readyz", &[("Host", "sync.example")]);
+    assert_eq!(ready.status, 200);
+    let ready = ready.json();
+    assert_eq!(ready["ready"], true);
+    for part in ["store", "taskchampion"] {
+        assert_eq!(ready["parts"][part]["ready"], true, "{ready}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listener = TcpListener::bind(taken).unwrap();
+    let data = dir.path().join("data");
+    let output = run(&data, &["serve", "--listen", &taken.to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains(&taken.to_string()) && said.contains("another program listens there"), "{said}");
+    assert!(said.contains("--listen"), "{said}");
+    assert!(!data.exists());
+    drop(listener);
+}
+
+#[test]
+fn one_server_owns_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let output = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("another process"), "{}", stderr(&output));
+    assert_eq!(server.get("/healthz", &[]).status, 200);
+    // The one that was refused has not taken the socket away.
+    assert!(run(dir.path(), &["tenants"]).status.success());
+    drop(server);
+}
+
+#[test]
+fn the_originals_data_is_not_served_around() {
+    let dir = tempfile::tempdir().unwrap();
+    let original = dir.path().join("taskchampion-sync-server.sqlite3");
+    std::fs::write(&original, "tasks of years").unwrap();
+    let output = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    for part in
+        ["seabed import taskchampion", "not touched", "empty --data-dir", &original.display().to_string()]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "nothing was created beside it");
+
+    // A store that has the mark of an import is served.
+    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
+    let own = store.open("seabed").wait().unwrap();
+    own.put("seabed.imported", "taskchampion-sync-server.sqlite3", b"".as_slice()).wait().unwrap();
+    drop(own);
+    store.close().wait().unwrap();
+    drop(store);
+    let server = Server::start(dir.path());
+    assert_eq!(server.get("/healthz", &[]).status, 200);
+}
+
+#[test]
+fn requests_under_way_are_answered_before_it_ends() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::start(dir.path());
+        let client = Uuid::new_v4();
+        let mut idle = server.connect();
+        let mut upload = server.connect();
+        let head = format!(
+            "POST /v1/client/add-version/{NIL} HTTP/1.1\r\nHost: x\r\nX-Client-Id: {client}\r\n\
+             Content-Type: {SEGMENT}\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+        );
+        upload.write_all(head.as_bytes()).unwrap();
+        // The interim answer says that the request is under way.
+        let mut interim = [0; 25];
+        upload.read_exact(&mut interim).unwrap();
+        assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
+        upload.write_all(b"01234").unwrap();
+
+        server.signal(signal);
+        // An idle connection is closed at once, which also says that the signal has arrived.
+        assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+        upload.write_all(b"56789").unwrap();
+        assert_eq!(read_answer(&mut upload).unwrap().status, 200);
+        assert_eq!(server.wait().0.code(), Some(0));
+
+        let server = Server::start(dir.path());
+        assert_eq!(server.get_child(&client.to_string(), NIL).body, b"0123456789");
+    }
+}
+
+#[test]
+fn a_request_that_never_ends_does_not_keep_it_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut upload = server.connect();
+    let head = format!(
+        "POST /v1/client/add-version/{NIL} HTTP/1.1\r\nHost: x\r\nX-Client-Id: {}\r\n\
+         Content-Type: {SEGMENT}\r\nContent-Length: 10\r\n\r\n01234",
+        Uuid::new_v4()
+    );
+    upload.write_all(head.as_bytes()).unwrap();
+    assert_eq!(server.get("/healthz", &[]).status, 200);
+    assert_eq!(server.terminate().0.code(), Some(0));
+}
