@@ -1,7 +1,7 @@
 //! Verification: is everything that was acknowledged there, whole and linear, and is there nothing else?
 //!
-//! Works beside a server that writes. What one client's rows say is compared again when the client changed meanwhile, and what
-//! seems to belong to nobody is looked at twice, in an order in which an upload cannot slip between.
+//! Works beside a server that writes. What a push changes is looked at again when there was one meanwhile, and what seems to
+//! belong to nobody is looked at twice, in an order in which an upload cannot slip between.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::shard::Shard;
 /// How many findings a report spells out; the last one then says how many more there were.
 pub const FINDINGS_MAX: usize = 1_000;
 
-/// How often a client that keeps changing is examined anew before what was found last is reported.
+/// How often what keeps changing is looked at again. What has not stood still once is in use, and so not reported.
 const EXAMINATIONS_MAX: usize = 8;
 
 /// What [`verify`] examined and found.
@@ -89,8 +89,9 @@ struct Verifier {
 struct Examined {
     versions: u64,
     version_bytes: u64,
-    snapshot_bytes: u64,
-    referenced: Vec<[u8; 16]>,
+    /// Those of its snapshot, when it has one.
+    snapshot_bytes: Option<u64>,
+    referenced: BTreeSet<[u8; 16]>,
     findings: Vec<String>,
 }
 
@@ -185,87 +186,46 @@ impl Verifier {
         Ok(())
     }
 
+    /// Examines one client. Its chain is walked from the latest version of one moment, which later pushes do not change; what
+    /// they do change is looked at again until nothing has changed meanwhile.
     async fn client(&mut self, client: Uuid) -> Result<()> {
-        let key = client_key(client);
-        for round in 1..=EXAMINATIONS_MAX {
-            let Some(bytes) = self.shard.tenant.get(CLIENT, key).await? else { return Ok(()) };
-            let mut examined = Examined::default();
-            let row = ClientRow::from_bytes(&bytes);
-            match &row {
-                Some(row) => self.examine(client, row, &mut examined).await?,
-                None => examined.find(client, format_args!("its row of {CLIENT} does not read")),
+        let Some(bytes) = self.shard.tenant.get(CLIENT, client_key(client)).await? else { return Ok(()) };
+        let mut examined = Examined::default();
+        let row = ClientRow::from_bytes(&bytes);
+        if let Some(row) = &row {
+            self.walk(client, row, &mut examined).await?;
+            self.counters(client, row, &mut examined).await?;
+            self.snapshots(client, &mut examined).await?;
+        } else {
+            examined.find(client, format_args!("its row of {CLIENT} does not read"));
+        }
+        self.referenced.append(&mut examined.referenced);
+        // Of a client that was deleted meanwhile, and perhaps created anew, nothing of this is true any more.
+        let now = self.shard.tenant.get(CLIENT, client_key(client)).await?;
+        let same = match (row, now.as_deref().map(ClientRow::from_bytes)) {
+            (Some(row), Some(Some(now))) => {
+                now.created_unix_s == row.created_unix_s && now.versions >= row.versions
             }
-            let settled = examined.findings.is_empty()
-                || round == EXAMINATIONS_MAX
-                || self.shard.tenant.get(CLIENT, key).await?.as_ref() == Some(&bytes);
-            if settled {
-                self.report.clients += 1;
-                self.report.versions += examined.versions;
-                self.report.snapshots += u64::from(row.is_some_and(|row| row.snapshot.is_some()));
-                self.report.bytes += examined.version_bytes + examined.snapshot_bytes;
-                self.referenced.extend(examined.referenced);
-                for finding in examined.findings {
-                    self.find(finding);
-                }
-                return Ok(());
+            (None, Some(None)) => true,
+            _ => false,
+        };
+        if same {
+            self.report.clients += 1;
+            self.report.versions += examined.versions;
+            self.report.snapshots += u64::from(examined.snapshot_bytes.is_some());
+            self.report.bytes += examined.version_bytes + examined.snapshot_bytes.unwrap_or(0);
+            for finding in examined.findings {
+                self.find(finding);
             }
         }
         Ok(())
     }
 
-    async fn examine(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<()> {
-        let snapshot_met = self.walk(client, row, examined).await?;
-        let (versions, version_bytes) = (examined.versions, examined.version_bytes);
-        let tenant = &self.shard.tenant;
-        let range = KeyRange::prefix(client_key(client));
-        for category in [VERSION, PARENT] {
-            let rows = tenant.count(category, &range).await?;
-            if rows != versions {
-                let finding =
-                    format_args!("{rows} rows of {category}, but its chain has {versions} versions");
-                examined.find(client, finding);
-            }
-        }
-        if row.versions != versions {
-            let finding = format_args!("counts {} versions, but its chain has {versions}", row.versions);
-            examined.find(client, finding);
-        }
-        if row.version_bytes != version_bytes {
-            let counted = row.version_bytes;
-            examined.find(
-                client,
-                format_args!("counts {counted} bytes of versions, but they have {version_bytes}"),
-            );
-        }
-        let inline = tenant.get(SNAPSHOT, client_key(client)).await?;
-        match &row.snapshot {
-            Some(snapshot) => {
-                if !snapshot_met {
-                    examined.find(
-                        client,
-                        format_args!("its snapshot is of {}, which is not in its chain", snapshot.version),
-                    );
-                }
-                if snapshot.versions_since > row.versions {
-                    examined.find(client, "counts more versions since its snapshot than it has");
-                }
-                self.snapshot(client, snapshot, inline, examined).await?;
-            }
-            None if inline.is_some() => {
-                examined.find(client, format_args!("has no snapshot, but a row of {SNAPSHOT}"));
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Walks from the latest version to the first one and answers whether the snapshot's version was met.
-    async fn walk(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<bool> {
+    /// Walks from the latest version to the first one.
+    async fn walk(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<()> {
         let tenant = &self.shard.tenant;
         // A chain that bites its tail would be walked for ever; no chain has more links than there are rows.
         let links_max = tenant.count(PARENT, &KeyRange::prefix(client_key(client))).await?;
-        let snapshot = row.snapshot.map(|snapshot| snapshot.version);
-        let mut met = snapshot == Some(row.latest);
         let mut version = row.latest;
         while !version.is_nil() {
             let Some(bytes) = tenant.get(PARENT, pair_key(client, version)).await? else {
@@ -284,10 +244,76 @@ impl Verifier {
             }
             examined.versions += 1;
             self.version(client, version, parent, examined).await?;
-            met |= snapshot == Some(parent);
             version = parent;
         }
-        Ok(met)
+        if row.versions != examined.versions {
+            let versions = examined.versions;
+            let finding = format_args!("counts {} versions, but its chain has {versions}", row.versions);
+            examined.find(client, finding);
+        }
+        if row.version_bytes != examined.version_bytes {
+            let (counted, found) = (row.version_bytes, examined.version_bytes);
+            examined.find(client, format_args!("counts {counted} bytes of versions, but they have {found}"));
+        }
+        Ok(())
+    }
+
+    /// Compares the number of rows with the length of the chain that was walked from `walked`.
+    async fn counters(&self, client: Uuid, walked: &ClientRow, examined: &mut Examined) -> Result<()> {
+        let (tenant, key) = (&self.shard.tenant, client_key(client));
+        for _ in 0..EXAMINATIONS_MAX {
+            let before = tenant.get(CLIENT, key).await?;
+            let rows = [
+                (VERSION, tenant.count(VERSION, &KeyRange::prefix(key)).await?),
+                (PARENT, tenant.count(PARENT, &KeyRange::prefix(key)).await?),
+            ];
+            if tenant.get(CLIENT, key).await? != before {
+                continue;
+            }
+            let Some(now) = before.as_deref().and_then(ClientRow::from_bytes) else { return Ok(()) };
+            // As many more as were pushed since.
+            let versions = examined.versions + now.versions.saturating_sub(walked.versions);
+            for (category, rows) in rows {
+                if rows != versions {
+                    let finding =
+                        format_args!("{rows} rows of {category}, but its chain has {versions} versions");
+                    examined.find(client, finding);
+                }
+            }
+            if now.snapshot.is_some_and(|snapshot| snapshot.versions_since > now.versions) {
+                examined.find(client, "counts more versions since its snapshot than it has");
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Reads the client's snapshot; another one when it was replaced meanwhile.
+    async fn snapshots(&self, client: Uuid, examined: &mut Examined) -> Result<()> {
+        for _ in 0..EXAMINATIONS_MAX {
+            let Some(row) = self.row_now(client).await? else { return Ok(()) };
+            let mut this = Examined::default();
+            self.snapshot(client, row.snapshot.as_ref(), &mut this).await?;
+            examined.referenced.append(&mut this.referenced);
+            let unchanged = |now: &ClientRow| match (&now.snapshot, &row.snapshot) {
+                (None, None) => true,
+                (Some(now), Some(then)) => {
+                    (now.version, now.unix_s, now.staged) == (then.version, then.unix_s, then.staged)
+                }
+                _ => false,
+            };
+            if self.row_now(client).await?.as_ref().is_some_and(unchanged) {
+                examined.snapshot_bytes = this.snapshot_bytes;
+                examined.findings.append(&mut this.findings);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn row_now(&self, client: Uuid) -> Result<Option<ClientRow>> {
+        let bytes = self.shard.tenant.get(CLIENT, client_key(client)).await?;
+        Ok(bytes.as_deref().and_then(ClientRow::from_bytes))
     }
 
     async fn version(
@@ -320,11 +346,25 @@ impl Verifier {
     async fn snapshot(
         &self,
         client: Uuid,
-        snapshot: &SnapshotMeta,
-        inline: Option<Vec<u8>>,
+        snapshot: Option<&SnapshotMeta>,
         examined: &mut Examined,
     ) -> Result<()> {
-        examined.snapshot_bytes = snapshot.bytes;
+        let tenant = &self.shard.tenant;
+        let inline = tenant.get(SNAPSHOT, client_key(client)).await?;
+        let Some(snapshot) = snapshot else {
+            if inline.is_some() {
+                examined.find(client, format_args!("has no snapshot, but a row of {SNAPSHOT}"));
+            }
+            return Ok(());
+        };
+        examined.snapshot_bytes = Some(snapshot.bytes);
+        let key = pair_key(client, snapshot.version);
+        if !tenant.exists(PARENT, key).await? && !tenant.exists(VERSION, key).await? {
+            examined.find(
+                client,
+                format_args!("its snapshot is of {}, which is not in its chain", snapshot.version),
+            );
+        }
         if let Some(value) = snapshot.staged() {
             if inline.is_some() {
                 examined.find(client, format_args!("has a staged snapshot and also a row of {SNAPSHOT}"));
@@ -353,7 +393,7 @@ impl Verifier {
 
     /// Reads a staged value whole: its chunks are numbered without a gap and have the right length together.
     async fn staged(&self, client: Uuid, what: &str, value: Staged, examined: &mut Examined) -> Result<()> {
-        examined.referenced.push(value.id);
+        examined.referenced.insert(value.id);
         let staging = &self.shard.staging;
         if self.shard.tenant.exists(staging.pending_category(), value.id).await? {
             examined.find(client, format_args!("{what} is marked for removal"));
@@ -400,6 +440,7 @@ impl Verifier {
             if !known
                 && tenant.exists(category, &key).await?
                 && !tenant.exists(CLIENT, client_key(client)).await?
+                && !tenant.exists(DELETING, client_key(client)).await?
             {
                 self.find(format!("{category}: rows of client {client}, which does not exist"));
             }

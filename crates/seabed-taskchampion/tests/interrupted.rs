@@ -232,3 +232,48 @@ fn uploads_that_never_end_are_swept_after_a_day_and_then_cannot_be_added() {
     assert!(error.kind() == ErrorKind::Timeout && error.is_retryable(), "{error}");
     assert_eq!(rows(&world.store), before);
 }
+
+#[test]
+fn a_deletion_that_was_overtaken_spares_the_client_created_anew() {
+    let mut overtaken = 0;
+    for times in 0..12 {
+        let (store, oddities) = Odd::store();
+        let world = World::new(store.clone());
+        let client = world.id();
+        world.chain(client, 3);
+        oddities.lock().unwrap().pends = true;
+        let mut deletion = Box::pin(world.taskchampion.delete_client(client));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let ended = (0..times).any(|_| deletion.as_mut().poll(&mut context).is_ready());
+        oddities.lock().unwrap().pends = false;
+        if ended || world.child(client, Uuid::nil()) != Child::NoSuchClient {
+            continue;
+        }
+        // Another completes it, and the client comes back onto the same parent.
+        block_on(world.taskchampion.maintain(world.now_s * 1_000)).unwrap();
+        let version = world.pushed(client, Uuid::nil(), b"anew");
+        assert!(block_on(deletion).unwrap());
+        assert_eq!(world.child(client, Uuid::nil()), Child::Found(version, b"anew".to_vec()));
+        assert_sound(&store);
+        overtaken += 1;
+    }
+    assert!(overtaken > 2, "{overtaken}");
+}
+
+#[test]
+fn a_small_snapshot_that_is_damaged_is_an_error_at_once() {
+    let world = World::new(Store::memory());
+    let client = world.id();
+    let chain = world.chain(client, 1);
+    world.snapshot(client, chain[0], b"snapshot");
+    let tenant = world.store.tenant("taskchampion-00").unwrap();
+    let of_another = [&[1][..], world.id().as_bytes(), b"snapshot"].concat();
+    for damage in [Some(of_another), Some(b"x".to_vec()), None] {
+        match damage {
+            Some(row) => tenant.put("taskchampion.snapshot", client, row).wait().unwrap(),
+            None => assert!(tenant.delete("taskchampion.snapshot", client).wait().unwrap()),
+        }
+        let error = block_on(world.taskchampion.get_snapshot(client)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
