@@ -46,8 +46,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) allow_client_ids: Option<Vec<Uuid>>,
 
-    // Clap shows the variable of an option, not of a switch.
-    #[arg(help = "Do not create clients at their first push [env: CREATE_CLIENTS=false; true creates them]")]
+    /// Do not create clients at their first push; the variable is false for that, and true to create them
     #[arg(long = "no-create-clients", env = "CREATE_CLIENTS", action = ArgAction::SetFalse, default_value = "true")]
     pub(crate) create_clients: bool,
 

@@ -6,6 +6,7 @@ mod config;
 mod node;
 mod open;
 mod output;
+mod own;
 mod server;
 
 use std::process::ExitCode;

@@ -12,8 +12,7 @@ use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
 use seabed_taskchampion::TaskChampion;
 use tokio::sync::OnceCell;
 
-/// The tenant of the program itself: what it imported, that it can write.
-pub(crate) const OWN_TENANT: &str = "seabed";
+use crate::own;
 
 /// A store that this process owns.
 #[derive(Debug)]
@@ -119,7 +118,7 @@ impl Drop for Visit<'_> {
 /// Which layer keeps its state in a tenant, by the tenant's name.
 pub(crate) fn layer(id: &TenantId) -> Option<&'static str> {
     match id.as_str() {
-        OWN_TENANT => Some("seabed"),
+        own::TENANT => Some("seabed"),
         "sds" => Some("sds"),
         other => seabed_taskchampion::is_ours(other).then_some("taskchampion"),
     }

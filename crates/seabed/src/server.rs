@@ -28,7 +28,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
-use crate::node::{Node, OWN_TENANT, sentence};
+use crate::node::{Node, sentence};
+use crate::own;
 use limits::{
     BUFFER_BYTES_MAX, CLOSE_MS_MAX, DRAIN_MS_MAX, HEAD_BYTES_MAX, Peer, SOCKET_CONNECTIONS_MAX, Unstalled,
 };
@@ -80,7 +81,7 @@ impl Server {
         // Before anything is announced: a signal from now on is an orderly end.
         let ends =
             Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-        let own = node.store.open(OWN_TENANT).await?;
+        let own = own::open(&node.store).await?;
         let socket = Socket::bind(&node.root)
             .with_context(|| format!("cannot listen on {}", node.root.join(socket::NAME).display()))?;
         let node = Arc::new(node.with_taskchampion(taskchampion.clone()));

@@ -119,6 +119,26 @@ fn the_originals_data_is_not_served_around() {
 }
 
 #[test]
+fn a_store_of_a_later_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert!(server.terminate().0.success());
+    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
+    let own = store.open("seabed").wait().unwrap();
+    own.put("seabed.format", b"", b"\0\0\0\x02seabed 9.0".as_slice()).wait().unwrap();
+    drop(own);
+    store.close().wait().unwrap();
+    drop(store);
+    let output = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("format is 2") && said.contains("seabed 9.0") && said.contains("reads format 1"),
+        "{said}"
+    );
+}
+
+#[test]
 fn requests_under_way_are_answered_before_it_ends() {
     for signal in [Signal::TERM, Signal::INT] {
         let dir = tempfile::tempdir().unwrap();

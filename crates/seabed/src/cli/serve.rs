@@ -12,14 +12,13 @@ use uuid::Uuid;
 
 use crate::cli::version;
 use crate::config::ServeArgs;
-use crate::node::{Node, OWN_TENANT};
+use crate::node::Node;
 use crate::output;
+use crate::own;
 use crate::server::{self, Server, socket, trace};
 
 /// The file of the original taskchampion-sync-server.
 const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
-/// Where an import of the original's file leaves its mark, in the tenant of the program.
-const IMPORTED: &str = "seabed.imported";
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     trace::init();
@@ -59,12 +58,8 @@ async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Resul
     if !file.exists() {
         return Ok(());
     }
-    let has_own = store.list().await?.iter().any(|id| id.as_str() == OWN_TENANT);
-    if has_own {
-        store.own()?;
-        if store.open(OWN_TENANT).await?.exists(IMPORTED, ORIGINAL_FILE).await? {
-            return Ok(());
-        }
+    if own::has_imported(store, ORIGINAL_FILE).await? {
+        return Ok(());
     }
     bail!(
         "{} holds the data of the original taskchampion-sync-server, and this store has not imported it. \

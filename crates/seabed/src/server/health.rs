@@ -16,9 +16,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::node::{Node, sentence};
+use crate::own;
 
-/// The row that is written to find out whether rows can be written.
-const READY: &str = "seabed.ready";
 /// How long an answer is given again: anybody may ask, and must not make the disk flush for each question.
 const AGE_MS_MAX: u64 = 1_000;
 /// A part that takes longer does not work.
@@ -80,7 +79,7 @@ impl Health {
     }
 
     async fn write(&self) -> Result<(), String> {
-        self.own.put(READY, b"", Vec::new()).await.map_err(sentence)
+        own::write(&self.own).await.map_err(sentence)
     }
 
     async fn read_taskchampion(&self) -> Result<(), String> {
