@@ -1,7 +1,7 @@
 //! Random programs of every operation on two stores at once, SQLite files and the memory backend, which is the model: every
 //! answer is equal.
 #![cfg(not(shuttle))]
-#![allow(clippy::unwrap_used, reason = "helpers of tests; a failure is the test's")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests; a failure is the test's")]
 
 use std::fmt::Debug;
 
@@ -48,7 +48,7 @@ impl Pair {
     fn new(seed: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
         let stores = [Store::memory(), Store::sqlite(root.path()).unwrap()];
-        Self { rng: Rng::new(seed), stores, rows: Default::default(), snapshot: None, root: root }
+        Self { rng: Rng::new(seed), stores, rows: Default::default(), snapshot: None, root }
     }
 
     /// Asks both and compares. Awaited and waited for in turns.
