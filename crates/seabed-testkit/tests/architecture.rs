@@ -1,6 +1,6 @@
 //! What may depend on what: the arrows between the crates are those of ARCHITECTURE.md, and everything from outside comes from the
 //! public registry under a licence that goes with MIT or Apache-2.0.
-#![allow(clippy::expect_used, reason = "a helper of a test fails the test")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a helper of a test fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
