@@ -139,6 +139,26 @@ fn a_store_of_a_later_version_is_left_alone() {
 }
 
 #[test]
+fn one_damaged_client_does_not_keep_the_others_from_being_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let client = Uuid::new_v4().to_string();
+    assert_eq!(server.add_version(&client, NIL, b"sound").status, 200);
+    assert!(server.terminate().0.success());
+    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
+    let tenant = store.open("taskchampion-00").wait().unwrap();
+    tenant.put("taskchampion.client", [7; 16], b"damage".as_slice()).wait().unwrap();
+    drop(tenant);
+    store.close().wait().unwrap();
+    drop(store);
+
+    let server = Server::start(dir.path());
+    assert!(server.banner.contains("seabed verify"), "{}", server.banner);
+    assert_eq!(server.get_child(&client, NIL).body, b"sound");
+    assert_eq!(run(dir.path(), &["verify"]).status.code(), Some(1));
+}
+
+#[test]
 fn requests_under_way_are_answered_before_it_ends() {
     for signal in [Signal::TERM, Signal::INT] {
         let dir = tempfile::tempdir().unwrap();

@@ -68,6 +68,13 @@ pub(crate) struct Clients {
     clients: Vec<Value>,
 }
 
+impl Clients {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.clients.len()
+    }
+}
+
 /// Lists every client.
 pub(crate) async fn run(node: &Node) -> Result<Clients, Failure> {
     let clients = match node.taskchampion().await? {

@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use seabed_kv::ErrorKind;
 use seabed_taskchampion::TaskChampion;
 use uuid::Uuid;
 
-use crate::cli::version;
+use crate::cli::{clients, version};
 use crate::config::ServeArgs;
 use crate::node::Node;
 use crate::output;
@@ -25,7 +24,10 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async move {
         let server = start(&args).await?;
-        announce(&server, &args).await?;
+        // Whoever started it may have stopped listening to what it says; its clients have not.
+        if let Err(error) = announce(&server, &args).await {
+            tracing::warn!("the addresses could not be printed: {error:#}");
+        }
         server.run().await
     })?;
     Ok(ExitCode::SUCCESS)
@@ -40,11 +42,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         listeners.extend(server::listen(address).await?);
     }
     let place = || format!("cannot open the store in {}", crate::open::absolute(&args.data_dir).display());
-    if let Err(error) = store.own() {
-        let busy = error.kind() == ErrorKind::Busy;
-        let advice = if busy { "; stop the process that uses it, or choose another --data-dir" } else { "" };
-        return Err(anyhow::Error::new(error).context(format!("{}{advice}", place())));
-    }
+    store.own().with_context(place)?;
     let root = crate::open::absolute(&args.data_dir);
     let taskchampion = TaskChampion::open(&store, args.taskchampion()).await.with_context(place)?;
     let silence_max = Duration::from_millis(args.silence_ms_max);
@@ -76,13 +74,14 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     let node = &server.node;
     let addresses = server.addresses()?;
     let tenants = node.store.list().await?.len();
-    let clients = match node.taskchampion().await {
-        Ok(Some(taskchampion)) => taskchampion.clients().await?.len(),
-        Ok(None) => 0,
-        Err(failure) => bail!(failure.message),
-    };
+    let clients = clients::run(node).await.map(|clients| clients.len());
     output::line(format!("Seabed {}", version()))?;
-    output::line(format!("store   {}  ({tenants} tenants, {clients} clients)", node.root.display()))?;
+    output::line(format!("store   {}", node.root.display()))?;
+    output::line(match clients {
+        Ok(clients) => format!("holds   {tenants} tenants, {clients} clients"),
+        // One damaged row is no reason not to serve the others.
+        Err(failure) => format!("holds   {tenants} tenants; {}", failure.message),
+    })?;
     output::line(format!("socket  {}", node.root.join(socket::NAME).display()))?;
     output::line("")?;
     paste(&addresses, args)?;
