@@ -12,7 +12,7 @@ mod common;
 use common::*;
 use pollster::block_on;
 use seabed_kv::{ErrorKind, Store};
-use seabed_taskchampion::{ATTEMPTS_MAX, AddSnapshot, Error, WRITING_MS_MAX};
+use seabed_taskchampion::{ATTEMPTS_MAX, AddSnapshot, Error, GetSnapshot, WRITING_MS_MAX};
 use uuid::Uuid;
 
 #[test]
@@ -275,5 +275,27 @@ fn a_small_snapshot_that_is_damaged_is_an_error_at_once() {
         }
         let error = block_on(world.taskchampion.get_snapshot(client)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn a_snapshot_replaced_between_two_reads_is_read_anew() {
+    let (store, oddities) = Odd::store();
+    let world = World::new(store);
+    let client = world.id();
+    let chain = world.chain(client, 2);
+    world.snapshot(client, chain[0], b"first");
+    oddities.lock().unwrap().pends = true;
+    let mut reading = Box::pin(world.taskchampion.get_snapshot(client));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    // It has read the client's row, which names the first one.
+    assert!(reading.as_mut().poll(&mut context).is_pending());
+    oddities.lock().unwrap().pends = false;
+    world.snapshot(client, chain[1], b"second");
+    match block_on(reading).unwrap().release() {
+        GetSnapshot::Found { version, value } => {
+            assert_eq!((version, block_on(value.collect()).unwrap()), (chain[1], b"second".to_vec()));
+        }
+        other => panic!("{other:?}"),
     }
 }
