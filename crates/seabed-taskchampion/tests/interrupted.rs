@@ -23,7 +23,7 @@ fn a_snapshot_being_read_survives_its_replacement_until_the_sweep() {
     let bytes = vec![7; 2_500_000];
     world.snapshot(client, chain[0], &bytes);
     let read = |world: &World| match block_on(world.taskchampion.get_snapshot(client)).unwrap().release() {
-        seabed_taskchampion::GetSnapshot::Found { value, .. } => value,
+        GetSnapshot::Found { value, .. } => value,
         other => panic!("{other:?}"),
     };
     let (mut first, mut second) = (read(&world), read(&world));
