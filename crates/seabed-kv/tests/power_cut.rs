@@ -105,7 +105,8 @@ fn what_failed_to_be_flushed_is_whole_or_absent() {
     for seed in 0..200 {
         let disk = Disk::new(seed);
         let mut engine = open(&disk);
-        disk.fail_at(disk.counters().changes, Fault::FailedSync);
+        // Whatever is done about it fails as well, until the power goes.
+        disk.fail_from(disk.counters().changes, Fault::FailedSync);
         let mut batch = put("1");
         batch.put("c", "2", b"");
         commit(&mut engine, batch, Durability::Durable).unwrap_err();
