@@ -32,6 +32,8 @@ struct Shared<T> {
 struct Slot<T> {
     result: Option<Result<T>>,
     waker: Option<Waker>,
+    /// Whether a thread waits on `changed`: waking nobody is a system call, too.
+    waiting: bool,
     dropped: bool,
     /// Whether the request is in its queue for good: dropping the `Op` before that withdraws it.
     admitted: bool,
@@ -42,7 +44,7 @@ pub(crate) struct Completer<T>(Option<Arc<Shared<T>>>);
 
 /// A pending operation and its completer. `unobserved_failures` counts failures whose `Op` was dropped.
 pub(crate) fn pending<T>(admitted: bool, unobserved_failures: Arc<AtomicU64>) -> (Completer<T>, Op<T>) {
-    let slot = Slot { result: None, waker: None, dropped: false, admitted };
+    let slot = Slot { result: None, waker: None, waiting: false, dropped: false, admitted };
     let shared = Arc::new(Shared { slot: Mutex::new(slot), changed: Condvar::new(), unobserved_failures });
     (Completer(Some(shared.clone())), Op(State::Pending(shared)))
 }
@@ -82,6 +84,7 @@ impl<T> Op<T> {
                     if let Some(result) = slot.result.take() {
                         return result;
                     }
+                    slot.waiting = true;
                     slot = wait(&shared.changed, slot);
                 }
             }
@@ -183,9 +186,11 @@ impl<T> Completer<T> {
             return;
         }
         slot.result = Some(result);
-        let waker = slot.waker.take();
+        let (waker, waiting) = (slot.waker.take(), slot.waiting);
         drop(slot);
-        shared.changed.notify_all();
+        if waiting {
+            shared.changed.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -294,6 +294,8 @@ pub(crate) struct Pool<E: Engine> {
 
 struct PoolState<E: Engine> {
     queue: VecDeque<Arc<Actor<E>>>,
+    /// Threads that wait for an actor: waking nobody is a system call, too.
+    waiting: usize,
     stopping: bool,
 }
 
@@ -311,7 +313,7 @@ impl<E: Engine> Clone for PoolOwner<E> {
 impl<E: Engine> PoolOwner<E> {
     /// Starts `threads` writers.
     pub(crate) fn start(threads: usize) -> Result<Self> {
-        let state = PoolState { queue: VecDeque::new(), stopping: false };
+        let state = PoolState { queue: VecDeque::new(), waiting: 0, stopping: false };
         let pool = Arc::new(Pool { state: Mutex::new(state), runnable: Condvar::new() });
         // Owned from here on, so that a thread that cannot be made stops those that were.
         let owner = Self(Arc::new(OwnedPool(pool.clone())));
@@ -339,8 +341,13 @@ impl<E: Engine> Drop for OwnedPool<E> {
 
 impl<E: Engine> Pool<E> {
     fn push(&self, actor: Arc<Actor<E>>) {
-        lock(&self.state).queue.push_back(actor);
-        self.runnable.notify_one();
+        let mut state = lock(&self.state);
+        state.queue.push_back(actor);
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.runnable.notify_one();
+        }
     }
 
     fn run(&self) {
@@ -359,7 +366,9 @@ impl<E: Engine> Pool<E> {
             if state.stopping {
                 return None;
             }
+            state.waiting += 1;
             state = wait(&self.runnable, state);
+            state.waiting -= 1;
         }
     }
 }

@@ -276,10 +276,10 @@ impl StagedWriter {
         Ok(Staged { id: self.id, bytes: self.bytes })
     }
 
-    /// Adds to the batch that refers to the value what makes it stay. The batch is refused when a sweep has overtaken the
-    /// writer; the value must then be written again.
+    /// Adds to the batch that refers to the value what makes it stay; again, when the batch was refused and is built anew. The batch is
+    /// refused when a sweep has overtaken the writer; the value must then be written again.
     pub fn attach(&mut self, batch: &mut Batch) {
-        if self.state == WriterState::Pending {
+        if matches!(self.state, WriterState::Pending | WriterState::Attached) {
             batch.check_exists(&self.staging.pending, self.id).delete(&self.staging.pending, self.id);
             self.state = WriterState::Attached;
         }

@@ -245,6 +245,8 @@ fn roots_that_cannot_be_are_refused_before_anything_is_touched() {
     assert!(!place.path().join("new").exists(), "nothing is made before the first tenant");
     store.open("t").wait().unwrap();
     assert!(root.join("LOCK").exists() && root.join("t.db").exists());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&root).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700, "what is stored is nobody else's to read");
 }
 
 #[test]

@@ -163,6 +163,20 @@ fn a_refused_batch_leaves_the_value_to_the_sweep() {
 }
 
 #[test]
+fn a_refused_batch_can_be_built_again() {
+    let place = place();
+    let value = bytes(50_000);
+    let (mut writer, staged) = place.written(ID, &value);
+    let mut batch = Batch::new();
+    batch.check_exists("value", b"missing").put("value", b"1", staged.to_bytes());
+    writer.attach(&mut batch);
+    assert!(!place.tenant.apply(batch, Durability::Durable).wait().unwrap().is_applied());
+    assert!(place.attach(writer, staged).is_applied());
+    assert_eq!(place.sweep(Sweep::Everything), 0);
+    assert!(place.read(staged).unwrap() == value);
+}
+
+#[test]
 fn a_sweep_that_overtakes_a_writer_makes_its_batch_refused() {
     let place = place();
     let (writer, staged) = place.written(ID, &bytes(50_000));

@@ -75,6 +75,7 @@ struct Writer {
 }
 
 /// A category, a key and a payload.
+#[cfg(feature = "simulation")]
 pub type StoredRow = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// When a group failed.
@@ -173,7 +174,7 @@ impl SqliteEngine {
         let log_before = writer.log_bytes.swap(0, Ordering::Relaxed);
         let verdicts = (|| {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            let mut statements = Statements::prepare(connection)?;
+            let mut statements = Statements::new(connection);
             let mut verdicts = Vec::with_capacity(requests.len());
             for request in requests {
                 verdicts.push(if let Some(refusal) = statements.refusal(&request.batch)? {
@@ -214,6 +215,34 @@ impl SqliteEngine {
             self.durable_seq = seq;
         }
         Ok(verdicts)
+    }
+
+    fn answer_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
+        let failed = |error: &Error| requests.iter().map(|_| Err(error.clone())).collect();
+        if let Err(error) = self.make_ready() {
+            return failed(&error);
+        }
+        match self.try_group(requests) {
+            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+            // One of them cannot be written; the others must not suffer for it. (A file that another program holds is no
+            // request's fault.)
+            Err(Failure::Before(error)) if requests.len() > 1 && error.kind() != ErrorKind::Busy => {
+                self.poisoned |= error.kind() == ErrorKind::Backend;
+                requests.iter().flat_map(|request| self.answer_group(std::slice::from_ref(request))).collect()
+            }
+            Err(Failure::Before(error)) => {
+                // A large batch writes to the log before its COMMIT, and that may have failed.
+                self.poisoned |= error.kind() == ErrorKind::Backend;
+                failed(&error)
+            }
+            Err(Failure::During(error)) => {
+                self.poisoned = true;
+                if let Some(writer) = &self.connection {
+                    writer.roll_back();
+                }
+                failed(&error.unknown())
+            }
+        }
     }
 
     /// Carries the log over as far as readers allow.
@@ -260,6 +289,7 @@ impl SqliteEngine {
     }
 
     /// Every row, in order: what a simulator compares.
+    #[cfg(feature = "simulation")]
     pub(super) fn rows(&self) -> Result<Vec<StoredRow>> {
         let Some(writer) = &self.connection else { return Ok(Vec::new()) };
         let mut statement = writer
@@ -273,30 +303,11 @@ impl SqliteEngine {
 
 impl Engine for SqliteEngine {
     fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
-        let failed = |error: &Error| requests.iter().map(|_| Err(error.clone())).collect();
-        if let Err(error) = self.make_ready() {
-            return failed(&error);
+        let verdicts = self.answer_group(requests);
+        if let Some(readers) = &self.readers {
+            readers.group_ended();
         }
-        match self.try_group(requests) {
-            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
-            // One of them cannot be written; the others must not suffer for it. (A file that another program holds is no request's fault.)
-            Err(Failure::Before(error)) if requests.len() > 1 && error.kind() != ErrorKind::Busy => {
-                self.poisoned |= error.kind() == ErrorKind::Backend;
-                requests.iter().flat_map(|request| self.commit_group(std::slice::from_ref(request))).collect()
-            }
-            Err(Failure::Before(error)) => {
-                // A large batch writes to the log before its COMMIT, and that may have failed.
-                self.poisoned |= error.kind() == ErrorKind::Backend;
-                failed(&error)
-            }
-            Err(Failure::During(error)) => {
-                self.poisoned = true;
-                if let Some(writer) = &self.connection {
-                    writer.roll_back();
-                }
-                failed(&error.unknown())
-            }
-        }
+        verdicts
     }
 
     fn durable_seq(&self) -> u64 {
@@ -372,32 +383,26 @@ impl Writer {
     }
 }
 
-/// The statements of one group, prepared once.
+/// The statements of one group, each taken out of the connection's cache when it is first needed.
 struct Statements<'a> {
-    get: CachedStatement<'a>,
-    put: CachedStatement<'a>,
-    delete: CachedStatement<'a>,
-    delete_range: CachedStatement<'a>,
-    delete_from: CachedStatement<'a>,
+    connection: &'a Connection,
+    get: Option<CachedStatement<'a>>,
+    put: Option<CachedStatement<'a>>,
+    delete: Option<CachedStatement<'a>>,
+    delete_range: Option<CachedStatement<'a>>,
+    delete_from: Option<CachedStatement<'a>>,
 }
 
 impl<'a> Statements<'a> {
-    fn prepare(connection: &'a Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            get: connection.prepare_cached(GET)?,
-            put: connection.prepare_cached(PUT)?,
-            delete: connection.prepare_cached(DELETE)?,
-            delete_range: connection.prepare_cached(DELETE_RANGE)?,
-            delete_from: connection.prepare_cached(DELETE_FROM)?,
-        })
+    fn new(connection: &'a Connection) -> Self {
+        Self { connection, get: None, put: None, delete: None, delete_range: None, delete_from: None }
     }
 
     fn refusal(&mut self, batch: &Batch) -> rusqlite::Result<Option<Refusal>> {
         for (position, check) in batch.checks().iter().enumerate() {
-            let found: Option<Vec<u8>> = self
-                .get
-                .query_row(params![check.category, check.key.as_bytes()], |row| row.get(0))
-                .optional()?;
+            let get = prepared(self.connection, &mut self.get, GET)?;
+            let found: Option<Vec<u8>> =
+                get.query_row(params![check.category, check.key.as_bytes()], |row| row.get(0)).optional()?;
             if !check.condition.holds(found.as_deref()) {
                 return Ok(Some(Refusal { check: position, found }));
             }
@@ -410,24 +415,39 @@ impl<'a> Statements<'a> {
         for write in batch.writes() {
             match write {
                 Write::Put { category, key, payload } => {
-                    self.put.execute(params![category, key.as_bytes(), payload])?;
+                    let put = prepared(self.connection, &mut self.put, PUT)?;
+                    put.execute(params![category, key.as_bytes(), payload])?;
                 }
                 Write::Delete { category, key } => {
-                    deleted += self.delete.execute(params![category, key.as_bytes()])?;
+                    let delete = prepared(self.connection, &mut self.delete, DELETE)?;
+                    deleted += delete.execute(params![category, key.as_bytes()])?;
                 }
                 Write::DeletePrefix { category, prefix } => {
                     let range = KeyRange::prefix(prefix);
                     let (start, stop) = (range.start.as_bytes(), range.stop.as_bytes());
                     deleted += if stop.is_empty() {
-                        self.delete_from.execute(params![category, start])?
+                        let delete = prepared(self.connection, &mut self.delete_from, DELETE_FROM)?;
+                        delete.execute(params![category, start])?
                     } else {
-                        self.delete_range.execute(params![category, start, stop])?
+                        let delete = prepared(self.connection, &mut self.delete_range, DELETE_RANGE)?;
+                        delete.execute(params![category, start, stop])?
                     };
                 }
             }
         }
         Ok(deleted as u64)
     }
+}
+
+fn prepared<'a, 'b>(
+    connection: &'a Connection,
+    slot: &'b mut Option<CachedStatement<'a>>,
+    text: &str,
+) -> rusqlite::Result<&'b mut CachedStatement<'a>> {
+    Ok(match slot {
+        Some(statement) => statement,
+        none => none.insert(connection.prepare_cached(text)?),
+    })
 }
 
 #[allow(clippy::missing_fields_in_debug, reason = "a connection has nothing to show")]

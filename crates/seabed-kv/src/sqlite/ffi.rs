@@ -1,14 +1,15 @@
-//! The three things that SQLite offers to C alone.
+//! What takes `unsafe`: the log's file, a statement kept beside its connection, and the configuration of the process.
 
 #![allow(
     unsafe_code,
     reason = "rusqlite has no face for file controls and for the process-wide configuration"
 )]
 
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::ptr;
 
-use rusqlite::{Connection, Error, ffi};
+use rusqlite::{Connection, Error, Statement, ffi};
 
 /// How many bytes of the log are rewritten at a time. SQLite's own VFS writes at most 128 KiB - 1 a call: it masks the length.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -105,6 +106,40 @@ pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
 pub(super) fn log_bytes(connection: &Connection) -> Result<u64, Error> {
     LogFile::of(connection)?.map_or(Ok(0), |log| log.bytes())
 }
+
+/// A connection with one statement that stays prepared. Looking a statement up in rusqlite's cache and putting it back is a tenth of a
+/// hot get.
+pub(super) struct Prepared {
+    /// Before its connection, so that it is dropped first.
+    statement: RefCell<Statement<'static>>,
+    /// In a box, so that it stays in its place when this is moved.
+    connection: Box<Connection>,
+}
+
+impl Prepared {
+    pub(super) fn new(connection: Connection, text: &str) -> Result<Self, Error> {
+        let connection = Box::new(connection);
+        let statement = connection.prepare(text)?;
+        // SAFETY: the statement borrows the connection inside the box, which is neither moved nor dropped before it: both fields
+        // are private, never replaced, and dropped in the order of their declaration. The lifetime is not handed out: `with` lends
+        // the statement for a call.
+        let statement = unsafe { std::mem::transmute::<Statement<'_>, Statement<'static>>(statement) };
+        Ok(Self { statement: RefCell::new(statement), connection })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Runs the statement. It must be at rest when `run` returns, as every query method leaves it.
+    pub(super) fn with<T>(&self, run: impl FnOnce(&mut Statement<'static>) -> T) -> T {
+        run(&mut self.statement.borrow_mut())
+    }
+}
+
+// SAFETY: a connection may move to another thread (rusqlite says so of `Connection`); its statement, which only the reference to the
+// connection keeps from it, moves along in the same value, and neither can be reached from two threads, because the value is not `Sync`.
+unsafe impl Send for Prepared {}
 
 fn check(code: c_int) -> Result<(), Error> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Error::SqliteFailure(ffi::Error::new(code), None)) }

@@ -64,7 +64,12 @@ pub(super) fn own(root: &Path) -> Result<RootLock> {
 fn create(root: &Path) -> Result<()> {
     let missing: Vec<&Path> =
         root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-    std::fs::create_dir_all(root).map_err(|error| cannot("make", root, error))?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    // What is stored may be a credential, as TaskChampion's client ids are.
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(root).map_err(|error| cannot("make", root, error))?;
     for made in missing {
         let parent = match made.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),

@@ -114,8 +114,6 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
     connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sql)?;
     set(&connection, DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     set(&connection, DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    // A file may come from anywhere: what does not fit into its page is an error, not a read beyond it.
-    connection.pragma_update(None, "cell_size_check", true).map_err(|error| in_file(path, error))?;
     Ok(connection)
 }
 
