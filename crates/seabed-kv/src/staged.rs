@@ -189,20 +189,29 @@ impl Staging {
                 }
                 (Sweep::Before { .. }, None) => false,
             };
-            if due {
-                self.remove(&row.key, &row.payload).await?;
+            if due && self.remove(&row.key, row.payload, which == Sweep::Everything).await? {
                 swept += 1;
             }
         }
         Ok(swept)
     }
 
-    async fn remove(&self, id: &Key, pending: &[u8]) -> Result<()> {
+    /// Removes one value. Its pending row may have changed since it was read: with `whatever` it is removed all the same, as long as it
+    /// is pending.
+    async fn remove(&self, id: &Key, pending: Vec<u8>, whatever: bool) -> Result<bool> {
         // First the mark, so that a writer that is still at it cannot attach a value whose chunks are going.
-        let mut mark = Batch::new();
-        mark.check_equals(&self.pending, id, pending).put(&self.pending, id, Pending::Discarded.row(0));
-        if let Outcome::Refused(_) = self.tenant.apply(mark, Durability::Relaxed).await? {
-            return Ok(());
+        let mut expected = pending;
+        loop {
+            let mut mark = Batch::new();
+            mark.check_equals(&self.pending, id, expected).put(&self.pending, id, Pending::Discarded.row(0));
+            match self.tenant.apply(mark, Durability::Relaxed).await? {
+                Outcome::Applied(_) => break,
+                // A value is pending in two ways, one after the other, so this ends.
+                Outcome::Refused(refusal) => match refusal.found {
+                    Some(found) if whatever => expected = found,
+                    _ => return Ok(false),
+                },
+            }
         }
         loop {
             let spec = ScanSpec::new(&self.chunks, KeyRange::prefix(id)).keys_only().limit(SWEEP_STEP_ROWS);
@@ -217,7 +226,7 @@ impl Staging {
             }
             self.tenant.apply(step, Durability::Relaxed).await?;
             if last {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use rusqlite::{Connection, OpenFlags};
 use seabed_kv::sqlite::EngineOptions;
 use seabed_kv::sqlite::simulation::Engine;
 use seabed_kv::{Applied, Batch, Durability, Outcome};
@@ -180,4 +181,54 @@ fn a_group_costs_one_sync_and_a_relaxed_one_none() {
     assert_eq!(disk.counters().syncs, syncs);
     assert!(engine.commit_group(group(Durability::Durable)).iter().all(Result::is_ok));
     assert_eq!(disk.counters().syncs, syncs + 1);
+}
+
+/// "Read again before deciding": what a reader is shown after an Unknown answer is what it stays.
+#[test]
+fn what_is_read_after_an_unknown_answer_stays_so() {
+    for seed in 0..50 {
+        let disk = Disk::new(seed);
+        let mut engine = open(&disk);
+        commit(&mut engine, put("1"), Durability::Durable).unwrap();
+        disk.fail_at(disk.counters().changes, Fault::FailedSync);
+        let error = commit(&mut engine, put("2"), Durability::Durable).unwrap_err();
+        assert_eq!(error.applied(), Applied::Unknown);
+        let is_there = |engine: &Engine| engine.rows().unwrap().iter().any(|(_, key, _)| key == b"2");
+        let told = is_there(&engine);
+        commit(&mut engine, put("3"), Durability::Durable).unwrap();
+        assert_eq!(is_there(&engine), told, "seed {seed}: it was read, and then it was otherwise");
+        let keys = keys_after(&disk, engine, seed);
+        assert_eq!(keys.contains(&"2".to_owned()), told, "seed {seed}: {keys:?}");
+    }
+}
+
+/// The same as readers beside the writer see it: they keep the log's index alive, so no recovery takes place.
+#[test]
+fn what_a_reader_is_shown_after_an_unknown_answer_stays_so() {
+    for seed in 0..50 {
+        for write_after in [false, true] {
+            let disk = Disk::new(seed);
+            let mut engine = open(&disk);
+            commit(&mut engine, put("1"), Durability::Durable).unwrap();
+            let reader =
+                Connection::open_with_flags_and_vfs(path(&disk), OpenFlags::default(), disk.vfs()).unwrap();
+            let is_there = || -> bool {
+                reader.query_row("SELECT count(*) FROM kv WHERE key = x'32'", [], |row| row.get(0)).unwrap()
+            };
+            assert!(!is_there());
+            disk.fail_at(disk.counters().changes, Fault::FailedSync);
+            commit(&mut engine, put("2"), Durability::Durable).unwrap_err();
+            let told = is_there();
+            if write_after {
+                commit(&mut engine, put("3"), Durability::Durable).unwrap();
+                assert_eq!(is_there(), told, "seed {seed}: it was read, and then it was otherwise");
+            }
+            let keys = keys_after(&disk, engine, seed);
+            assert_eq!(
+                keys.contains(&"2".to_owned()),
+                told,
+                "seed {seed}, write after: {write_after}: {keys:?}"
+            );
+        }
+    }
 }

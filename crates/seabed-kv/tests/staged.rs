@@ -125,7 +125,7 @@ fn a_value_is_one_flush_whatever_its_size() {
 fn what_was_never_attached_is_swept() {
     let place = place();
     let (writer, staged) = place.written(ID, &bytes(2_000_000));
-    assert!(place.rows().0 as usize > SWEEP_STEP_ROWS, "more than one step");
+    assert!(place.rows().0 > u64::try_from(SWEEP_STEP_ROWS).unwrap(), "more than one step");
     drop(writer);
     assert_eq!(place.rows().1, 1);
     assert_eq!(

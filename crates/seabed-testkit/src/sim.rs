@@ -115,6 +115,7 @@ impl Case {
         if let Some(at) = failed_sync_at {
             disk.fail_at(at, Fault::FailedSync);
             run = run.with_faults();
+            run.heals = true;
         }
         run.all(&self.steps)?;
         let mut history = run.leave();
@@ -161,6 +162,8 @@ pub struct Run {
     options: EngineOptions,
     engine: Option<Engine>,
     may_fail: bool,
+    /// Whether a fault passes, so that what is read after a failed group is what became of it.
+    pub heals: bool,
     /// What failed on a disk with faults.
     pub errors: Vec<Error>,
 }
@@ -168,7 +171,15 @@ pub struct Run {
 impl Run {
     /// A tenant that is not open yet, with an empty history.
     pub fn new(disk: Disk, options: EngineOptions) -> Self {
-        Self { disk, history: History::default(), options, engine: None, may_fail: false, errors: Vec::new() }
+        Self {
+            disk,
+            history: History::default(),
+            options,
+            engine: None,
+            may_fail: false,
+            heals: false,
+            errors: Vec::new(),
+        }
     }
 
     /// On a disk with faults an error is no broken promise; a wrong answer still is.
@@ -204,7 +215,9 @@ impl Run {
                 let failed = answers.iter().find_map(|answer| answer.as_ref().err().cloned());
                 self.history.answered(requests, &answers)?;
                 match failed {
-                    Some(error) => self.forgive(error).and_then(|()| self.glimpse()),
+                    Some(error) => self
+                        .forgive(error)
+                        .and_then(|()| if self.heals { self.look() } else { self.glimpse() }),
                     None => Ok(()),
                 }
             }

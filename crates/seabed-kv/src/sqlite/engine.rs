@@ -59,6 +59,8 @@ pub(crate) struct SqliteEngine {
     connection: Option<Writer>,
     seq: u64,
     durable_seq: u64,
+    /// Whether all of the log has been carried over, so that the next commit begins it anew, unless a reader stands in it.
+    carried_over: bool,
     /// Whether a flush failed since the log was last written again.
     poisoned: bool,
     /// Held until the file is closed.
@@ -112,6 +114,7 @@ impl SqliteEngine {
             connection: Some(writer),
             seq: 0,
             durable_seq: 0,
+            carried_over: false,
             poisoned: false,
             _lock: lock,
         })
@@ -142,11 +145,15 @@ impl SqliteEngine {
             );
             Error::new(cause.kind(), message).with_source(cause)
         })?;
-        self.poisoned = false;
-        self.durable_seq = self.seq;
         // Whatever the failure left in the connection's memory goes with it.
         self.connection = None;
-        self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
+        let writer = Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?;
+        // A commit that changes nothing decides what became of the failed one: it comes behind it when its frames were recovered, and
+        // over them when readers kept the index that does not know them. Without it they could come back at the next recovery.
+        writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
+        self.connection = Some(writer);
+        self.poisoned = false;
+        self.durable_seq = self.seq;
         Ok(())
     }
 
@@ -198,7 +205,9 @@ impl SqliteEngine {
         let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
         // The hook ran when frames were written, and only then.
         let wrote = writer.log_bytes.load(Ordering::Relaxed) != 0;
-        if !wrote {
+        if wrote {
+            self.carried_over = false;
+        } else {
             writer.log_bytes.store(log_before, Ordering::Relaxed);
         }
         committed.map_err(|error| Failure::During(sql(error)))?;
@@ -240,6 +249,11 @@ impl SqliteEngine {
                 if let Some(writer) = &self.connection {
                     writer.roll_back();
                 }
+                // At once, so that whoever reads after the answer reads what stays. While the disk fails, the next group tries
+                // again.
+                if let Err(error) = self.make_ready() {
+                    tracing::error!(file = %self.path.display(), %error, "the log could not be written again");
+                }
                 failed(&error.unknown())
             }
         }
@@ -254,6 +268,7 @@ impl SqliteEngine {
     fn force_checkpoint(&mut self) -> Result<()> {
         if let Some(readers) = &self.readers {
             readers.expire();
+            readers.end_idle_views();
         }
         self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
         if self.log_bytes() < self.options.log_bytes_max {
@@ -273,9 +288,13 @@ impl SqliteEngine {
         });
         match result {
             Ok((_, frames, carried)) => {
-                // A checkpoint flushes the log first. All of it carried over, the next commit begins it anew.
-                if frames == carried {
+                self.carried_over = frames == carried;
+                if self.carried_over {
+                    // The log was flushed first.
                     self.durable_seq = self.seq;
+                }
+                if frames == 0 {
+                    // Cut off.
                     writer.log_bytes.store(0, Ordering::Relaxed);
                 }
                 Ok(())
@@ -291,7 +310,8 @@ impl SqliteEngine {
     /// Every row, in order: what a simulator compares.
     #[cfg(feature = "simulation")]
     pub(super) fn rows(&self) -> Result<Vec<StoredRow>> {
-        let Some(writer) = &self.connection else { return Ok(Vec::new()) };
+        let closed = || Error::new(ErrorKind::Backend, "the file could not be opened again");
+        let writer = self.connection.as_ref().ok_or_else(closed)?;
         let mut statement = writer
             .connection
             .prepare("SELECT category,key,payload FROM kv ORDER BY category,key")
@@ -303,6 +323,9 @@ impl SqliteEngine {
 
 impl Engine for SqliteEngine {
     fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
+        if let (Some(readers), true) = (&self.readers, self.carried_over) {
+            readers.end_idle_views();
+        }
         let verdicts = self.answer_group(requests);
         if let Some(readers) = &self.readers {
             readers.group_ended();
@@ -315,7 +338,7 @@ impl Engine for SqliteEngine {
     }
 
     fn maintain(&mut self) {
-        if self.log_bytes() < self.options.checkpoint_bytes || self.poisoned {
+        if self.log_bytes() < self.options.checkpoint_bytes || self.carried_over || self.poisoned {
             return;
         }
         // What was acknowledged stays; the next group finds out whether the file can be written again.

@@ -64,7 +64,7 @@ impl LogFile {
         let total = self.bytes()?;
         let (read, write) = (self.methods().xRead, self.methods().xWrite);
         let (read, write) = (read.ok_or(Error::InvalidQuery)?, write.ok_or(Error::InvalidQuery)?);
-        let mut block = vec![0_u8; BLOCK_BYTES];
+        let mut block = vec![0_u8; BLOCK_BYTES.min(usize::try_from(total).unwrap_or(BLOCK_BYTES))];
         let mut offset = 0;
         while offset < total {
             let length = usize::try_from(total - offset).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);

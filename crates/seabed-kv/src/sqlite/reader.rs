@@ -43,6 +43,7 @@ pub(super) struct ReaderPool {
 
 #[derive(Default)]
 struct PoolState {
+    #[allow(clippy::vec_box, reason = "a reader is large and moves at every read")]
     idle: Vec<Box<Reader>>,
     /// Connections that exist, lent out ones included; those of snapshots are counted apart.
     open: usize,
@@ -93,6 +94,11 @@ impl ReaderPool {
     /// connection pins what was before.
     pub(super) fn group_ended(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.end_idle_views();
+    }
+
+    /// Called by the writer when the log is to begin anew: no view may stand in it.
+    pub(super) fn end_idle_views(&self) {
         for reader in &lock(&self.state).idle {
             reader.end_view();
         }

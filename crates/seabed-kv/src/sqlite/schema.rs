@@ -141,8 +141,12 @@ fn user_version(connection: &Connection) -> Result<i64> {
 }
 
 fn schema_texts(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection.prepare("SELECT coalesce(sql, name) FROM sqlite_schema").map_err(sql)?;
-    let texts = statement.query_map([], |row| row.get(0)).map_err(sql)?;
+    // As bytes: a damaged text need not be UTF-8, and is then another schema.
+    let mut statement =
+        connection.prepare("SELECT CAST(coalesce(sql, name) AS BLOB) FROM sqlite_schema").map_err(sql)?;
+    let texts = statement
+        .query_map([], |row| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_blob()?).into_owned()))
+        .map_err(sql)?;
     texts.collect::<Result<_, _>>().map_err(sql)
 }
 
@@ -159,7 +163,10 @@ fn check_schema(connection: &Connection) -> Result<()> {
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let texts = schema_texts(connection)?;
     match texts.as_slice() {
-        [text] if squeeze(text) == squeeze(CREATE_TABLE) => Ok(()),
+        // The root of the table is read too, before switching to WAL writes to a file that turns out to be damaged.
+        [text] if squeeze(text) == squeeze(CREATE_TABLE) => connection
+            .query_row("SELECT count(*) FROM (SELECT 1 FROM kv LIMIT 1)", [], |_| Ok(()))
+            .map_err(sql),
         _ => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
