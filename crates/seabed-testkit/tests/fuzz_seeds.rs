@@ -30,5 +30,5 @@ fn keys() {
 
 #[test]
 fn file() {
-    run("file", fuzz::file, 60);
+    run("file", fuzz::file, 200);
 }
