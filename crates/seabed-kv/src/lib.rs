@@ -80,6 +80,10 @@ mod id;
 mod key;
 pub mod limits;
 mod memory;
+#[cfg_attr(
+    not(any(feature = "sqlite", shuttle)),
+    allow(dead_code, reason = "without a backend that queues, every operation is ready at once")
+)]
 mod op;
 mod scan;
 #[cfg(any(feature = "sqlite", shuttle))]
@@ -88,6 +92,10 @@ mod scheduler;
 pub mod sqlite;
 pub mod staged;
 mod store;
+#[cfg_attr(
+    not(any(feature = "sqlite", shuttle)),
+    allow(dead_code, unused_imports, reason = "without a backend that queues, there are only locks")
+)]
 mod sync;
 
 pub use backend::{TenantReport, TenantStats};

@@ -82,7 +82,7 @@ pub(crate) fn line(line: impl AsRef<str>) -> anyhow::Result<()> {
 /// Bytes on stdout, as they are.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
@@ -93,7 +93,7 @@ pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
 /// A value as JSON on stdout, the face for programs.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?)
 }
@@ -120,7 +120,7 @@ impl Table {
     /// Prints it.
     ///
     /// # Errors
-    /// As [`line`].
+    /// As [`line()`].
     pub(crate) fn print(&self) -> anyhow::Result<()> {
         let colour = io::stdout().is_terminal();
         let mut widths = vec![0; self.right.len()];
