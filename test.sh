@@ -9,7 +9,7 @@ exec </dev/null
 gate=(tools style lint docs shuttle sim test)
 
 # Programs of the simulator that once found a defect.
-regression_seeds=()
+regression_seeds=(811277058)
 sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}

@@ -10,8 +10,9 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 
-use common::{NIL, SEGMENT, SNAPSHOT, Server, connect, read_answer, request, run};
+use common::{NIL, SEGMENT, SNAPSHOT, Server, connect, owner_request, read_answer, request, run};
 use uuid::Uuid;
 
 const MIB: usize = 1024 * 1024;
@@ -261,47 +262,34 @@ fn a_body_beyond_the_limit_is_refused() {
 }
 
 #[test]
-fn the_admin_api_is_for_this_machine_by_its_own_name() {
-    let (_dir, server) = serving(&[]);
-    let status = |headers: &[(&str, &str)]| server.get("/api/clients", headers).status;
-    assert_eq!(status(&[]), 200);
-    assert_eq!(status(&[("Host", "localhost:8080")]), 200);
-    for headers in [
-        [("Host", "rebound.example")].as_slice(),
-        &[("Host", "127.0.0.1.rebound.example")],
-        &[("Host", "localhost"), ("Origin", "https://evil.example")],
-        &[("Host", "localhost"), ("X-Forwarded-For", "192.0.2.1")],
-        &[("Host", "localhost"), ("Forwarded", "for=192.0.2.1")],
-    ] {
-        assert_eq!(status(headers), 403, "{headers:?}");
-    }
-    // HTTP/1.0 needs no host, and so cannot name this machine.
-    assert_eq!(status_of(&server, b"GET /api/clients HTTP/1.0\r\n\r\n"), Some(403));
-    let answer =
-        request(server.address(), "GET", "/api/no/such/route", &[("Host", "evil.example")], b"").unwrap();
-    assert_eq!(answer.status, 403, "a stranger does not learn which routes there are");
-    assert!(answer.json()["error"].as_str().unwrap().contains("on the machine of the server"));
-}
-
-#[test]
-fn the_admin_api_is_closed_to_other_machines() {
-    // An address of this machine that is not its loopback, when it has one: as another machine's it counts as a stranger's.
-    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    let outward = probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr());
-    let (_dir, server) = serving(&["--listen", "0.0.0.0:0"]);
-    let port = server.address().rsplit_once(':').unwrap().1.to_owned();
+fn the_admin_api_is_for_the_owner_alone() {
+    let (dir, server) = serving(&["--listen", "0.0.0.0:0"]);
     assert!(server.banner.contains("--allow-client-id"), "an open server says so: {}", server.banner);
-    if let Ok(outward) = outward
-        && !outward.ip().is_loopback()
-    {
-        let address = format!("{}:{port}", outward.ip());
-        drop(connect(&address));
-        for host in [address.as_str(), "localhost"] {
-            let answer = request(&address, "GET", "/api/tenants", &[("Host", host)], b"").unwrap();
-            assert_eq!(answer.status, 403);
+    let port = server.address().rsplit_once(':').unwrap().1;
+    let loopback = format!("127.0.0.1:{port}");
+    // Whatever a request says of where it comes from: a proxy on this machine could say it too.
+    for headers in [
+        [].as_slice(),
+        &[("Host", "localhost")],
+        &[("Host", "localhost"), ("X-Forwarded-For", "127.0.0.1")],
+        &[("Host", "rebound.example"), ("Origin", "https://evil.example")],
+    ] {
+        for path in ["/api", "/api/clients", "/api/no/such/route"] {
+            let answer = request(&loopback, "GET", path, headers, b"").unwrap();
+            assert_eq!(answer.status, 403, "{path} {headers:?}");
+            assert!(answer.json()["error"].as_str().unwrap().contains("seabed.sock"), "{}", answer.text());
         }
-        assert_eq!(request(&address, "GET", "/readyz", &[], b"").unwrap().status, 200);
-        assert_eq!(request(&address, "GET", "/", &[], b"").unwrap().status, 200);
     }
-    assert_eq!(request(&format!("127.0.0.1:{port}"), "GET", "/api/tenants", &[], b"").unwrap().status, 200);
+    let client = Uuid::new_v4().to_string();
+    assert_eq!(server.add_version(&client, NIL, b"kept").status, 200);
+    let delete = format!("/api/clients/{client}");
+    assert_eq!(request(&loopback, "DELETE", &delete, &[], b"").unwrap().status, 403);
+    assert_eq!(server.get_child(&client, NIL).body, b"kept");
+
+    let socket = dir.path().join("seabed.sock");
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(owner_request(dir.path(), "GET", "/api/clients").unwrap().status, 200);
+    assert_eq!(owner_request(dir.path(), "GET", "/api/no/such/route").unwrap().status, 404);
+    assert_eq!(owner_request(dir.path(), "DELETE", &delete).unwrap().status, 200);
+    assert_eq!(server.get_child(&client, NIL).status, 404);
 }

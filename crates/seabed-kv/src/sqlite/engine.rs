@@ -261,6 +261,10 @@ impl SqliteEngine {
 
     /// Carries the log over as far as readers allow.
     pub(crate) fn checkpoint(&mut self) -> Result<()> {
+        // After a failed flush the disk may hold a shorter log than we read: carried over, it would be older than the file.
+        if self.poisoned {
+            self.write_log_again()?;
+        }
         self.run_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
     }
 
