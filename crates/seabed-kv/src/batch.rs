@@ -213,6 +213,12 @@ impl Batch {
         self.bytes
     }
 
+    /// What it takes while it waits: 65,536 deletions of nothing are not nothing.
+    #[cfg(any(feature = "sqlite", shuttle))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes + (self.checks.len() + self.writes.len()) * 64
+    }
+
     /// Whether every part is within the published limits.
     ///
     /// # Errors

@@ -4,12 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(any(feature = "sqlite", shuttle))]
 use crate::Batch;
 use crate::TenantId;
 
 /// How much of a category or key an error shows.
-#[cfg(any(feature = "sqlite", shuttle))]
 const ROW_BYTES_SHOWN: usize = 64;
 
 /// The result of every fallible call of this crate.
@@ -117,7 +115,6 @@ impl Error {
     }
 
     /// The same error, naming the first row that the failed batch was to write or check.
-    #[cfg(any(feature = "sqlite", shuttle))]
     pub(crate) fn in_batch(self, batch: &Batch) -> Self {
         let Some((category, key)) = batch.first_row() else { return self };
         // Keys may be long, and a log line should not be.

@@ -21,18 +21,18 @@ pub const BATCH_STEPS_MAX: usize = 65_536;
 /// The longest tenant id, in bytes.
 pub const TENANT_ID_BYTES_MAX: usize = 200;
 
-/// How many requests a tenant's mailbox holds before writers wait for room (or are told Busy).
-#[cfg(not(shuttle))]
-pub const MAILBOX_REQUESTS_MAX: usize = 4_096;
-/// So few that random schedules fill it.
-#[cfg(shuttle)]
-pub const MAILBOX_REQUESTS_MAX: usize = 4;
+/// How many requests a tenant's mailbox holds before [`try_apply`](crate::Tenant::try_apply) is told Busy.
+pub const MAILBOX_REQUESTS_MAX: usize = if cfg!(shuttle) { 4 } else { 4_096 };
 
-/// How many bytes of batches a tenant's mailbox holds before writers wait for room (or are told Busy).
+/// How many bytes of batches, and 64 for each check and write, a tenant's mailbox holds before
+/// [`try_apply`](crate::Tenant::try_apply) is told Busy.
 pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many writes wait for room in a full mailbox before further ones are told Busy.
+/// How many requests a tenant's mailbox holds before every write is told Busy.
 pub const MAILBOX_WAITING_MAX: usize = 65_536;
+
+/// How many bytes, counted in the same way, a tenant's mailbox holds before every write is told Busy.
+pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many requests one flush serves at most.
 pub const GROUP_REQUESTS_MAX: usize = 256;

@@ -210,6 +210,10 @@ impl TenantBackend for MemoryTenant {
         *lock(&self.data) = None;
         Op::ready(Ok(()))
     }
+
+    fn is_closed(&self) -> bool {
+        lock(&self.data).is_none()
+    }
 }
 
 #[derive(Debug)]

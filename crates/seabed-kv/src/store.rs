@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use crate::memory::MemoryBackend;
+use crate::op::pending;
 use crate::sync::{Mutex, lock};
 use crate::{
     Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, Scan, ScanSpec, TenantId,
@@ -35,8 +37,34 @@ struct Inner {
 
 #[derive(Default)]
 struct Registry {
-    tenants: BTreeMap<TenantId, Tenant>,
+    tenants: BTreeMap<TenantId, Place>,
     closed: bool,
+}
+
+/// Where a tenant stands. One that is closing or being removed keeps its place, so that nobody opens its files a second time.
+enum Place {
+    Open(Tenant),
+    /// Whoever wants it again waits for this close.
+    Closing(Arc<dyn TenantBackend>),
+    Removing,
+}
+
+/// Frees the place of a tenant that is being removed, also when the removal is dropped in the middle.
+struct Removal {
+    store: Store,
+    id: TenantId,
+    /// Until it has closed.
+    closing: Option<Arc<dyn TenantBackend>>,
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        let mut registry = lock(&self.store.0.open);
+        match self.closing.take() {
+            Some(backend) => registry.tenants.insert(self.id.clone(), Place::Closing(backend)),
+            None => registry.tenants.remove(&self.id),
+        };
+    }
 }
 
 impl Store {
@@ -70,8 +98,13 @@ impl Store {
     /// Becomes the owner of the root now, instead of with the first opened tenant: makes the directory and takes its `LOCK`.
     ///
     /// # Errors
-    /// `Busy` when another process owns it, `Unsupported` on a network file system, `Backend` when it cannot be made.
+    /// `Busy` when another process owns it, `Unsupported` on a network file system, `Backend` when it cannot be made, `Closed` after
+    /// [`close`](Store::close).
     pub fn own(&self) -> Result<()> {
+        let registry = lock(&self.0.open);
+        if registry.closed {
+            return Err(closed());
+        }
         self.0.backend.own()
     }
 
@@ -86,24 +119,54 @@ impl Store {
     ///
     /// # Errors
     /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Closed` after [`close`](Store::close), `Unsupported` or `Corrupt` for a
-    /// file that is not ours, which is left untouched, `Busy` when another process owns the root, `Backend` when files cannot be
-    /// made.
+    /// file that is not ours, which is left untouched, `Busy` when another process owns the root or the tenant is just being removed,
+    /// `Backend` when files cannot be made.
     pub fn open(&self, id: impl AsRef<str>) -> Op<Tenant> {
         Op::ready(TenantId::new(id).and_then(|id| self.open_tenant(id)))
     }
 
     fn open_tenant(&self, id: TenantId) -> Result<Tenant> {
-        // The registry is locked meanwhile, so that a tenant is never opened twice.
+        loop {
+            // The registry is locked meanwhile, so that a tenant is never opened twice.
+            let mut registry = lock(&self.0.open);
+            if registry.closed {
+                return Err(closed());
+            }
+            let leaving = match registry.tenants.get(&id) {
+                Some(Place::Open(tenant)) if !tenant.backend.is_closed() => return Ok(tenant.clone()),
+                // Its engine failed beyond repair; a new one begins with what is on the disk.
+                Some(Place::Open(tenant)) => tenant.backend.clone(),
+                Some(Place::Closing(backend)) => backend.clone(),
+                Some(Place::Removing) => {
+                    let message = "the tenant is being removed; open it again when that is done";
+                    return Err(Error::new(ErrorKind::Busy, message).in_tenant(&id));
+                }
+                None => {
+                    let backend = self.0.backend.open(&id).wait()?;
+                    let tenant = Tenant { id: id.clone(), backend, invalid: Arc::default() };
+                    registry.tenants.insert(id, Place::Open(tenant.clone()));
+                    return Ok(tenant);
+                }
+            };
+            drop(registry);
+            if let Err(error) = leaving.close().wait() {
+                tracing::warn!(%error, "a tenant that is opened again had not closed cleanly");
+            }
+            self.left(&id, &leaving);
+        }
+    }
+
+    /// Frees the place of a tenant that has closed.
+    fn left(&self, id: &TenantId, backend: &Arc<dyn TenantBackend>) {
         let mut registry = lock(&self.0.open);
-        if registry.closed {
-            return Err(Error::new(ErrorKind::Closed, "the store is closed; make a new one"));
+        let same = match registry.tenants.get(id) {
+            Some(Place::Open(tenant)) => Arc::ptr_eq(&tenant.backend, backend),
+            Some(Place::Closing(leaving)) => Arc::ptr_eq(leaving, backend),
+            _ => false,
+        };
+        if same {
+            registry.tenants.remove(id);
         }
-        if let Some(tenant) = registry.tenants.get(&id) {
-            return Ok(tenant.clone());
-        }
-        let tenant = Tenant { id: id.clone(), backend: self.0.backend.open(&id).wait()? };
-        registry.tenants.insert(id, tenant.clone());
-        Ok(tenant)
     }
 
     /// The tenant of that id, when the program has opened it.
@@ -113,10 +176,13 @@ impl Store {
     /// touched.
     pub fn tenant(&self, id: impl AsRef<str>) -> Result<Tenant> {
         let id = TenantId::new(id)?;
-        let tenant = lock(&self.0.open).tenants.get(&id).cloned();
-        tenant.ok_or_else(|| {
-            Error::new(ErrorKind::TenantNotFound, "the tenant is not open; open it first").in_tenant(&id)
-        })
+        match lock(&self.0.open).tenants.get(&id) {
+            Some(Place::Open(tenant)) => Ok(tenant.clone()),
+            _ => {
+                Err(Error::new(ErrorKind::TenantNotFound, "the tenant is not open; open it first")
+                    .in_tenant(&id))
+            }
+        }
     }
 
     /// Every tenant that exists, open or not, in ascending order of ids.
@@ -136,8 +202,22 @@ impl Store {
     }
 
     fn close_open(&self, id: &TenantId) -> Op<()> {
-        let tenant = lock(&self.0.open).tenants.remove(id);
-        tenant.map_or_else(|| Op::ready(Ok(())), |tenant| tenant.backend.close())
+        let mut registry = lock(&self.0.open);
+        let backend = match registry.tenants.get(id) {
+            Some(Place::Open(tenant)) => tenant.backend.clone(),
+            Some(Place::Closing(backend)) => backend.clone(),
+            Some(Place::Removing) | None => return Op::ready(Ok(())),
+        };
+        registry.tenants.insert(id.clone(), Place::Closing(backend.clone()));
+        drop(registry);
+        // Begun here: dropped, it closes all the same.
+        let close = backend.close();
+        let (store, id) = (self.clone(), id.clone());
+        Op::from_future(async move {
+            let closed = close.await;
+            store.left(&id, &backend);
+            closed
+        })
     }
 
     /// Closes a tenant and removes it with everything it holds. Ok when it does not exist.
@@ -149,14 +229,32 @@ impl Store {
             Ok(id) => id,
             Err(error) => return Op::ready(Err(error)),
         };
-        let close = self.close_open(&id);
-        let store = self.clone();
+        let mut registry = lock(&self.0.open);
+        if registry.closed {
+            return Op::ready(Err(closed()));
+        }
+        let backend = match registry.tenants.insert(id.clone(), Place::Removing) {
+            Some(Place::Open(tenant)) => Some(tenant.backend),
+            Some(Place::Closing(backend)) => Some(backend),
+            Some(Place::Removing) => {
+                let message = "the tenant is being removed already";
+                return Op::ready(Err(Error::new(ErrorKind::Busy, message).in_tenant(&id)));
+            }
+            None => None,
+        };
+        drop(registry);
+        // Begun here, so that no write comes after this call.
+        let close = backend.as_ref().map(|backend| backend.close());
+        let mut removal = Removal { store: self.clone(), id, closing: backend };
         Op::from_future(async move {
             // What a tenant about to be removed could not flush is of no concern.
-            if let Err(error) = close.await {
+            if let Some(close) = close
+                && let Err(error) = close.await
+            {
                 tracing::warn!(%error, "closing a tenant before removing it failed");
             }
-            store.0.backend.remove(&id).await
+            removal.closing = None;
+            removal.store.0.backend.remove(&removal.id).await
         })
     }
 
@@ -171,7 +269,14 @@ impl Store {
             open.closed = true;
             std::mem::take(&mut open.tenants)
         };
-        let closing: Vec<_> = tenants.into_values().map(|tenant| tenant.backend.close()).collect();
+        let closing: Vec<_> = tenants
+            .into_values()
+            .filter_map(|place| match place {
+                Place::Open(tenant) => Some(tenant.backend.close()),
+                Place::Closing(backend) => Some(backend.close()),
+                Place::Removing => None,
+            })
+            .collect();
         let backend = self.0.backend.clone();
         Op::from_future(async move {
             let mut first_failure = Ok(());
@@ -181,6 +286,10 @@ impl Store {
             first_failure.and(backend.close().await)
         })
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the store is closed; make a new one")
 }
 
 impl fmt::Debug for Store {
@@ -197,6 +306,8 @@ impl fmt::Debug for Store {
 pub struct Tenant {
     id: TenantId,
     backend: Arc<dyn TenantBackend>,
+    /// Writes that were refused before the backend saw them, and that nobody awaited.
+    invalid: Arc<AtomicU64>,
 }
 
 impl Tenant {
@@ -240,17 +351,20 @@ impl Tenant {
         self.backend.snapshot().map(Snapshot)
     }
 
-    /// Applies a batch. When the mailbox is full the request waits for room, in the order of the calls, and dropping its `Op`
-    /// until then withdraws it.
+    /// Applies a batch. The request is queued when this returns: its `Op` may be dropped.
     ///
     /// # Errors
-    /// Through the `Op`: `InvalidArgument` for a batch beyond a limit; `Backend` with
+    /// Through the `Op`: `InvalidArgument` for a batch beyond a limit; `Busy` when more than
+    /// [`MAILBOX_WAITING_MAX`](crate::limits::MAILBOX_WAITING_MAX) requests or
+    /// [`MAILBOX_WAITING_BYTES_MAX`](crate::limits::MAILBOX_WAITING_BYTES_MAX) bytes wait; `Backend` with
     /// [`Applied::Unknown`](crate::Applied::Unknown) when the flush failed; `Closed`.
     pub fn apply(&self, batch: Batch, durability: Durability) -> Op<Outcome> {
         self.submit(batch, durability, Admission::Wait)
     }
 
-    /// The same, but answers `Busy` when the mailbox is full.
+    /// The same, but answers `Busy` rather than wait behind more than
+    /// [`MAILBOX_REQUESTS_MAX`](crate::limits::MAILBOX_REQUESTS_MAX) requests or
+    /// [`MAILBOX_BYTES_MAX`](crate::limits::MAILBOX_BYTES_MAX) bytes.
     ///
     /// # Errors
     /// Through the `Op`: as [`apply`](Tenant::apply), and `Busy`, after which nothing was applied.
@@ -261,7 +375,11 @@ impl Tenant {
     fn submit(&self, batch: Batch, durability: Durability, admission: Admission) -> Op<Outcome> {
         match batch.validate() {
             Ok(()) => self.backend.apply(batch, durability, admission),
-            Err(error) => Op::ready(Err(error.in_tenant(&self.id))),
+            Err(error) => {
+                let (completer, op) = pending(self.invalid.clone());
+                completer.complete(Err(error.in_tenant(&self.id).in_batch(&batch)));
+                op
+            }
         }
     }
 
@@ -313,7 +431,11 @@ impl Tenant {
 
     /// What the tenant takes now.
     pub fn stats(&self) -> Op<TenantStats> {
-        self.backend.stats()
+        let invalid = self.invalid.clone();
+        self.backend.stats().map(move |mut stats| {
+            stats.unobserved_failures += invalid.load(Ordering::Relaxed);
+            stats
+        })
     }
 }
 

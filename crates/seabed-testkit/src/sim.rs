@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use seabed_kv::sqlite::EngineOptions;
 use seabed_kv::sqlite::simulation::Engine;
+use seabed_kv::sqlite::simulation::EngineOptions;
 use seabed_kv::{Batch, Durability, Error};
 
 use crate::disk::Fault;

@@ -65,7 +65,15 @@ fn completions_and_the_manual_know_every_command() {
     }
     let page = stdout(&seabed().arg("man").output().unwrap());
     assert!(page.starts_with(".ie") || page.contains(".TH seabed"));
-    for part in ["serve", "verify", "snapshot\\-versions", "SNAPSHOT_DAYS", "keys\\-only"] {
+    for part in [
+        "serve",
+        "verify",
+        "snapshot\\-versions",
+        "SNAPSHOT_DAYS",
+        "keys\\-only",
+        "SEABED CLIENTS DELETE",
+        "\\-\\-yes",
+    ] {
         assert!(page.contains(part), "{part}");
     }
 }
@@ -305,6 +313,20 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+
+    // What was found is in the exit code, read or not.
+    let vectors = tempfile::tempdir().unwrap();
+    fs::write(
+        vectors.path().join("keys.json"),
+        r#"{"encode": [{"type": "bool", "value": true, "bytes": "00"}]}"#,
+    )
+    .unwrap();
+    let mut child = seabed();
+    child.arg("conformance").arg(vectors.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), ""));
 }
 
 #[test]

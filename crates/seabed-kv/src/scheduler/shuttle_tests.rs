@@ -121,7 +121,7 @@ fn every_request_is_executed_once_in_the_order_of_its_caller() {
 }
 
 #[test]
-fn without_room_writers_wait_their_turn_or_are_withdrawn_whole() {
+fn behind_a_full_mailbox_writers_wait_their_turn_awaited_or_not() {
     shuttle::check_random(
         || {
             let owner = PoolOwner::start(1).unwrap();
@@ -131,19 +131,15 @@ fn without_room_writers_wait_their_turn_or_are_withdrawn_whole() {
             let ops: Vec<_> = (0..total)
                 .map(|number| actor.submit(request(0, number), Durability::Durable, Admission::Wait))
                 .collect();
-            let mut answered = Vec::new();
             for (number, op) in (0..total).zip(ops) {
                 if number % 3 == 2 {
                     drop(op);
                 } else {
                     op.wait().unwrap();
-                    answered.push(number);
                 }
             }
             actor.close().wait().unwrap();
-            let executed = by_caller(engine, 0);
-            assert!(executed.is_sorted(), "{executed:?}");
-            assert!(answered.iter().all(|number| executed.contains(number)), "{executed:?}");
+            assert!(by_caller(engine, 0).into_iter().eq(0..total));
         },
         SCHEDULES,
     );

@@ -29,12 +29,14 @@ const DELETE_FROM: &str = "DELETE FROM kv WHERE category=?1 AND key>=?2";
 
 /// What the engine of one tenant needs to know.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "simulation"), allow(unreachable_pub, reason = "simulators set them"))]
 pub struct EngineOptions {
     /// When the log is carried over into the file.
     pub checkpoint_bytes: u64,
     /// Beyond this the log takes no more.
     pub log_bytes_max: u64,
     /// Answers Durable requests before their flush: the planted fault that the simulator must find.
+    #[cfg(feature = "simulation")]
     pub plant_early_acknowledgement: bool,
 }
 
@@ -43,10 +45,12 @@ impl Default for EngineOptions {
         Self {
             checkpoint_bytes: LOG_CHECKPOINT_BYTES,
             log_bytes_max: LOG_BYTES_MAX,
+            #[cfg(feature = "simulation")]
             plant_early_acknowledgement: false,
         }
     }
 }
+
 
 /// The only writer of one tenant's file, and the only one that checkpoints it.
 pub(crate) struct SqliteEngine {
@@ -122,21 +126,28 @@ impl SqliteEngine {
 
     /// A connection whose log is whole on the disk, with room in it.
     fn make_ready(&mut self) -> Result<()> {
-        if self.connection.is_none() {
-            self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
-        }
-        if self.poisoned {
-            self.write_log_again()?;
-        }
+        self.make_whole()?;
         if self.log_bytes() >= self.options.log_bytes_max {
             self.force_checkpoint()?;
         }
         Ok(())
     }
 
+    /// A connection whose log is whole on the disk.
+    fn make_whole(&mut self) -> Result<()> {
+        if self.connection.is_none() {
+            self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
+        }
+        if self.poisoned { self.write_log_again() } else { Ok(()) }
+    }
+
     /// Reads the valid bytes of the log, writes them back in place and flushes them. Then commits go on where the last known one
     /// ended.
     fn write_log_again(&mut self) -> Result<()> {
+        // With the last connection goes the index of the log, which counts pages as carried over that a failed flush of the file has
+        // lost: it is built anew from the log, and they are carried over again.
+        let readers = self.readers.clone();
+        let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
         ffi::rewrite_log(&writer.connection).map_err(|error| {
             let cause = sql(error);
@@ -149,7 +160,7 @@ impl SqliteEngine {
         self.connection = None;
         let writer = Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?;
         // A commit that changes nothing decides what became of the failed one: it comes behind it when its frames were recovered, and
-        // over them when readers kept the index that does not know them. Without it they could come back at the next recovery.
+        // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
         self.connection = Some(writer);
         self.poisoned = false;
@@ -167,7 +178,10 @@ impl SqliteEngine {
     }
 
     fn try_group(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, Failure> {
+        #[cfg(feature = "simulation")]
         let planted = self.options.plant_early_acknowledgement;
+        #[cfg(not(feature = "simulation"))]
+        let planted = false;
         let durable = requests.iter().any(|request| request.durability == Durability::Durable);
         let level = if durable && !planted { Durability::Durable } else { Durability::Relaxed };
         let mut seq = self.seq;
@@ -262,15 +276,15 @@ impl SqliteEngine {
     /// Carries the log over as far as readers allow.
     pub(crate) fn checkpoint(&mut self) -> Result<()> {
         // After a failed flush the disk may hold a shorter log than we read: carried over, it would be older than the file.
-        if self.poisoned {
-            self.write_log_again()?;
-        }
+        self.make_whole()?;
         self.run_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
     }
 
     /// Carries the whole log over, waiting for readers; those that pin it for too long are let go.
     fn force_checkpoint(&mut self) -> Result<()> {
-        if let Some(readers) = &self.readers {
+        let readers = self.readers.clone();
+        let _stopped = readers.as_ref().map(|readers| readers.stop_long_reads());
+        if let Some(readers) = &readers {
             readers.expire();
             readers.end_idle_views();
         }
@@ -292,7 +306,8 @@ impl SqliteEngine {
         });
         match result {
             Ok((_, frames, carried)) => {
-                self.carried_over = frames == carried;
+                // Both are -1 when another program was at it.
+                self.carried_over = frames >= 0 && frames == carried;
                 if self.carried_over {
                     // The log was flushed first.
                     self.durable_seq = self.seq;
@@ -309,6 +324,12 @@ impl SqliteEngine {
                 Err(error)
             }
         }
+    }
+
+    /// As after a failed flush.
+    #[cfg(test)]
+    pub(super) fn poison(&mut self) {
+        self.poisoned = true;
     }
 
     /// Every row, in order: what a simulator compares.
@@ -352,7 +373,8 @@ impl Engine for SqliteEngine {
     }
 
     fn close(mut self) -> Result<()> {
-        self.make_ready()?;
+        // However long the log is: nothing more is written to it.
+        self.make_whole()?;
         let Some(writer) = self.connection.take() else { return Ok(()) };
         if self.durable_seq < self.seq {
             ffi::sync_log(&writer.connection).map_err(sql)?;

@@ -10,10 +10,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use engine::EngineOptions;
 pub use ffi::tune_process;
 
-use self::engine::SqliteEngine;
+use self::engine::{EngineOptions, SqliteEngine};
 use self::reader::ReaderPool;
 use self::root::RootLock;
 use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
@@ -212,6 +211,10 @@ impl TenantBackend for SqliteTenant {
     fn close(&self) -> Op<()> {
         self.readers.close();
         self.actor.close()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.actor.is_closed()
     }
 }
 

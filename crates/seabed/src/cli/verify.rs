@@ -1,7 +1,6 @@
 //! `seabed verify`: checks everything that can be checked, and counts what it examined.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use seabed_kv::{ErrorKind, TenantId};
@@ -66,17 +65,11 @@ pub(crate) struct TenantVerified {
 }
 
 /// Checks every tenant, or one.
-pub(crate) async fn run(node: &Arc<Node>, only: Option<&str>) -> Result<Report, Failure> {
+pub(crate) async fn run(node: &Node, only: Option<&str>) -> Result<Report, Failure> {
     let mut examined = Examined::default();
     let mut tenants = Vec::new();
     for id in node.tenants(only).await? {
-        let node = node.clone();
-        let runtime = tokio::runtime::Handle::current();
-        // A verification reads the whole file on the thread that asks for it; requests go on meanwhile.
-        let verified = tokio::task::spawn_blocking(move || runtime.block_on(verify_tenant(&node, &id))).await;
-        let verified = verified.map_err(|error| {
-            Failure::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("the check ended: {error}"))
-        })?;
+        let verified = verify_tenant(node, &id).await;
         examined.tenants += u64::from(verified.unchecked.is_none());
         examined.rows += verified.rows;
         examined.bytes += verified.bytes;
@@ -140,17 +133,14 @@ pub(crate) fn command(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     // Exit code 1 says that there are findings, so whatever kept us from looking is 2.
     let answer =
         answer.map_err(|error| Exit::usage(format!("could not check: {}", output::sentence(&error))))?;
-    let report: Report = serde_json::from_value(answer.clone())?;
-    if args.place.json {
-        output::json(&answer)?;
-    } else {
-        print(&report)?;
-    }
-    Ok(ExitCode::from(match (report.findings, report.complete) {
+    let report: Report = serde_json::from_value(answer.clone())
+        .map_err(|error| Exit::usage(format!("the server answered something else than a report: {error}")))?;
+    let code = match (report.findings, report.complete) {
         (0, true) => EXIT_OK,
         (0, false) => EXIT_USAGE,
         _ => EXIT_FAILED,
-    }))
+    };
+    output::exit(if args.place.json { output::json(&answer) } else { print(&report) }, code)
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
