@@ -73,8 +73,10 @@
 
 pub mod backend;
 mod batch;
+mod by_id;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod ending;
 mod error;
 mod id;
 mod key;
