@@ -78,6 +78,8 @@ mod by_id;
 pub mod conformance;
 mod ending;
 mod error;
+#[cfg(feature = "sqlite")]
+pub mod global;
 mod id;
 mod key;
 pub mod limits;
