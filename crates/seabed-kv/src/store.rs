@@ -16,7 +16,10 @@ use crate::{
     TenantId,
 };
 
-/// A root that holds tenants: a directory, or memory. Cheap to clone.
+/// A root that holds tenants: a directory, or memory (upstream: Persistency). Cheap to clone; every clone is the same store.
+///
+/// A store that is dropped without [`close`](Store::close) applies what is queued all the same, on its writer threads; only a close that is
+/// awaited tells whether it reached the disk.
 ///
 /// ```
 /// use seabed_kv::{Durability, KeyRange, ScanSpec, Store};
@@ -328,6 +331,10 @@ impl fmt::Debug for Store {
 ///
 /// Every read sees every write that was acknowledged before it began. Writes take effect in the order of the calls, and
 /// each is queued when the call returns: its [`Op`] may be dropped and the write still happens.
+///
+/// Every method answers `Closed` once the tenant was closed or dropped, or its store closed, and `Backend` or `Corrupt` when the disk fails
+/// or holds what it must not. Categories, keys and payloads have the bounds of [`limits`](crate::limits). Reads do their work in the
+/// call, so dropping their `Op` changes nothing either. Each method is also on the [`Store`], by tenant id.
 #[derive(Clone)]
 pub struct Tenant {
     id: TenantId,
@@ -357,7 +364,7 @@ impl Tenant {
         self.backend.count(category.as_ref(), range)
     }
 
-    /// Reads rows in order, page by page.
+    /// Reads rows in order, page by page; nothing is read before the first row is asked for.
     pub fn scan(&self, spec: ScanSpec) -> Scan {
         Scan::new(self.backend.clone(), spec)
     }
