@@ -520,7 +520,7 @@ impl fmt::Debug for Tenant {
 }
 
 /// A view of a tenant that does not change. It pins the log, so it answers Timeout when it is older than
-/// [`SNAPSHOT_AGE_MS_MAX`](crate::limits::SNAPSHOT_AGE_MS_MAX): take another one.
+/// [`SNAPSHOT_AGE_MS_MAX`](crate::limits::SNAPSHOT_AGE_MS_MAX): take another one. With its tenant closed it answers Closed.
 #[derive(Clone)]
 pub struct Snapshot(Arc<dyn View>);
 

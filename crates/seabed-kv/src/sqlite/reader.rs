@@ -268,11 +268,13 @@ impl SqliteSnapshot {
         }
         let result = match reader.as_ref() {
             Some(reader) => read(reader),
+            // Taken before its time: by the close of its tenant.
+            None if Instant::now() < self.0.expires => {
+                Err(Error::new(ErrorKind::Closed, "the tenant was closed under the snapshot; open it again"))
+            }
             None => Err(Error::new(
                 ErrorKind::Timeout,
-                format!(
-                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or its tenant was closed; take another one"
-                ),
+                format!("the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms; take another one"),
             )),
         };
         Op::ready(result.map_err(|error| error.in_tenant(&self.0.tenant)))
