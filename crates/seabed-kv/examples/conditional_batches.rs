@@ -14,8 +14,8 @@ fn balance(payload: Option<&[u8]>) -> i64 {
 
 /// Moves an amount from one account to another, and notes it in the log; `false` when there is not enough.
 ///
-/// What was read becomes a check of the batch. When another writer was quicker the batch is refused as a whole: then read again and decide
-/// again. There is nothing to lock, nothing to undo, and no transaction that could be left open.
+/// What was read becomes a check of the batch. When another writer was quicker the batch is refused as a whole: then read
+/// again and decide again. There is nothing to lock, nothing to undo, and no transaction that could be left open.
 fn transfer(bank: &Tenant, from: &str, to: &str, amount: i64, number: u64) -> Result<bool> {
     loop {
         let before = [bank.get("account", from).wait()?, bank.get("account", to).wait()?];

@@ -157,12 +157,12 @@ impl Batch {
         })
     }
 
-    /// Inserts the row or replaces its payload by `payload` in the encoding that keys have: what [`KeyReader`](crate::KeyReader)
-    /// takes apart again.
+    /// Inserts the row or replaces its payload by `payload` in the encoding that keys have: what
+    /// [`KeyReader`](crate::KeyReader) takes apart again.
     ///
     /// # Errors
-    /// `InvalidArgument` for a text or bytes component longer than 65,535 bytes; the batch stays as it was. Longer bytes are embedded as they are:
-    /// [`Key::raw`].
+    /// `InvalidArgument` for a text or bytes component longer than 65,535 bytes; the batch stays as it was. Longer ones are
+    /// embedded as they are: [`Key::raw`].
     pub fn put_encoded(
         &mut self,
         category: impl AsRef<[u8]>,

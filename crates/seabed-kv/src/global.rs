@@ -28,8 +28,8 @@ struct Global {
 
 static GLOBAL: Mutex<Option<Global>> = Mutex::new(None);
 
-/// The store of the process in the directory `root`: made by the first call, the same one for every later call with the same root. Nothing
-/// on disk is touched before its first tenant is opened.
+/// The store of the process in the directory `root`: made by the first call, the same one for every later call with the same
+/// root. Nothing on disk is touched before its first tenant is opened.
 ///
 /// Paths are compared as written, made absolute: an alias through a symbolic link is another root.
 ///
@@ -65,8 +65,8 @@ pub fn get() -> Result<Store> {
     }
 }
 
-/// Closes the store of the process with every tenant, and frees the slot; Ok when there is none, so twice is fine. Await it before another
-/// [`init`] with the same root: until then the root is owned by the store that is closing.
+/// Closes the store of the process with every tenant, and frees the slot; Ok when there is none, so twice is fine. Await it
+/// before another [`init`] with the same root: until then the root is owned by the store that is closing.
 ///
 /// # Errors
 /// Through the `Op`: as [`Store::close`]. The slot is free all the same.

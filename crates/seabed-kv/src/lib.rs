@@ -49,11 +49,13 @@
 //!
 //! # Where to begin
 //!
-//! [`Store::sqlite`] or [`Store::memory`], [`Store::open`], then the methods of [`Tenant`]. Whoever has an id instead of a handle calls the same
-//! methods on the [`Store`] ([`Store::get`], [`Store::put`]); a program without a place to hand a store through has `global`.
-//! Keys and structured payloads are built with [`Key::builder`] and taken apart with [`KeyReader`]. In `examples/`, each one page
-//! that checks what it says: `ten_lines`, `conditional_batches`, `thousand_tenants`, `blocking`, `on_tokio`
-//! (`cargo run -p seabed-kv --example ten_lines`). `docs/features.md` lists every rule of the facade with the test that holds it.
+//! [`Store::sqlite`] or [`Store::memory`], [`Store::open`], then the methods of [`Tenant`]. Whoever has an id instead of a handle
+//! reads and writes on the [`Store`] ([`Store::get`], [`Store::put`]); a program without a place to hand a store through has
+//! `global`. Keys and structured payloads are built with [`Key::builder`] and taken apart with [`KeyReader`].
+//!
+//! In `examples/`, each one page that checks what it says: `ten_lines`, `conditional_batches`, `thousand_tenants`, `blocking`,
+//! `on_tokio` (`cargo run -p seabed-kv --example ten_lines`). `docs/features.md` lists every rule of the store with the test that
+//! holds it.
 //!
 //! # What it is not
 //!

@@ -18,8 +18,8 @@ use crate::{
 
 /// A root that holds tenants: a directory, or memory (upstream: Persistency). Cheap to clone; every clone is the same store.
 ///
-/// A store that is dropped without [`close`](Store::close) applies what is queued all the same, on its writer threads; only a close that is
-/// awaited tells whether it reached the disk.
+/// A store that is dropped without [`close`](Store::close) applies what is queued all the same, on its writer threads; only a
+/// close that is awaited tells whether it reached the disk.
 ///
 /// ```
 /// use seabed_kv::{Durability, KeyRange, ScanSpec, Store};
@@ -157,8 +157,8 @@ impl Store {
         Ok(Entry::Open(tenant))
     }
 
-    /// Whether the program has opened that tenant and not closed it since. The disk is not touched: a tenant that exists and is not open
-    /// is in [`list`](Store::list) alone.
+    /// Whether the program has opened that tenant and not closed it since. The disk is not touched: a tenant that exists and is
+    /// not open is in [`list`](Store::list) alone.
     pub fn has(&self, id: impl AsRef<str>) -> bool {
         self.tenant(id).is_ok()
     }
@@ -332,9 +332,9 @@ impl fmt::Debug for Store {
 /// Every read sees every write that was acknowledged before it began. Writes take effect in the order of the calls, and
 /// each is queued when the call returns: its [`Op`] may be dropped and the write still happens.
 ///
-/// Every method answers `Closed` once the tenant was closed or dropped, or its store closed, and `Backend` or `Corrupt` when the disk fails
-/// or holds what it must not. Categories, keys and payloads have the bounds of [`limits`](crate::limits). Reads do their work in the
-/// call, so dropping their `Op` changes nothing either. Each method is also on the [`Store`], by tenant id.
+/// Every method answers `Closed` once the tenant was closed or dropped, or its store closed, and `Backend` or `Corrupt` when the
+/// disk fails or holds what it must not. Categories, keys and payloads have the bounds of [`limits`](crate::limits). Dropping the
+/// `Op` of a read is without effect. Each read and write is also on the [`Store`], by tenant id.
 #[derive(Clone)]
 pub struct Tenant {
     id: TenantId,
@@ -431,8 +431,8 @@ impl Tenant {
         self.apply(batch, Durability::Durable).map(|_| ())
     }
 
-    /// Inserts a row, durably, or replaces its payload by `payload` in the encoding that keys have: what [`KeyReader`](crate::KeyReader) takes
-    /// apart again.
+    /// Inserts a row, durably, or replaces its payload by `payload` in the encoding that keys have: what
+    /// [`KeyReader`](crate::KeyReader) takes apart again.
     ///
     /// ```
     /// # use seabed_kv::{KeyReader, Store};

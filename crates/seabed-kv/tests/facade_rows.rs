@@ -1,6 +1,6 @@
-//! The contract of the store facade, rule by rule: writes, reads, keys and errors. Each test is named after its rule and runs on SQLite and in
-//! memory. What the battery of `seabed_kv::conformance` holds already is run from there, under the name of the rule. `docs/features.md`
-//! lists all of them.
+//! The contract of the store facade, rule by rule: writes, reads, keys and errors. Each test is named after its rule and runs on
+//! SQLite and in memory. What the battery of `seabed_kv::conformance` holds already is run from there, under the name of the rule.
+//! `docs/features.md` lists all of them.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests say what failed by panicking")]
 

@@ -1,6 +1,6 @@
-//! The contract of the store facade, rule by rule: tenants, roots and ids. Each test is named after its rule and runs on SQLite and in
-//! memory, unless the rule speaks of files. What the battery of `seabed_kv::conformance` holds already is run from there, under the name of
-//! the rule. `docs/features.md` lists all of them.
+//! The contract of the store facade, rule by rule: tenants, roots and ids. Each test is named after its rule and runs on SQLite
+//! and in memory, unless the rule speaks of files. What the battery of `seabed_kv::conformance` holds already is run from there,
+//! under the name of the rule. `docs/features.md` lists all of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -301,6 +301,28 @@ fn a_drop_whose_op_is_dropped_is_carried_on_by_the_next_call() {
             assert!(store.list().wait().unwrap().is_empty());
         }
     });
+}
+
+#[test]
+fn a_store_dropped_with_ends_that_nobody_awaited_lets_go_of_its_root() {
+    let root = tempfile::tempdir().unwrap();
+    for end in [Store::close_tenant, Store::drop_tenant, |store: &Store, _| store.close()] {
+        let store = Store::sqlite(root.path()).unwrap();
+        for number in 0..50 {
+            drop(relaxed(&open(&store), &[number], b"x"));
+        }
+        drop(end(&store, "t"));
+        drop(store);
+        // The writer threads end behind us; the lock is free when they have.
+        let again = Store::sqlite(root.path()).unwrap();
+        while again.own().is_err_and(|error| error.kind() == ErrorKind::Busy) {
+            thread::yield_now();
+        }
+        let left = keys(&open(&again)).len();
+        assert!(left == 50 || left == 0, "whole or gone: {left}");
+        again.drop_tenant("t").wait().unwrap();
+        again.close().wait().unwrap();
+    }
 }
 
 #[test]
