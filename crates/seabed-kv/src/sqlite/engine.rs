@@ -51,7 +51,6 @@ impl Default for EngineOptions {
     }
 }
 
-
 /// The only writer of one tenant's file, and the only one that checkpoints it.
 pub(crate) struct SqliteEngine {
     path: PathBuf,

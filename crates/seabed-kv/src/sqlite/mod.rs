@@ -104,8 +104,11 @@ impl Backend for SqliteBackend {
     fn remove(&self, id: &TenantId) -> Op<()> {
         let remove = || {
             let path = self.root.join(id.file_name());
-            if !path.exists() {
-                return Ok(());
+            // Not `exists`, which takes a file that cannot be looked at for one that is not there.
+            match std::fs::symlink_metadata(&path) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(root::cannot("examine", &path, error)),
             }
             // Owned first: another process may have the file open.
             self.running()?;

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -197,8 +197,12 @@ impl ReaderPool {
     /// A connection that stands in a read transaction.
     pub(super) fn snapshot(self: &Arc<Self>) -> Result<Arc<dyn View>> {
         let expires = Instant::now() + Duration::from_millis(SNAPSHOT_AGE_MS_MAX);
-        let snapshot =
-            Arc::new(SnapshotState { reader: Mutex::default(), expires, tenant: self.tenant.clone() });
+        let snapshot = Arc::new(SnapshotState {
+            reader: Mutex::default(),
+            expires,
+            closed: AtomicBool::new(false),
+            tenant: self.tenant.clone(),
+        });
         let mut state = self.count_in()?;
         state.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
         if state.snapshots.len() >= SNAPSHOTS_MAX {
@@ -249,9 +253,10 @@ impl ReaderPool {
         while state.open > 0 {
             state = self.wait_for_return(state);
         }
-        let snapshots = std::mem::take(&mut state.snapshots);
+        let (snapshots, closed) = (std::mem::take(&mut state.snapshots), state.closed);
         drop(state);
         for snapshot in snapshots.iter().filter_map(Weak::upgrade) {
+            snapshot.closed.store(closed, Ordering::Relaxed);
             lock(&snapshot.reader).take();
         }
         drop(stopped);
@@ -335,6 +340,8 @@ struct SnapshotState {
     /// `None` once its age was up.
     reader: Mutex<Option<Box<Reader>>>,
     expires: Instant,
+    /// Whether its tenant was closed.
+    closed: AtomicBool,
     tenant: TenantId,
 }
 
@@ -348,10 +355,13 @@ impl SqliteSnapshot {
         }
         let result = match reader.as_ref() {
             Some(reader) => read(reader),
+            None if self.0.closed.load(Ordering::Relaxed) => {
+                Err(Error::new(ErrorKind::Closed, "the tenant was closed under the snapshot; open it again"))
+            }
             None => Err(Error::new(
                 ErrorKind::Timeout,
                 format!(
-                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or its tenant was closed; take another one"
+                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or a flush failed since; take another one"
                 ),
             )),
         };
