@@ -88,7 +88,36 @@ impl Store {
     /// `InvalidArgument` for a root that is empty, a file, or below a file.
     #[cfg(feature = "sqlite")]
     pub fn sqlite(root: impl AsRef<std::path::Path>) -> Result<Self> {
-        let backend = crate::sqlite::SqliteBackend::new(root.as_ref())?;
+        Self::sqlite_with(root, crate::sqlite::SqliteOptions::default())
+    }
+
+    /// The same, for those with thousands of tenants.
+    ///
+    /// ```
+    /// use seabed_kv::Store;
+    /// use seabed_kv::sqlite::SqliteOptions;
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let root = directory.path();
+    /// let store = Store::sqlite_with(root, SqliteOptions { open_tenants_max: 2, ..SqliteOptions::default() })?;
+    /// let tenants: Vec<_> = (0..20).map(|number| store.open(format!("t{number}")).wait()).collect::<Result<_, _>>()?;
+    /// // Each is open for the program; two of them have their files open.
+    /// for tenant in &tenants {
+    ///     tenant.put("note", b"1", tenant.id().as_str()).wait()?;
+    /// }
+    /// assert_eq!(tenants[0].get("note", b"1").wait()?, Some(b"t0".to_vec()));
+    /// store.close().wait()?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sqlite`](Store::sqlite).
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_with(
+        root: impl AsRef<std::path::Path>,
+        options: crate::sqlite::SqliteOptions,
+    ) -> Result<Self> {
+        let backend = crate::sqlite::SqliteBackend::new(root.as_ref(), options)?;
         Ok(Self::with_backend(Arc::new(backend)))
     }
 
