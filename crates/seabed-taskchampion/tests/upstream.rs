@@ -8,7 +8,11 @@
     reason = "what the helpers of a test cannot have fails the test"
 )]
 
+#[path = "upstream/beside.rs"]
+mod beside;
 mod common;
+#[path = "upstream/interrupted.rs"]
+mod interrupted;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -80,6 +84,20 @@ fn exists(storage: &TaskChampion, client: Uuid) -> bool {
     block_on(storage.client(client)).unwrap().is_some()
 }
 
+/// Asserts that the client has this latest version and no snapshot, in the transaction and in the next one.
+fn assert_before_and_after_commit(
+    storage: &TaskChampion,
+    client: Uuid,
+    mut txn: Box<dyn StorageTxn + '_>,
+    latest: Uuid,
+) {
+    let expected = Some(Client { latest_version_id: latest, snapshot: None });
+    assert_eq!(block_on(txn.get_client()).unwrap(), expected);
+    block_on(txn.commit()).unwrap();
+    drop(txn);
+    assert_eq!(block_on(begin(storage, client).get_client()).unwrap(), expected);
+}
+
 /// Asserts what kind of our errors it is: nothing of such a call was applied.
 #[track_caller]
 fn assert_fails<T>(kind: ErrorKind, result: anyhow::Result<T>) {
@@ -126,12 +144,8 @@ mod checklist {
     fn a_new_client_has_its_latest_version_and_no_snapshot() {
         on_each_store(|storage| {
             for latest in [NIL, Uuid::new_v4()] {
-                let (client, mut txn) = begin_new(storage, latest);
-                let expected = Some(Client { latest_version_id: latest, snapshot: None });
-                assert_eq!(block_on(txn.get_client()).unwrap(), expected);
-                block_on(txn.commit()).unwrap();
-                drop(txn);
-                assert_eq!(block_on(begin(storage, client).get_client()).unwrap(), expected);
+                let (client, txn) = begin_new(storage, latest);
+                assert_before_and_after_commit(storage, client, txn, latest);
             }
         });
     }
@@ -143,11 +157,7 @@ mod checklist {
                 let (client, mut txn) = begin_new(storage, latest);
                 let added = Uuid::new_v4();
                 block_on(txn.add_version(added, latest, b"bytes".to_vec())).unwrap();
-                let expected = Some(Client { latest_version_id: added, snapshot: None });
-                assert_eq!(block_on(txn.get_client()).unwrap(), expected);
-                block_on(txn.commit()).unwrap();
-                drop(txn);
-                assert_eq!(block_on(begin(storage, client).get_client()).unwrap(), expected);
+                assert_before_and_after_commit(storage, client, txn, added);
             }
         });
     }
@@ -531,298 +541,5 @@ mod ours {
             world.pushed(client, elsewhere, b"first here");
             assert_sound(&world.store);
         }
-    }
-}
-
-/// Our own rules beside transactions, on the same rows.
-mod beside {
-    use super::*;
-
-    #[test]
-    fn each_sees_what_the_other_has_stored() {
-        for (_, store, _directory) in stores() {
-            let world = World::new(store);
-            let storage = &world.taskchampion;
-            let client = Uuid::new_v4();
-            for length in [10, LARGE] {
-                let bytes = vec![3; length];
-                let latest = chain(storage, client).last().map_or(NIL, |version| version.version);
-                let pushed = world.pushed(client, latest, &bytes);
-                world.snapshot(client, pushed, &bytes);
-                let mut txn = begin(storage, client);
-                assert!(block_on(txn.get_version(pushed)).unwrap() == Some(version(pushed, latest, &bytes)));
-                let of = block_on(txn.get_client()).unwrap().unwrap().snapshot.unwrap();
-                assert_eq!(of, Snapshot { version_id: pushed, ..snapshot(pushed, 0) });
-                assert!(block_on(txn.get_snapshot_data(pushed)).unwrap().unwrap() == bytes);
-                drop(txn);
-
-                let added = add(storage, client, &bytes).unwrap();
-                assert!(world.child(client, pushed) == Child::Found(added, bytes.clone()));
-                let mut txn = begin(storage, client);
-                block_on(txn.set_snapshot(snapshot(added, 0), bytes.clone())).unwrap();
-                block_on(txn.commit()).unwrap();
-                assert!(world.current_snapshot(client) == Current::Found(added, bytes));
-            }
-            assert_sound(&world.store);
-        }
-    }
-
-    #[test]
-    fn a_commit_is_refused_when_the_client_was_changed_since_it_was_read() {
-        for (_, store, _directory) in stores() {
-            let world = World::new(store);
-            let client = world.id();
-            let chain_before = world.chain(client, 1);
-            let mut txn = begin(&world.taskchampion, client);
-            block_on(txn.add_version(Uuid::new_v4(), chain_before[0], vec![1; LARGE])).unwrap();
-            let pushed = world.pushed(client, chain_before[0], b"quicker");
-            assert_fails(ErrorKind::Busy, block_on(txn.commit()));
-            drop(txn);
-            // A client that came into being meanwhile, or went.
-            let (new, mut txn) = begin_new(&world.taskchampion, NIL);
-            world.pushed(new, NIL, b"quicker");
-            assert_fails(ErrorKind::Busy, block_on(txn.commit()));
-            drop(txn);
-            let mut txn = begin(&world.taskchampion, new);
-            block_on(txn.get_client()).unwrap();
-            assert!(block_on(world.taskchampion.delete_client(new)).unwrap());
-            block_on(txn.set_snapshot(snapshot(NIL, 0), Vec::new())).unwrap();
-            assert_fails(ErrorKind::Busy, block_on(txn.commit()));
-            drop(txn);
-            assert_eq!(chain(&world.taskchampion, client).last().unwrap().version, pushed);
-            block_on(world.taskchampion.maintain(u64::MAX)).unwrap();
-            assert_sound(&world.store);
-            assert!(!rows(&world.store).keys().any(|(category, _)| category == "taskchampion.chunk"));
-        }
-    }
-
-    #[test]
-    fn a_snapshot_that_was_replaced_since_the_row_was_read_is_busy_or_still_the_old_one() {
-        for (length, still) in [(10, false), (LARGE, true)] {
-            let world = World::new(Store::memory());
-            let client = world.id();
-            let versions = world.chain(client, 2);
-            world.snapshot(client, versions[0], &vec![1; length]);
-            let mut txn = begin(&world.taskchampion, client);
-            block_on(txn.get_client()).unwrap();
-            world.snapshot(client, versions[1], b"newer");
-            match block_on(txn.get_snapshot_data(versions[0])) {
-                Ok(data) => assert!(still && data == Some(vec![1; length])),
-                error => {
-                    assert!(!still);
-                    assert_fails(ErrorKind::Busy, error);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn rows_that_do_not_go_together_are_damage() {
-        let world = World::new(Store::memory());
-        let client = world.id();
-        let versions = world.chain(client, 2);
-        world.snapshot(client, versions[1], b"snapshot");
-        let tenant = world.store.tenant("taskchampion-00").unwrap();
-        let pair = [client.as_bytes().as_slice(), versions[0].as_bytes()].concat();
-        assert!(tenant.delete("taskchampion.version", pair).wait().unwrap());
-        assert!(tenant.delete("taskchampion.snapshot", client).wait().unwrap());
-        let mut txn = begin(&world.taskchampion, client);
-        assert_fails(ErrorKind::Corrupt, block_on(txn.get_version(versions[1])));
-        assert_fails(ErrorKind::Corrupt, block_on(txn.get_snapshot_data(versions[1])));
-    }
-
-    /// Two threads of transactions and two of our own pushes on one client.
-    #[test]
-    fn nobody_forks_the_chain() {
-        for (_, store, _directory) in stores() {
-            let world = World::new(store);
-            let client = created(&world.taskchampion);
-            std::thread::scope(|scope| {
-                for _ in 0..2 {
-                    scope.spawn(|| {
-                        for _ in 0..50 {
-                            // Refused as often as our own rules are quicker, and never for another reason.
-                            while let Err(error) = add(&world.taskchampion, client, b"by a transaction") {
-                                let error = error.downcast::<Error>().unwrap();
-                                assert!(error.is_retryable(), "{error}");
-                            }
-                        }
-                    });
-                    scope.spawn(|| {
-                        for _ in 0..50 {
-                            let mut latest = NIL;
-                            while let seabed_taskchampion::AddVersion::Conflict { latest: now } =
-                                world.push(client, latest, b"by our rules")
-                            {
-                                latest = now;
-                            }
-                        }
-                    });
-                }
-            });
-            assert_eq!(chain(&world.taskchampion, client).len(), 200);
-            assert_sound(&world.store);
-        }
-    }
-}
-
-/// Transactions that are cut off, and stores that fail.
-mod interrupted {
-    use super::*;
-
-    /// Everything a transaction can do, with values in rows and in chunks.
-    async fn whole(storage: &TaskChampion, client: Uuid, latest: Uuid) -> anyhow::Result<()> {
-        let mut txn = storage.txn(client).await?;
-        if txn.get_client().await?.is_none() {
-            txn.new_client(latest).await?;
-        }
-        let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-        txn.add_version(first, latest, vec![1; LARGE]).await?;
-        txn.add_version(second, first, b"small".to_vec()).await?;
-        txn.set_snapshot(snapshot(second, 0), vec![2; LARGE]).await?;
-        txn.commit().await
-    }
-
-    #[test]
-    fn a_transaction_is_one_durable_batch() {
-        let (store, oddities) = Odd::store();
-        let world = World::new(store);
-        let client = created(&world.taskchampion);
-        let before = oddities.lock().unwrap().applied.1;
-        block_on(whole(&world.taskchampion, client, NIL)).unwrap();
-        assert_eq!(oddities.lock().unwrap().applied.1, before + 1);
-        // And one that only reads is none at all.
-        let applied = oddities.lock().unwrap().applied;
-        let mut txn = begin(&world.taskchampion, client);
-        block_on(txn.get_client()).unwrap();
-        block_on(txn.commit()).unwrap();
-        drop(txn);
-        assert_eq!(oddities.lock().unwrap().applied, applied);
-        assert_sound(&world.store);
-    }
-
-    #[test]
-    fn a_transaction_dropped_at_any_await_is_whole_or_nothing_and_frees_the_client() {
-        for withdraws in [false, true] {
-            let (mut polls, mut answered, mut kept) = (0, false, false);
-            while !answered {
-                let (store, oddities) = Odd::store();
-                let world = World::new(store);
-                let client = world.id();
-                {
-                    let mut oddities = oddities.lock().unwrap();
-                    (oddities.pends, oddities.withdraws) = (true, withdraws);
-                }
-                answered = poll_times(whole(&world.taskchampion, client, NIL), polls).is_some();
-                oddities.lock().unwrap().pends = false;
-                // Nobody waits for what was dropped, and what is there is all of it.
-                let mut txn = poll(&mut world.taskchampion.txn(client)).expect("a free client").unwrap();
-                let found = block_on(txn.get_client()).unwrap();
-                drop(txn);
-                if let Some(found) = &found {
-                    assert_eq!(found.snapshot, Some(snapshot(found.latest_version_id, 0)));
-                    assert_eq!(chain(&world.taskchampion, client).len(), 2);
-                    kept |= !answered;
-                }
-                assert!(found.is_some() || !answered);
-                block_on(world.taskchampion.maintain(u64::MAX)).unwrap();
-                assert_sound(&world.store);
-                let left = rows(&world.store).keys().filter(|(category, _)| category.ends_with("ng")).count();
-                assert_eq!(left, 0, "pending or deleting rows");
-                assert!(found.is_some() || rows(&world.store).len() == 2, "format and shards alone");
-                let latest = found.map_or(NIL, |found| found.latest_version_id);
-                block_on(whole(&world.taskchampion, client, latest)).unwrap();
-                polls += 1;
-            }
-            assert_eq!(kept, !withdraws, "a batch that was queued is applied, one that was withdrawn is not");
-            assert!(polls > 8, "{polls}");
-        }
-    }
-
-    #[test]
-    fn a_waiting_transaction_may_be_dropped() {
-        on_each_store(|storage| {
-            let client = created(storage);
-            let first = begin(storage, client);
-            let mut waits = storage.txn(client);
-            let mut last = storage.txn(client);
-            assert!(poll(&mut waits).is_none() && poll(&mut last).is_none());
-            drop(first);
-            // Its turn came, and it was dropped before it knew.
-            drop(waits);
-            assert!(poll(&mut last).is_some());
-        });
-    }
-
-    /// The next transaction begins only when the batch of a dropped commit has taken effect: it reads what is true, and is not
-    /// refused for it.
-    #[test]
-    fn a_dropped_commit_is_settled_before_the_next_transaction_begins() {
-        for (_, store, _directory) in stores() {
-            let world = World::new(store);
-            let storage = &world.taskchampion;
-            let client = created(storage);
-            for number in 0..40 {
-                let mut txn = begin(storage, client);
-                let latest = block_on(txn.get_client()).unwrap().unwrap().latest_version_id;
-                block_on(txn.add_version(Uuid::new_v4(), latest, b"version".to_vec())).unwrap();
-                let mut commit = txn.commit();
-                // Queued, and answered or not.
-                let _answer = poll(&mut commit);
-                drop(commit);
-                drop(txn);
-                let added = add(storage, client, b"next").unwrap();
-                let versions = chain(storage, client);
-                assert_eq!((versions.len(), versions.last().unwrap().version), (2 * number + 2, added));
-            }
-            assert_sound(&world.store);
-        }
-    }
-
-    #[test]
-    fn a_failed_commit_ends_the_transaction_and_frees_the_client() {
-        for fault in [Fault::AppliedUnknown, Fault::NotAppliedUnknown, Fault::NotApplied(ErrorKind::Backend)]
-        {
-            let (store, oddities) = Odd::store();
-            let world = World::new(store);
-            let client = created(&world.taskchampion);
-            oddities.lock().unwrap().faults.push(fault);
-            let mut txn = begin(&world.taskchampion, client);
-            block_on(txn.add_version(Uuid::new_v4(), NIL, vec![1; LARGE])).unwrap();
-            assert_fails(ErrorKind::Backend, block_on(txn.commit()));
-            assert_fails(ErrorKind::InvalidArgument, block_on(txn.commit()));
-            drop(txn);
-            let applied = fault == Fault::AppliedUnknown;
-            assert_eq!(chain(&world.taskchampion, client).len(), usize::from(applied));
-            add(&world.taskchampion, client, b"next").unwrap();
-            block_on(world.taskchampion.maintain(u64::MAX)).unwrap();
-            assert_sound(&world.store);
-            let chunks = rows(&world.store).keys().any(|(category, _)| category == "taskchampion.chunk");
-            assert_eq!(chunks, applied);
-        }
-    }
-
-    #[test]
-    fn a_client_that_is_being_deleted_is_none_and_cannot_be_created_yet() {
-        let (store, oddities) = Odd::store();
-        let world = World::new(store);
-        let client = world.id();
-        world.chain(client, 600);
-        // Dropped in the middle: the row is gone, most versions are there.
-        oddities.lock().unwrap().pends = true;
-        assert!(poll_times(world.taskchampion.delete_client(client), 4).is_none());
-        oddities.lock().unwrap().pends = false;
-        assert!(rows(&world.store).keys().any(|(category, _)| category == "taskchampion.version"));
-        let mut txn = begin(&world.taskchampion, client);
-        assert_eq!(block_on(txn.get_client()).unwrap(), None);
-        assert_eq!(block_on(txn.get_version_by_parent(NIL)).unwrap(), None);
-        block_on(txn.new_client(NIL)).unwrap();
-        assert_fails(ErrorKind::Busy, block_on(txn.commit()));
-        drop(txn);
-        block_on(world.taskchampion.maintain(u64::MAX)).unwrap();
-        let mut txn = begin(&world.taskchampion, client);
-        block_on(txn.new_client(NIL)).unwrap();
-        block_on(txn.commit()).unwrap();
-        assert_sound(&world.store);
     }
 }

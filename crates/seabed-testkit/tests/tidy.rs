@@ -151,6 +151,27 @@ fn the_page_of_limits_is_current() {
 }
 
 #[test]
+fn the_tests_that_hold_the_features_are_there() {
+    let files = files();
+    let (_, page) = files.iter().find(|(path, _)| path == "docs/features.md").expect("docs/features.md");
+    let tests: BTreeSet<&str> = named_tests(page);
+    assert!(!tests.is_empty(), "the page names no test");
+    let sources: Vec<&str> =
+        files.iter().filter(|(path, _)| path.ends_with(".rs")).map(|(_, text)| text.as_str()).collect();
+    let gone: Vec<_> = tests
+        .into_iter()
+        .filter(|test| !sources.iter().any(|source| source.contains(&format!("fn {test}("))))
+        .collect();
+    assert!(gone.is_empty(), "docs/features.md names tests that are not there: {gone:#?}");
+}
+
+#[test]
+fn tests_are_named_by_their_path() {
+    let page = "| a rule of `set_snapshot` and `Config::new` | `crate::file::one`, `mod::two` |";
+    assert_eq!(named_tests(page), BTreeSet::from(["one", "two"]));
+}
+
+#[test]
 fn bans_are_found() {
     let finds = |path: &str, text: &str| !banned(path, text).is_empty();
     let rules = "crates/seabed-taskchampion/src/rules.rs";
@@ -216,6 +237,12 @@ fn files() -> Vec<(String, String)> {
     // A file that was removed a moment ago or is not text has nothing to say.
     let text = |path: &str| Some((path.to_owned(), std::fs::read_to_string(root().join(path)).ok()?));
     paths.into_iter().filter_map(text).collect()
+}
+
+/// The last names of all `paths::like::this` on a page; types are no tests.
+fn named_tests(page: &str) -> BTreeSet<&str> {
+    let quoted = page.split('`').skip(1).step_by(2).filter(|quoted| !quoted.contains(char::is_uppercase));
+    quoted.filter_map(|quoted| quoted.rsplit_once("::")).map(|(_, test)| test).collect()
 }
 
 fn in_sources(path: &str) -> bool {
