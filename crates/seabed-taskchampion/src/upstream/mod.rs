@@ -26,6 +26,8 @@ pub(crate) use locks::Locks;
 ///
 /// - `commit` answers `Busy`, and nothing was changed, when this crate's own requests or an administrator changed the client
 ///   since the transaction read it: they take no lock. Begin a new transaction.
+/// - One transaction is one batch: at most 8 MiB of rows, where a value beyond the tenant's inline limit counts as little as its
+///   reference. Until the commit all of it is in memory.
 /// - Time is the system's. Snapshots keep the time they are given, in whole seconds, if it is not before 1970.
 /// - `new_client` creates whatever [`Config::create_clients`](crate::Config) says: that is a rule of servers.
 /// - What this crate refuses is an [`Error`](crate::Error), found by `downcast_ref`.
