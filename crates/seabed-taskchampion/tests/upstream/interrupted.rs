@@ -156,3 +156,26 @@ fn a_client_that_is_being_deleted_is_none_and_cannot_be_created_yet() {
     block_on(txn.commit()).unwrap();
     assert_sound(&world.store);
 }
+
+#[test]
+fn a_transaction_larger_than_a_batch_is_refused_whole() {
+    for (versions, fits) in [(4_000, true), (4_500, false)] {
+        let world = World::new(Store::memory());
+        let (client, mut txn) = begin_new(&world.taskchampion, NIL);
+        let mut latest = NIL;
+        for _ in 0..versions {
+            let next = world.id();
+            block_on(txn.add_version(next, latest, vec![1; 1_800])).unwrap();
+            latest = next;
+        }
+        let committed = block_on(txn.commit());
+        if fits {
+            committed.unwrap();
+        } else {
+            assert_fails(ErrorKind::InvalidArgument, committed);
+        }
+        drop(txn);
+        assert_eq!(chain(&world.taskchampion, client).len(), if fits { versions } else { 0 });
+        assert_sound(&world.store);
+    }
+}
