@@ -68,6 +68,8 @@ pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
     let chunks = verifier.chunk_ids().await?;
     let pending = verifier.pending_ids().await?;
     verifier.clients().await?;
+    // After the clients, so that one whose deletion begins meanwhile is seen as the one or the other.
+    verifier.deletions().await?;
     for category in [VERSION, PARENT, SNAPSHOT, DELETING] {
         verifier.strays(category).await?;
     }
@@ -181,6 +183,24 @@ impl Verifier {
             match read_client_key(row.key.as_bytes()) {
                 Some(client) => self.client(client).await?,
                 None => self.find(format!("{CLIENT}: the key {:?} does not read", row.key)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client that is being deleted still refers to: its versions lose their rows and their chunks step by step. Its
+    /// snapshot was discarded in the batch that began the deletion.
+    async fn deletions(&mut self) -> Result<()> {
+        let tenant = self.shard.tenant.clone();
+        let mut rows = tenant.scan(ScanSpec::new(DELETING, KeyRange::all()).keys_only());
+        while let Some(row) = rows.next().await {
+            // A key that does not read is found among the strays.
+            let Some(client) = read_client_key(row?.key.as_bytes()) else { continue };
+            let mut versions = tenant.scan(ScanSpec::new(VERSION, KeyRange::prefix(client_key(client))));
+            while let Some(version) = versions.next().await {
+                let version = VersionRow::from_bytes(&version?.payload);
+                self.referenced
+                    .extend(version.and_then(|version| version.value.staged()).map(|value| value.id));
             }
         }
         Ok(())

@@ -303,7 +303,8 @@ fn a_store_that_is_being_written_to_is_sound_at_any_time() {
                     latest = world.pushed(client, latest, &vec![1; if round % 3 == 0 { 9_000 } else { 9 }]);
                     world.snapshot(client, latest, &vec![2; if round % 2 == 0 { 9_000 } else { 9 }]);
                     let passing = world.id();
-                    world.chain(passing, 2);
+                    let version = world.pushed(passing, Uuid::nil(), &vec![3; 9_000]);
+                    world.pushed(passing, version, b"small");
                     block_on(world.taskchampion.delete_client(passing)).unwrap();
                     block_on(world.taskchampion.maintain((world.now_s + 10_000) * 1_000)).unwrap();
                 }
