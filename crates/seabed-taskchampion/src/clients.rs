@@ -165,7 +165,8 @@ impl TaskChampion {
         Ok(chain)
     }
 
-    /// Deletes a client with everything it has, chunks too; answers whether it was there.
+    /// Deletes a client with everything it has, chunks too; answers whether it was there. Who is reading a large value of it is
+    /// cut off.
     ///
     /// Its row goes first, in one durable batch, so nobody sees half a client; then the rest, in bounded steps. Until that is
     /// done a push that would create it anew is told Busy. Dropped in the middle, or cut off by a crash, the rest

@@ -62,6 +62,12 @@ impl TaskChampion {
         UploadWriter::new(client, shard.staging.clone(), shard.inline_max(), id, now_unix_ms)
     }
 
+    /// Whether there is a client of that id.
+    #[cfg(feature = "http")]
+    pub(crate) async fn has_client(&self, client: Uuid) -> Result<bool> {
+        self.shard(client).tenant.exists(CLIENT, client_key(client)).await
+    }
+
     /// The version whose parent is `parent`. Takes two reads, whatever the number of clients and versions. May be dropped at any
     /// await.
     ///

@@ -306,7 +306,14 @@ impl TenantBackend for OddTenant {
                 Some(oddities.faults.remove(0))
             }
         };
-        let failed = |kind| Error::new(kind, "a fault that the test planted");
+        // Names a row, as the kernel's errors do.
+        let key = batch.checks().first().map_or(&[][..], |check| check.key.as_bytes());
+        let text = format!("a fault that the test planted, key {:?}", key.escape_ascii().to_string());
+        let failed = |kind| {
+            Error::new(kind, text.clone())
+                .in_tenant(self.inner.id())
+                .with_source(std::io::Error::other("a cause that the test planted"))
+        };
         match fault {
             None => {
                 let tenant = self.inner.clone();
