@@ -399,7 +399,7 @@ async fn strangers_cannot_fill_the_disk() {
         let (store, oddities) = Odd::store();
         let config = Config { create_clients, body_bytes_max: 1_000_000, ..Config::default() };
         let server = Server::over(store, config).await;
-        let applied = oddities.lock().unwrap().applied;
+        let written = oddities.lock().unwrap().cost.applied;
         let mut requests = vec![("add-snapshot", SNAPSHOT, "No snapshot supplied")];
         if !create_clients {
             requests.push(("add-version", SEGMENT, "Empty body"));
@@ -417,7 +417,7 @@ async fn strangers_cannot_fill_the_disk() {
             server.ask(&line, &plain, vec![1; 1_000_001]).await.is(413, text);
             server.ask(&line, &zipped, gzip(&vec![1; 1_000_001])).await.is(413, text);
         }
-        assert_eq!(oddities.lock().unwrap().applied, applied, "nothing was written, not even for a moment");
+        assert_eq!(oddities.lock().unwrap().cost.applied, written, "nothing was written, not even for a moment");
     }
 }
 
