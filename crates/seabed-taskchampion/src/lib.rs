@@ -33,7 +33,7 @@ pub use rules::{AddSnapshot, AddVersion, Committed};
 pub use shard::is_ours;
 pub use snapshot::{Ignored, Urgency};
 pub use value::{Upload, UploadWriter, Value};
-pub use verify::{FINDINGS_MAX, VerifyReport, verify};
+pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
 
 #[cfg(feature = "http")]
 #[doc(hidden)]

@@ -417,7 +417,11 @@ async fn strangers_cannot_fill_the_disk() {
             server.ask(&line, &plain, vec![1; 1_000_001]).await.is(413, text);
             server.ask(&line, &zipped, gzip(&vec![1; 1_000_001])).await.is(413, text);
         }
-        assert_eq!(oddities.lock().unwrap().cost.applied, written, "nothing was written, not even for a moment");
+        assert_eq!(
+            oddities.lock().unwrap().cost.applied,
+            written,
+            "nothing was written, not even for a moment"
+        );
     }
 }
 

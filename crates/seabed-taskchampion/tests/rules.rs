@@ -15,7 +15,7 @@ use common::{Child, Current, DAY_S, Odd, START_S, World, assert_sound, cost, row
 use pollster::block_on;
 use seabed_kv::{Batch, Durability, ErrorKind, Store};
 use seabed_taskchampion::{
-    AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Ignored, TaskChampion, Urgency, verify,
+    AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Ignored, TaskChampion, Urgency, verify, verify_in,
 };
 use uuid::Uuid;
 
@@ -563,6 +563,22 @@ fn the_number_of_shards_is_read_back_and_clients_spread_over_them() {
         vec![1, 0, 4],
     );
     tenant.apply(batch, Durability::Durable).wait().unwrap();
+    for number in 1..4 {
+        let id = format!("taskchampion-{number:02}");
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains(&id), "{error}");
+        assert!(store.tenant(&id).is_err(), "it was not made in the missing one's place");
+        let report = block_on(verify_in(&store, &tenant)).unwrap();
+        assert!(report.findings[0].contains(&id) && report.findings.len() == 4 - number, "{report:?}");
+        let other = store.open(&id).wait().unwrap();
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Corrupt && error.to_string().contains(&id),
+            "an empty one: {error}"
+        );
+        let row = [&1_u32.to_be_bytes()[..], b"seabed test"].concat();
+        other.put("taskchampion.format", b"", row).wait().unwrap();
+    }
     let world = World::new(store.clone());
     let clients: Vec<_> = (0..40).map(|_| world.id()).collect();
     for client in &clients {
@@ -572,19 +588,54 @@ fn the_number_of_shards_is_read_back_and_clients_spread_over_them() {
         block_on(world.taskchampion.clients()).unwrap().into_iter().map(|client| client.client).collect();
     found.sort();
     assert_eq!(found, clients);
+    assert_eq!(block_on(world.taskchampion.client_count()).unwrap(), 40);
     let mut examined = 0;
     for number in 0..4 {
         let tenant = store.tenant(format!("taskchampion-{number:02}")).unwrap();
         let report = block_on(verify(&tenant)).unwrap();
         assert!(report.findings.is_empty() && report.clients > 0, "shard {number}: {report:?}");
+        assert_eq!(block_on(verify_in(&store, &tenant)).unwrap(), report);
         examined += report.clients;
     }
     assert_eq!(examined, 40);
     assert!(store.tenant("taskchampion-04").is_err());
 
+    // Clients in another shard than the one in which they are looked for.
+    tenant.put("taskchampion.shards", b"", vec![1, 0, 3]).wait().unwrap();
+    for number in 1..4 {
+        let tenant = store.tenant(format!("taskchampion-{number:02}")).unwrap();
+        let findings = block_on(verify_in(&store, &tenant)).unwrap().findings;
+        assert!(findings.iter().any(|finding| finding.contains("belongs in shard")), "{findings:?}");
+        assert_eq!(findings.iter().any(|finding| finding.contains("none of the 3 shards")), number == 3);
+    }
+    let second = store.tenant("taskchampion-01").unwrap();
+    second.put("taskchampion.shards", b"", vec![1, 0, 3]).wait().unwrap();
+    let findings = block_on(verify(&second)).unwrap().findings;
+    assert_eq!(findings, ["a row of taskchampion.shards, which belongs in the first shard"]);
+
     tenant.put("taskchampion.shards", b"", vec![1, 0, 0]).wait().unwrap();
     let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_store_without_its_first_shard_is_refused_and_nothing_is_made_in_its_place() {
+    let store = Store::memory();
+    let second = store.open("taskchampion-01").wait().unwrap();
+    second.put("taskchampion.format", b"", *b"\0\0\0\x01seabed test").wait().unwrap();
+    let refused = || {
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Corrupt && error.to_string().contains("taskchampion-00"),
+            "{error}"
+        );
+    };
+    refused();
+    assert!(store.tenant("taskchampion-00").is_err());
+    let findings = block_on(verify_in(&store, &second)).unwrap().findings;
+    assert!(findings.len() == 1 && findings[0].contains("taskchampion-00 is missing"), "{findings:?}");
+    store.open("taskchampion-00").wait().unwrap();
+    refused();
 }
 
 #[test]
@@ -602,4 +653,5 @@ fn futures_can_move_between_threads() {
     assert_send(TaskChampion::open(&world.store, Config::default()));
     let tenant = world.store.tenant("taskchampion-00").unwrap();
     assert_send(verify(&tenant));
+    assert_send(verify_in(&world.store, &tenant));
 }
