@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use crate::{Batch, TenantId};
 
-/// How much of a category or key an error shows.
-const ROW_BYTES_SHOWN: usize = 64;
+/// How many bytes of a category an error shows.
+const CATEGORY_BYTES_SHOWN: usize = 64;
+
+/// How many bytes of a key an error shows: errors are logged, and a key may be a credential.
+const KEY_BYTES_SHOWN: usize = 4;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -124,12 +127,13 @@ impl Error {
     /// The same error, naming the row that the failed call was to write.
     pub(crate) fn in_row(self, category: &[u8], key: &[u8]) -> Self {
         // Keys may be long, and a log line should not be.
-        let shown = |bytes: &[u8]| {
-            let head = bytes.get(..ROW_BYTES_SHOWN).unwrap_or(bytes);
+        let shown = |bytes: &[u8], most: usize| {
+            let head = bytes.get(..most).unwrap_or(bytes);
             format!("{}{}", head.escape_ascii(), if head.len() < bytes.len() { "..." } else { "" })
         };
+        let (category, key) = (shown(category, CATEGORY_BYTES_SHOWN), shown(key, KEY_BYTES_SHOWN));
         let mut detail = Arc::unwrap_or_clone(self.0);
-        detail.row = Some(format!("batch from category {:?}, key {:?}", shown(category), shown(key)));
+        detail.row = Some(format!("batch from category {category:?}, key {key:?}"));
         Self(Arc::new(detail))
     }
 
@@ -195,5 +199,18 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_told_in_part_only() {
+        let mut batch = Batch::new();
+        batch.put("a category that is shown", b"a key that may be a credential", b"");
+        let text = Error::new(ErrorKind::Busy, "too much").in_batch(&batch).to_string();
+        assert_eq!(text, "batch from category \"a category that is shown\", key \"a ke...\": too much");
     }
 }
