@@ -9,7 +9,10 @@ use crate::{Batch, TenantId};
 /// How many bytes of a category an error shows.
 const CATEGORY_BYTES_SHOWN: usize = 64;
 
-/// How many bytes of a key an error shows: errors are logged, and a key may be a credential.
+/// How long a key may be that an error shows whole. Errors are logged, and what is longer may be a credential.
+const KEY_BYTES_SHOWN_WHOLE: usize = 15;
+
+/// How many bytes an error shows of a longer key.
 const KEY_BYTES_SHOWN: usize = 4;
 
 /// The result of every fallible call of this crate.
@@ -131,7 +134,8 @@ impl Error {
             let head = bytes.get(..most).unwrap_or(bytes);
             format!("{}{}", head.escape_ascii(), if head.len() < bytes.len() { "..." } else { "" })
         };
-        let (category, key) = (shown(category, CATEGORY_BYTES_SHOWN), shown(key, KEY_BYTES_SHOWN));
+        let of_key = if key.len() > KEY_BYTES_SHOWN_WHOLE { KEY_BYTES_SHOWN } else { key.len() };
+        let (category, key) = (shown(category, CATEGORY_BYTES_SHOWN), shown(key, of_key));
         let mut detail = Arc::unwrap_or_clone(self.0);
         detail.row = Some(format!("batch from category {category:?}, key {key:?}"));
         Self(Arc::new(detail))
@@ -207,10 +211,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_told_in_part_only() {
-        let mut batch = Batch::new();
-        batch.put("a category that is shown", b"a key that may be a credential", b"");
-        let text = Error::new(ErrorKind::Busy, "too much").in_batch(&batch).to_string();
-        assert_eq!(text, "batch from category \"a category that is shown\", key \"a ke...\": too much");
+    fn a_key_that_may_be_a_credential_is_told_in_part_only() {
+        for (key, shown) in [("fifteen bytes..", "fifteen bytes.."), ("sixteen bytes...", "sixt...")] {
+            let mut batch = Batch::new();
+            batch.put("a category that is shown", key, b"");
+            let text = Error::new(ErrorKind::Busy, "too much").in_batch(&batch).to_string();
+            assert_eq!(
+                text,
+                format!("batch from category \"a category that is shown\", key \"{shown}\": too much")
+            );
+        }
     }
 }
