@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -75,6 +75,21 @@ run_storage() {
     done
 }
 
+run_tenants() {
+    # Four thousand open tenants are twelve thousand open files.
+    ulimit -n "$(ulimit -Hn)"
+    build kv-seabed
+    local program=kv-seabed/target/release/kv-seabed case
+    : >"$work/results/tenants.jsonl"
+    rm -rf "$work/data"
+    FLUSH_US=0 LD_PRELOAD=$model "$program" "$work/data" tenants_prepare
+    for ((round = 0; round < rounds; round++)); do
+        for case in tenants_all_open tenants_few_open tenant_stays_open tenant_evicted tenant_resident; do
+            FLUSH_US=100 LD_PRELOAD=$model add tenants '"flush_us":100' "$program" "$work/data" "$case" "$seconds"
+        done
+    done
+}
+
 run_tc() {
     build .. -p seabed
     build tc-load
@@ -136,13 +151,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | rss) parts+=("$argument") ;;
-        all) parts+=(kv tc storage rss) ;;
+        kv | tc | storage | tenants | rss) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants rss) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage rss)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss)
 build_model
 for part in "${parts[@]}"; do
     "run_$part" >&2
