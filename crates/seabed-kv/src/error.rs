@@ -4,8 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Batch;
-use crate::TenantId;
+use crate::{Batch, TenantId};
 
 /// How many bytes of a category an error shows.
 const CATEGORY_BYTES_SHOWN: usize = 64;
@@ -122,7 +121,14 @@ impl Error {
 
     /// The same error, naming the first row that the failed batch was to write or check.
     pub(crate) fn in_batch(self, batch: &Batch) -> Self {
-        let Some((category, key)) = batch.first_row() else { return self };
+        match batch.first_row() {
+            Some((category, key)) => self.in_row(category, key),
+            None => self,
+        }
+    }
+
+    /// The same error, naming the row that the failed call was to write.
+    pub(crate) fn in_row(self, category: &[u8], key: &[u8]) -> Self {
         // Keys may be long, and a log line should not be.
         let shown = |bytes: &[u8], most: usize| {
             let head = bytes.get(..most).unwrap_or(bytes);

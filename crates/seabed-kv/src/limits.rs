@@ -34,6 +34,16 @@ pub const MAILBOX_WAITING_MAX: usize = 65_536;
 /// How many bytes, counted in the same way, a tenant's mailbox holds before every write is told Busy.
 pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// How many tenants hold their files open at once, unless [`SqliteOptions`](crate::sqlite::SqliteOptions) says otherwise. Fewer where the
+/// process may open fewer than ten files for each.
+pub const OPEN_TENANTS_MAX: usize = 256;
+
+/// How long a tenant may be unused before its files are closed properly, in milliseconds. It takes up to twice as long.
+pub const TENANT_IDLE_MS_MAX: u64 = 600_000;
+
+/// How much all connections of a store cache, beyond 128 KiB each.
+pub const CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// How many requests one flush serves at most.
 pub const GROUP_REQUESTS_MAX: usize = 256;
 
@@ -51,6 +61,9 @@ pub const SNAPSHOTS_MAX: usize = 16;
 
 /// When the log of a tenant is carried over into its file, in bytes of log.
 pub const LOG_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// When the log of a tenant whose files were opened anew is carried over into its file: it is read at each opening.
+pub const LOG_REOPENED_BYTES: u64 = 1024 * 1024;
 
 /// The longest the log of a tenant may become, give or take one group: beyond it writes are told Busy until it could be carried
 /// over.

@@ -46,8 +46,20 @@ pub(crate) trait Engine: Send + 'static {
     /// What is to be done once the group was answered: checkpoints.
     fn maintain(&mut self);
 
+    /// Lets go of its files, which are opened again when they are needed; `false` when it needs them now.
+    fn rest(&mut self, how: Rest) -> bool;
+
     /// Makes everything durable and lets go of the tenant.
     fn close(self) -> Result<()>;
+}
+
+/// How a tenant that is not in use lets go of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// As they are, without a flush: somebody else needs the room.
+    Released,
+    /// Whole, as at the end: there is time.
+    Closed,
 }
 
 /// A tenant as an actor: its mailbox, its engine, and its place in the pool.
@@ -160,6 +172,19 @@ impl<E: Engine> Actor<E> {
         mailbox.closing.push(completer);
         self.schedule(&mut mailbox);
         op
+    }
+
+    /// Lets the engine rest; `false` when there is something to do for it. Never waits.
+    #[cfg(any(feature = "sqlite", test))]
+    pub(crate) fn rest(&self, how: Rest) -> bool {
+        if lock(&self.mailbox).scheduled {
+            return false;
+        }
+        let Ok(mut engine) = self.engine.try_lock() else { return false };
+        let Some(engine) = engine.as_mut() else { return true };
+        let rested = engine.rest(how);
+        self.durable_seq.store(engine.durable_seq(), Ordering::Release);
+        rested
     }
 
     /// Whether it was closed, or its engine failed beyond repair.
@@ -393,6 +418,10 @@ mod tests {
         }
 
         fn maintain(&mut self) {}
+
+        fn rest(&mut self, _: Rest) -> bool {
+            true
+        }
 
         fn close(self) -> Result<()> {
             assert!(!self.at_close, "planted");

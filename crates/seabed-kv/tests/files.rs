@@ -293,25 +293,6 @@ fn a_rollback_journal_is_not_played_back_into_a_file_that_is_not_ours() {
 }
 
 #[test]
-fn roots_that_cannot_be_are_refused_before_anything_is_touched() {
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("file");
-    fs::write(&file, b"x").unwrap();
-    for root in [Path::new(""), &file, &file.join("below"), &file.join("below/deeper")] {
-        assert_eq!(Store::sqlite(root).unwrap_err().kind(), ErrorKind::InvalidArgument, "{}", root.display());
-    }
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
-    let root = place.path().join("new/deep/root");
-    let store = Store::sqlite(&root).unwrap();
-    assert!(store.list().wait().unwrap().is_empty());
-    assert!(!place.path().join("new").exists(), "nothing is made before the first tenant");
-    store.open("t").wait().unwrap();
-    assert!(root.join("LOCK").exists() && root.join("t.db").exists());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&root).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o700, "what is stored is nobody else's to read");
-}
-
-#[test]
 fn a_root_has_one_owner() {
     let root = tempfile::tempdir().unwrap();
     let first = Store::sqlite(root.path()).unwrap();

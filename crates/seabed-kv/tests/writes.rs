@@ -178,56 +178,6 @@ fn failures_that_nobody_awaits_are_counted_and_errors_name_tenant_and_key() {
     assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 3);
 }
 
-#[test]
-fn a_tenant_that_is_closing_is_opened_again_when_it_has_closed() {
-    let place = place();
-    for round in 0..20_u64 {
-        let tenant = place.store.open("t").wait().unwrap();
-        let write = tenant.put("c", b"k", round.to_be_bytes());
-        let close = place.store.close_tenant("t");
-        // Two owners of one file would read past each other.
-        let again = place.store.open("t").wait().unwrap();
-        assert_eq!(again.get("c", b"k").wait().unwrap(), Some(round.to_be_bytes().to_vec()));
-        write.wait().unwrap();
-        close.wait().unwrap();
-        assert_eq!(tenant.get("c", b"k").wait().unwrap_err().kind(), ErrorKind::Closed);
-        again.put("c", b"other", b"x").wait().unwrap();
-    }
-}
-
-#[test]
-fn a_tenant_that_is_being_removed_cannot_be_opened_and_comes_back_empty() {
-    let place = place();
-    place.tenant.put("c", b"k", b"x").wait().unwrap();
-    let removing = place.store.drop_tenant("t");
-    assert_eq!(place.store.open("t").wait().unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(place.store.drop_tenant("t").wait().unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(place.store.tenant("t").unwrap_err().kind(), ErrorKind::TenantNotFound);
-    removing.wait().unwrap();
-    let again = place.store.open("t").wait().unwrap();
-    assert_eq!(again.get("c", b"k").wait().unwrap(), None);
-
-    // A removal that is given up leaves a tenant that is closed, with what it holds.
-    again.put("c", b"k", b"kept").wait().unwrap();
-    drop(place.store.drop_tenant("t"));
-    assert_eq!(again.get("c", b"k").wait().unwrap_err().kind(), ErrorKind::Closed);
-    let again = place.store.open("t").wait().unwrap();
-    assert_eq!(again.get("c", b"k").wait().unwrap(), Some(b"kept".to_vec()));
-}
-
-#[test]
-fn a_closed_store_stays_closed() {
-    let place = place();
-    place.store.close().wait().unwrap();
-    assert_eq!(place.store.own().unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(place.store.open("t").wait().unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(place.store.drop_tenant("t").wait().unwrap_err().kind(), ErrorKind::Closed);
-    place.store.close().wait().unwrap();
-    place.store.close_tenant("t").wait().unwrap();
-    assert!(place.directory.path().join("t.db").exists());
-    Store::sqlite(place.directory.path()).unwrap().own().unwrap();
-}
-
 /// Polls an operation `polls` times, then drops it.
 fn poll_and_drop<T>(operation: Op<T>, polls: usize) {
     let mut operation = pin!(operation);

@@ -1,6 +1,8 @@
 #![doc = include_str!("crate.md")]
 
 mod clients;
+#[cfg(any(feature = "http", feature = "upstream"))]
+mod clock;
 mod error;
 #[cfg(feature = "http")]
 mod http;
@@ -10,6 +12,8 @@ mod protocol;
 mod rules;
 mod shard;
 mod snapshot;
+#[cfg(feature = "upstream")]
+mod upstream;
 mod value;
 mod verify;
 

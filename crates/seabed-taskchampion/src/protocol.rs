@@ -1,6 +1,7 @@
 //! The four requests: read, decide, one batch, answer.
 
-use seabed_kv::{Durability, Error, ErrorKind, Outcome};
+use seabed_kv::staged::Staged;
+use seabed_kv::{Batch, Commit, Durability, Error, ErrorKind, Outcome};
 use uuid::Uuid;
 
 use crate::TaskChampion;
@@ -214,19 +215,29 @@ impl Shard {
     /// Makes a decision true and answers what may be told of it; `None` when somebody else was quicker and the rule is to be asked
     /// again.
     async fn commit<E>(&self, decision: Decision<E>, now_unix_s: u64) -> Result<Option<Committed<E>>> {
-        let (mut batch, discard, effects) = match decision {
-            Decision::Answer(answer) => return Ok(Some(Committed::read(answer))),
-            Decision::Commit { batch, discard, effects } => (batch, discard, effects),
-        };
+        match decision {
+            Decision::Answer(answer) => Ok(Some(Committed::read(answer))),
+            Decision::Commit { batch, discard, effects } => {
+                let commit = self.apply(batch, discard, now_unix_s).await?;
+                Ok(commit.map(|commit| effects.committed(&commit)))
+            }
+        }
+    }
+
+    /// Applies a batch durably, which also takes the last reference to `discard` away; `None` when the client's row is not the
+    /// one that the batch rests on.
+    pub(crate) async fn apply(
+        &self,
+        mut batch: Batch,
+        discard: Option<Staged>,
+        now_unix_s: u64,
+    ) -> Result<Option<Commit>> {
         if let Some(value) = discard {
             self.staging.discard(&mut batch, value, now_unix_s.saturating_mul(1_000));
         }
-        let mut checked = [Checked::Fresh; CHECKS_MAX];
-        for (checked, check) in checked.iter_mut().zip(batch.checks()) {
-            *checked = self.checked(&check.category);
-        }
+        let checked: Vec<_> = batch.checks().iter().map(|check| self.checked(&check.category)).collect();
         match self.tenant.apply(batch, Durability::Durable).await? {
-            Outcome::Applied(commit) => Ok(Some(effects.committed(&commit))),
+            Outcome::Applied(commit) => Ok(Some(commit)),
             Outcome::Refused(refusal) => {
                 let checked = checked.get(refusal.check).copied().unwrap_or(Checked::Fresh);
                 self.refused(checked).map(|()| None)
@@ -265,10 +276,7 @@ impl Shard {
     }
 }
 
-/// How many checks a batch of this layer has: on the upload, the client, its deletion, and two on a version.
-const CHECKS_MAX: usize = 5;
-
-/// What a check is on, kept beside the batch, which goes to the store, for the case that it is refused.
+/// What a check is on: a byte each, kept beside the batch, which goes to the store, for the case that it is refused.
 #[derive(Debug, Clone, Copy)]
 enum Checked {
     Client,

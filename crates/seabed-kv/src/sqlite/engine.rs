@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
+use super::cache::{CacheBudget, CacheShare};
+use super::open_files::Files;
 use super::schema::{self, sql};
 use super::{ffi, reader::ReaderPool, root::RootLock};
-use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES};
-use crate::scheduler::{Engine, Request, Verdict};
+use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
+use crate::scheduler::{Engine, Request, Rest, Verdict};
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Refusal, Result, Write};
 
 const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
@@ -51,7 +53,6 @@ impl Default for EngineOptions {
     }
 }
 
-
 /// The only writer of one tenant's file, and the only one that checkpoints it.
 pub(crate) struct SqliteEngine {
     path: PathBuf,
@@ -59,12 +60,17 @@ pub(crate) struct SqliteEngine {
     options: EngineOptions,
     /// Those who may pin the log; the simulator has none.
     pub(super) readers: Option<Arc<ReaderPool>>,
-    /// `None` after a failed reopening.
+    /// Where it is noted that the file is in use; the simulator has none.
+    pub(super) files: Option<Arc<Files>>,
+    cache: CacheBudget,
+    /// `None` at rest, and after a failed reopening.
     connection: Option<Writer>,
     seq: u64,
     durable_seq: u64,
     /// Whether all of the log has been carried over, so that the next commit begins it anew, unless a reader stands in it.
     carried_over: bool,
+    /// Whether the log was left by an earlier opening, so that it is read at each.
+    was_reopened: bool,
     /// Whether a flush failed since the log was last written again.
     poisoned: bool,
     /// Held until the file is closed.
@@ -78,6 +84,7 @@ struct Writer {
     level: Durability,
     /// Bytes of the log that hold commits, told by SQLite after each commit that wrote.
     log_bytes: Arc<AtomicU64>,
+    _cache: CacheShare,
 }
 
 /// A category, a key and a payload.
@@ -105,8 +112,9 @@ impl SqliteEngine {
         vfs: Option<&str>,
         options: EngineOptions,
         lock: Option<Arc<RootLock>>,
+        cache: CacheBudget,
     ) -> Result<Self> {
-        let writer = Writer::open(path, vfs, schema::Opening::First)?;
+        let writer = Writer::open(path, vfs, schema::Opening::First, cache.share())?;
         // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
         // not yet what the disk holds, and we are about to tell others of it.
         ffi::rewrite_log(&writer.connection).map_err(sql)?;
@@ -115,10 +123,13 @@ impl SqliteEngine {
             vfs: vfs.map(str::to_owned),
             options,
             readers: None,
+            files: None,
+            cache,
             connection: Some(writer),
             seq: 0,
             durable_seq: 0,
             carried_over: false,
+            was_reopened: false,
             poisoned: false,
             _lock: lock,
         })
@@ -136,9 +147,14 @@ impl SqliteEngine {
     /// A connection whose log is whole on the disk.
     fn make_whole(&mut self) -> Result<()> {
         if self.connection.is_none() {
-            self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
+            self.connection = Some(self.open_again()?);
+            self.was_reopened = true;
         }
         if self.poisoned { self.write_log_again() } else { Ok(()) }
+    }
+
+    fn open_again(&self) -> Result<Writer> {
+        Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again, self.cache.share())
     }
 
     /// Reads the valid bytes of the log, writes them back in place and flushes them. Then commits go on where the last known one
@@ -158,7 +174,7 @@ impl SqliteEngine {
         })?;
         // Whatever the failure left in the connection's memory goes with it.
         self.connection = None;
-        let writer = Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?;
+        let writer = self.open_again()?;
         // A commit that changes nothing decides what became of the failed one: it comes behind it when its frames were recovered, and
         // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
@@ -311,6 +327,7 @@ impl SqliteEngine {
                 if self.carried_over {
                     // The log was flushed first.
                     self.durable_seq = self.seq;
+                    self.was_reopened = false;
                 }
                 if frames == 0 {
                     // Cut off.
@@ -363,7 +380,12 @@ impl Engine for SqliteEngine {
     }
 
     fn maintain(&mut self) {
-        if self.log_bytes() < self.options.checkpoint_bytes || self.carried_over || self.poisoned {
+        if let Some(files) = &self.files {
+            files.used();
+        }
+        let due_bytes = self.options.checkpoint_bytes;
+        let due_bytes = if self.was_reopened { due_bytes.min(LOG_REOPENED_BYTES) } else { due_bytes };
+        if self.log_bytes() < due_bytes || self.carried_over || self.poisoned {
             return;
         }
         // What was acknowledged stays; the next group finds out whether the file can be written again.
@@ -372,23 +394,56 @@ impl Engine for SqliteEngine {
         }
     }
 
+    fn rest(&mut self, how: Rest) -> bool {
+        // After a failed flush the connection goes only once the log was written again.
+        if self.poisoned {
+            return false;
+        }
+        if how == Rest::Closed {
+            if let Err(error) = self.close_file() {
+                tracing::error!(file = %self.path.display(), %error, "a tenant that nobody uses was not closed cleanly");
+                self.poisoned |= error.kind() == ErrorKind::Backend;
+                return false;
+            }
+        } else {
+            // What is not flushed yet is in the log, and stays known to be: the next opening goes on from there.
+            self.connection = None;
+        }
+        self.carried_over = false;
+        true
+    }
+
     fn close(mut self) -> Result<()> {
+        // At rest, with nothing to flush: what the log holds is read by the next opening.
+        if self.connection.is_none() && !self.poisoned && self.durable_seq == self.seq {
+            return Ok(());
+        }
         // However long the log is: nothing more is written to it.
         self.make_whole()?;
-        let Some(writer) = self.connection.take() else { return Ok(()) };
+        self.close_file()
+    }
+}
+
+impl SqliteEngine {
+    /// Makes everything durable, carries the log over and removes it, where nobody else has the file open.
+    fn close_file(&mut self) -> Result<()> {
+        let Some(writer) = &self.connection else { return Ok(()) };
         if self.durable_seq < self.seq {
             ffi::sync_log(&writer.connection).map_err(sql)?;
+            self.durable_seq = self.seq;
         }
-        // Everything is durable; from here on nothing can be lost, only left for the next opening.
+        // From here on nothing can be lost, only left for the next opening.
         schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        let Some(writer) = self.connection.take() else { return Ok(()) };
         writer.connection.flush_prepared_statement_cache();
         writer.connection.close().map_err(|(_, error)| sql(error))
     }
 }
 
 impl Writer {
-    fn open(path: &Path, vfs: Option<&str>, opening: schema::Opening) -> Result<Self> {
+    fn open(path: &Path, vfs: Option<&str>, opening: schema::Opening, cache: CacheShare) -> Result<Self> {
         let connection = schema::open_writer(path, vfs, opening)?;
+        schema::set_cache(&connection, &cache)?;
         let page_bytes: usize =
             connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
@@ -408,7 +463,7 @@ impl Writer {
                 }
             }))
             .map_err(sql)?;
-        Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes })
+        Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes, _cache: cache })
     }
 
     fn set_level(&mut self, level: Durability) -> rusqlite::Result<()> {

@@ -10,12 +10,13 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, OptionalExtension, Params, Row, params};
 
+use super::cache::{CacheBudget, CacheShare};
 use super::ffi::Prepared;
 use super::schema::{self, sql};
 use crate::backend::View;
@@ -45,6 +46,7 @@ pub(super) struct ReaderPool {
     returned: Condvar,
     /// How many want long reads to end.
     stopping: Arc<AtomicUsize>,
+    cache: CacheBudget,
 }
 
 #[derive(Default)]
@@ -62,7 +64,7 @@ struct PoolState {
 }
 
 impl ReaderPool {
-    pub(super) fn new(tenant: TenantId, path: PathBuf, page_bytes: usize) -> Arc<Self> {
+    pub(super) fn new(tenant: TenantId, path: PathBuf, page_bytes: usize, cache: CacheBudget) -> Arc<Self> {
         Arc::new(Self {
             tenant,
             path,
@@ -71,6 +73,7 @@ impl ReaderPool {
             state: Mutex::default(),
             returned: Condvar::new(),
             stopping: Arc::default(),
+            cache,
         })
     }
 
@@ -179,15 +182,21 @@ impl ReaderPool {
 
     fn open(&self) -> Result<Box<Reader>> {
         let connection = schema::open_reader(&self.path, MMAP_BYTES);
-        let stopping = self.stopping.clone();
+        let (stopping, cache) = (self.stopping.clone(), self.cache.share());
         let connection = connection.and_then(|mut connection| {
             let stop = move || stopping.load(Ordering::Relaxed) > 0;
             connection.progress_handler(SHORT_READ_STEPS, Some(stop)).map_err(sql)?;
+            schema::set_cache(&connection, &cache)?;
             Ok(connection)
         });
         let get = connection.and_then(|connection| Prepared::new(connection, GET).map_err(sql));
         let get = get.map_err(|error| error.in_tenant(&self.tenant))?;
-        Ok(Box::new(Reader { get, view: Cell::new(None), local_bytes_max: self.local_bytes_max() }))
+        Ok(Box::new(Reader {
+            get,
+            view: Cell::new(None),
+            local_bytes_max: self.local_bytes_max(),
+            _cache: cache,
+        }))
     }
 
     fn closed(&self) -> Error {
@@ -197,8 +206,12 @@ impl ReaderPool {
     /// A connection that stands in a read transaction.
     pub(super) fn snapshot(self: &Arc<Self>) -> Result<Arc<dyn View>> {
         let expires = Instant::now() + Duration::from_millis(SNAPSHOT_AGE_MS_MAX);
-        let snapshot =
-            Arc::new(SnapshotState { reader: Mutex::default(), expires, tenant: self.tenant.clone() });
+        let snapshot = Arc::new(SnapshotState {
+            reader: Mutex::default(),
+            expires,
+            closed: AtomicBool::new(false),
+            tenant: self.tenant.clone(),
+        });
         let mut state = self.count_in()?;
         state.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
         if state.snapshots.len() >= SNAPSHOTS_MAX {
@@ -249,9 +262,10 @@ impl ReaderPool {
         while state.open > 0 {
             state = self.wait_for_return(state);
         }
-        let snapshots = std::mem::take(&mut state.snapshots);
+        let (snapshots, closed) = (std::mem::take(&mut state.snapshots), state.closed);
         drop(state);
         for snapshot in snapshots.iter().filter_map(Weak::upgrade) {
+            snapshot.closed.store(closed, Ordering::Relaxed);
             lock(&snapshot.reader).take();
         }
         drop(stopped);
@@ -265,6 +279,22 @@ impl ReaderPool {
                 lock(&snapshot.reader).take();
             }
         }
+    }
+
+    /// Closes the idle connections; `false`, and nothing is closed, when one is at work or a snapshot stands.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.paused
+            || state.open > state.idle.len()
+            || state.snapshots.iter().any(|snapshot| snapshot.strong_count() > 0)
+        {
+            return false;
+        }
+        state.open = 0;
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        drop(idle);
+        true
     }
 
     /// Refuses further reads, waits for those that run, and closes every connection, so that the writer is the last.
@@ -335,6 +365,8 @@ struct SnapshotState {
     /// `None` once its age was up.
     reader: Mutex<Option<Box<Reader>>>,
     expires: Instant,
+    /// Whether its tenant was closed.
+    closed: AtomicBool,
     tenant: TenantId,
 }
 
@@ -348,10 +380,13 @@ impl SqliteSnapshot {
         }
         let result = match reader.as_ref() {
             Some(reader) => read(reader),
+            None if self.0.closed.load(Ordering::Relaxed) => {
+                Err(Error::new(ErrorKind::Closed, "the tenant was closed under the snapshot; open it again"))
+            }
             None => Err(Error::new(
                 ErrorKind::Timeout,
                 format!(
-                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or its tenant was closed; take another one"
+                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or a flush failed since; take another one"
                 ),
             )),
         };
@@ -396,6 +431,7 @@ struct Reader {
     /// The generation of the view that is open; a snapshot's is not counted.
     view: Cell<Option<u64>>,
     local_bytes_max: usize,
+    _cache: CacheShare,
 }
 
 const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
@@ -615,8 +651,10 @@ mod tests {
     fn place() -> (tempfile::TempDir, SqliteEngine, Arc<ReaderPool>) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t.db");
-        let mut engine = SqliteEngine::open(&path, None, EngineOptions::default(), None).unwrap();
-        let readers = ReaderPool::new(TenantId::new("t").unwrap(), path, engine.page_bytes());
+        let cache = CacheBudget::new(1 << 20);
+        let options = EngineOptions::default();
+        let mut engine = SqliteEngine::open(&path, None, options, None, cache.clone()).unwrap();
+        let readers = ReaderPool::new(TenantId::new("t").unwrap(), path, engine.page_bytes(), cache);
         engine.readers = Some(readers.clone());
         let mut batch = Batch::new();
         for number in 0..60_000_u64 {

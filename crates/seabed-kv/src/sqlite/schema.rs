@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::cache::CacheShare;
 use crate::{Error, ErrorKind, Result};
 
 /// The one table, in upstream's very words: its file and ours have the same schema text.
@@ -120,6 +121,12 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
     set(&connection, DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     set(&connection, DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     Ok(connection)
+}
+
+pub(super) fn set_cache(connection: &Connection, share: &CacheShare) -> Result<()> {
+    // Negative: in KiB.
+    let kib = i64::try_from(share.bytes / 1024).unwrap_or(i64::MAX);
+    connection.pragma_update(None, "cache_size", -kib).map_err(sql)
 }
 
 pub(super) fn set(connection: &Connection, option: DbConfig, on: bool) -> Result<()> {

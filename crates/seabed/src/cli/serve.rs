@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seabed_taskchampion::TaskChampion;
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     trace::init();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async move {
         let server = start(&args).await?;
@@ -34,6 +36,15 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     runtime.shutdown_background();
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// As many open files as the system lets this user have: each connection is one, and each tenant in use is several.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the number of open files stays limited to {:?}", limit.current);
+    }
 }
 
 async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
