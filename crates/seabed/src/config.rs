@@ -105,6 +105,7 @@ impl ServeArgs {
             create_clients: self.create_clients,
             allowed_clients: self.allow_client_ids.as_ref().map(|ids| ids.iter().copied().collect()),
             body_bytes_max: self.body_bytes_max,
+            retention_days: None,
             silence_ms_max: self.silence_ms_max,
         }
     }

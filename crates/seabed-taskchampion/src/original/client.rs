@@ -1,0 +1,330 @@
+//! The import of one client: compared, then written, whole or not at all.
+
+use seabed_kv::staged::StagedWriter;
+use seabed_kv::{Batch, Durability, Result};
+use uuid::Uuid;
+
+use super::Totals;
+use super::chain::Link;
+use super::import::{History, Source};
+use crate::error::busy;
+use crate::keys::{
+    CLIENT, ClientRow, DELETING, DroppedRow, IMPORTED, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION,
+    VersionRow, client_key, deleting_to_bytes, imported_to_bytes, pair_key, parent_from_bytes,
+    parent_to_bytes, snapshot_to_bytes,
+};
+use crate::shard::Shard;
+use crate::value::Value;
+
+/// How many versions, and bytes in rows, one batch of an import holds.
+const STEP_VERSIONS: u64 = 256;
+const STEP_BYTES: u64 = 1 << 20;
+
+/// What became of a client.
+pub(super) enum Moved {
+    /// Its history, or what was missing of it, was written: so much.
+    Written(Totals),
+    /// Nothing was missing.
+    Unchanged {
+        newer_here: bool,
+    },
+    Refused(String),
+}
+
+/// The import of one client.
+pub(super) struct Import<'a> {
+    pub(super) shard: Shard,
+    pub(super) source: &'a Source,
+    pub(super) history: &'a History,
+    pub(super) now_unix_s: u64,
+    /// Called for each version.
+    pub(super) tick: &'a mut dyn FnMut(),
+}
+
+impl Import<'_> {
+    pub(super) async fn run(mut self) -> Result<Moved> {
+        match self.shard.client_row(self.history.client).await? {
+            None => self.create().await,
+            Some(row) => self.go_on(row).await,
+        }
+    }
+
+    /// Writes the whole history. Until it is whole, the client is one whose rows are being removed: whoever opens the store after a crash
+    /// completes that, and nobody ever sees a part.
+    async fn create(&mut self) -> Result<Moved> {
+        let (client, key) = (self.history.client, client_key(self.history.client));
+        let mut begin = Batch::new();
+        begin.check_absent(CLIENT, key).check_absent(DELETING, key);
+        begin.put(DELETING, key, deleting_to_bytes(self.now_unix_s));
+        self.apply(begin, Durability::Relaxed).await?;
+        let made = self.create_marked().await;
+        if !matches!(made, Ok(Moved::Written(_))) {
+            // What went wrong is told, whether or not this works: the next opening of the store does it again.
+            if let Err(error) = self.shard.finish_deletion(client).await {
+                tracing::warn!(%error, "removing a client that could not be imported failed");
+            }
+        }
+        made
+    }
+
+    async fn create_marked(&mut self) -> Result<Moved> {
+        let key = client_key(self.history.client);
+        let mut row = ClientRow::new(self.now_unix_s);
+        let mut left = self.history.chain.as_slice();
+        while !left.is_empty() {
+            let mut step = Step::default();
+            step.batch.check_exists(DELETING, key);
+            left = self.fill(&mut step, &mut row, left).await?;
+            self.apply(step.batch, Durability::Relaxed).await?;
+        }
+        if let Some(why) = self.difference(&self.history.chain, None).await? {
+            return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
+        }
+        let mut last = Step::default();
+        last.batch.check_absent(CLIENT, key).check_exists(DELETING, key).delete(DELETING, key);
+        self.take_snapshot(&mut last, &mut row).await?;
+        last.batch.put(CLIENT, key, row.to_bytes());
+        self.remember(&mut last.batch);
+        self.apply(last.batch, Durability::Durable).await?;
+        Ok(Moved::Written(self.written(self.history.chain.as_slice(), row.snapshot.is_some())))
+    }
+
+    /// Compares what is here with the original, and adds what only the original has.
+    async fn go_on(&mut self, mut row: ClientRow) -> Result<Moved> {
+        let (client, key, history) = (self.history.client, client_key(self.history.client), self.history);
+        let dropped = self.shard.dropped(client).await?;
+        let imported = self.shard.imported(client).await?;
+        let reached = history.chain.iter().position(|link| link.version == row.latest);
+        let (here, missing) = match reached {
+            Some(position) => history.chain.split_at(position.saturating_add(1)),
+            // Nothing was pushed here yet.
+            None if row.latest.is_nil() => history.chain.split_at(0),
+            None => {
+                // Newer versions came here; perhaps so many since the import that a snapshot covers all of the original.
+                let all_dropped = dropped.is_some() && imported == Some(history.latest());
+                let newer = match self.difference(&history.chain, dropped).await? {
+                    Some(_) if all_dropped && !self.has(history.latest()).await? => None,
+                    difference => difference,
+                };
+                if let Some(why) = newer {
+                    return Ok(diverged(&why));
+                }
+                if imported != Some(history.latest()) {
+                    let mut batch = Batch::new();
+                    batch.check_exists(CLIENT, key);
+                    self.remember(&mut batch);
+                    self.apply(batch, Durability::Durable).await?;
+                }
+                return Ok(Moved::Unchanged { newer_here: true });
+            }
+        };
+        if let Some(why) = self.difference(here, dropped).await? {
+            return Ok(diverged(&why));
+        }
+        let newer_snapshot = self.has_newer_snapshot(row.snapshot.as_ref());
+        let mut left = missing;
+        while !left.is_empty() {
+            let mut step = Step::default();
+            step.batch.check_equals(CLIENT, key, row.to_bytes());
+            left = self.fill(&mut step, &mut row, left).await?;
+            if let Some(snapshot) = &mut row.snapshot {
+                snapshot.versions_since = snapshot.versions_since.saturating_add(step.versions);
+            }
+            step.batch.put(CLIENT, key, row.to_bytes());
+            self.apply(step.batch, Durability::Relaxed).await?;
+        }
+        if let Some(why) = self.difference(missing, None).await? {
+            return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
+        }
+        if missing.is_empty() && !newer_snapshot && imported == Some(history.latest()) {
+            return Ok(Moved::Unchanged { newer_here: false });
+        }
+        let mut last = Step::default();
+        last.batch.check_equals(CLIENT, key, row.to_bytes());
+        if newer_snapshot {
+            if let Some(old) = row.snapshot.and_then(|snapshot| snapshot.staged()) {
+                self.shard.staging.discard(&mut last.batch, old, 0);
+            }
+            self.take_snapshot(&mut last, &mut row).await?;
+        }
+        last.batch.put(CLIENT, key, row.to_bytes());
+        self.remember(&mut last.batch);
+        self.apply(last.batch, Durability::Durable).await?;
+        if missing.is_empty() && !newer_snapshot {
+            return Ok(Moved::Unchanged { newer_here: false });
+        }
+        Ok(Moved::Written(self.written(missing, newer_snapshot)))
+    }
+
+    /// Puts as many versions into the step as it may hold, and answers what is left.
+    async fn fill<'l>(
+        &mut self,
+        step: &mut Step,
+        row: &mut ClientRow,
+        links: &'l [Link],
+    ) -> Result<&'l [Link]> {
+        let mut left = links;
+        while let Some((link, rest)) = left.split_first() {
+            if step.is_full() {
+                break;
+            }
+            let bytes = self.source.version_bytes(link)?;
+            let value = self.store(step, &bytes).await?;
+            row.latest = link.version;
+            row.versions = row.versions.saturating_add(1);
+            row.version_bytes = row.version_bytes.saturating_add(value.bytes());
+            let version = VersionRow { version: link.version, received_unix_s: self.now_unix_s, value };
+            let client = self.history.client;
+            let (by_parent, by_version) = (pair_key(client, link.parent), pair_key(client, link.version));
+            step.batch
+                .check_absent(VERSION, by_parent)
+                .check_absent(PARENT, by_version)
+                .put(VERSION, by_parent, version.to_bytes())
+                .put(PARENT, by_version, parent_to_bytes(link.parent));
+            step.versions += 1;
+            (self.tick)();
+            left = rest;
+        }
+        Ok(left)
+    }
+
+    /// Makes the original's snapshot the client's.
+    async fn take_snapshot(&self, step: &mut Step, row: &mut ClientRow) -> Result<()> {
+        let Some(head) = self.history.snapshot else { return Ok(()) };
+        let key = client_key(self.history.client);
+        let bytes = self.source.snapshot_bytes(self.history)?;
+        let value = self.store(step, &bytes).await?;
+        row.snapshot = Some(SnapshotMeta {
+            version: head.version,
+            unix_s: head.unix_s,
+            versions_since: head.versions_since,
+            bytes: value.bytes(),
+            staged: value.staged().map(|value| value.id),
+        });
+        match value {
+            Stored::Inline(bytes) => step.batch.put(SNAPSHOT, key, snapshot_to_bytes(head.version, &bytes)),
+            Stored::Staged(_) => step.batch.delete(SNAPSHOT, key),
+        };
+        Ok(())
+    }
+
+    /// Stores a value, in the step's batch or in chunks that it makes stay.
+    async fn store(&self, step: &mut Step, bytes: &[u8]) -> Result<Stored> {
+        if bytes.len() <= self.shard.inline_max() {
+            step.bytes += bytes.len() as u64;
+            return Ok(Stored::Inline(bytes.to_vec()));
+        }
+        let id = Uuid::new_v4().into_bytes();
+        let mut writer = self.shard.staging.writer(id, self.now_unix_s.saturating_mul(1_000));
+        writer.write(bytes).await?;
+        let value = writer.finish().await?;
+        writer.attach(&mut step.batch);
+        step.writers.push(writer);
+        Ok(Stored::Staged(value))
+    }
+
+    /// Whether the original's snapshot is of a later version than the one here.
+    fn has_newer_snapshot(&self, here: Option<&SnapshotMeta>) -> bool {
+        let Some(theirs) = &self.history.snapshot else { return false };
+        let Some(here) = here else { return true };
+        let position = |version| self.history.chain.iter().position(|link| link.version == version);
+        match (position(here.version), position(theirs.version)) {
+            (Some(here), Some(theirs)) => theirs > here,
+            // The one here is of the version before the first, or of one that the original does not have.
+            (None, Some(_)) => self.history.chain.first().is_some_and(|first| first.parent == here.version),
+            (_, None) => false,
+        }
+    }
+
+    /// Where what is here differs from these links and their bytes, in a sentence; looks back from the last to the first. Those
+    /// that were dropped here are not expected.
+    pub(super) async fn difference(
+        &self,
+        links: &[Link],
+        dropped: Option<DroppedRow>,
+    ) -> Result<Option<String>> {
+        let client = self.history.client;
+        for link in links.iter().rev() {
+            let version = link.version;
+            if dropped.is_some_and(|dropped| dropped.last == version) {
+                break;
+            }
+            let parent = self.shard.tenant.get(PARENT, pair_key(client, version)).await?;
+            match parent.as_deref().map(parent_from_bytes) {
+                None => return Ok(Some(format!("version {version} is not here"))),
+                Some(Some(parent)) if parent == link.parent => {}
+                Some(_) => {
+                    return Ok(Some(format!("version {version} does not follow {} here", link.parent)));
+                }
+            }
+            let Some(stored) = self.shard.version_row(client, link.parent).await? else {
+                return Ok(Some(format!("version {version} has no bytes here")));
+            };
+            if stored.version != version {
+                return Ok(Some(format!("{} is followed by version {} here", link.parent, stored.version)));
+            }
+            let same = stored.value.bytes() == link.bytes
+                && Value::new(stored.value, &self.shard.staging)
+                    .equals(&self.source.version_bytes(link)?)
+                    .await?;
+            if !same {
+                return Ok(Some(format!("version {version} has other bytes here")));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn has(&self, version: Uuid) -> Result<bool> {
+        self.shard.tenant.exists(PARENT, pair_key(self.history.client, version)).await
+    }
+
+    fn remember(&self, batch: &mut Batch) {
+        let row = imported_to_bytes(self.history.latest(), self.now_unix_s);
+        batch.put(IMPORTED, client_key(self.history.client), row);
+    }
+
+    fn written(&self, links: &[Link], snapshot: bool) -> Totals {
+        let mut totals = Totals::default();
+        for link in links {
+            totals.add_version(link.bytes);
+        }
+        if let (Some(head), true) = (&self.history.snapshot, snapshot) {
+            totals.add_snapshot(head.bytes);
+        }
+        totals
+    }
+
+    async fn apply(&self, batch: Batch, durability: Durability) -> Result<()> {
+        if self.shard.tenant.apply(batch, durability).await?.is_applied() {
+            return Ok(());
+        }
+        let message = format!(
+            "client {} was changed or is being deleted by somebody else; nobody may serve the store during an import",
+            self.history.client
+        );
+        Err(busy(&self.shard.tenant, &message))
+    }
+}
+
+fn diverged(why: &str) -> Moved {
+    Moved::Refused(format!(
+        "there is a client of this id with another history here: {why}. Both are kept as they are; `seabed clients delete` \
+         removes the one here"
+    ))
+}
+
+/// One batch of an import.
+#[derive(Default)]
+struct Step {
+    batch: Batch,
+    versions: u64,
+    bytes: u64,
+    /// Kept until the batch is applied: they discard what was not attached.
+    writers: Vec<StagedWriter>,
+}
+
+impl Step {
+    fn is_full(&self) -> bool {
+        self.versions >= STEP_VERSIONS || self.bytes >= STEP_BYTES
+    }
+}

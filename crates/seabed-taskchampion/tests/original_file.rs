@@ -1,0 +1,1 @@
+//! Databases of the original: read whole, refused when broken, and written again.
