@@ -41,8 +41,19 @@ fn every_command_has_help_with_examples() {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
-    let all =
-        ["serve", "tenants", "inspect", "clients", "verify", "conformance", "bench", "completions", "man"];
+    let all = [
+        "serve",
+        "tenants",
+        "inspect",
+        "clients",
+        "verify",
+        "import",
+        "export",
+        "conformance",
+        "bench",
+        "completions",
+        "man",
+    ];
     assert_eq!(commands, all);
     assert!(help.contains("Examples:") && help.contains("Exit codes:"));
     for command in commands {
