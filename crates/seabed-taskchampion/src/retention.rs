@@ -3,7 +3,7 @@
 
 use seabed_kv::staged::Staged;
 use seabed_kv::{Durability, Error, ErrorKind};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::TaskChampion;
@@ -24,7 +24,7 @@ const DROP_STEP_VERSIONS: usize = 256;
 const DAY_S: u64 = 86_400;
 
 /// What was dropped, or could be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneReport {
     /// How many versions, of all clients.
     pub versions: u64,
@@ -37,7 +37,7 @@ pub struct PruneReport {
 }
 
 /// What was dropped of one client, or could be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
     /// Its id.
     pub client: Uuid,
@@ -48,7 +48,7 @@ pub struct Pruned {
 }
 
 /// A client that was left as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its id.
     pub client: Uuid,

@@ -357,3 +357,47 @@ fn what_is_not_there_or_no_database_is_said() {
 fn json_of(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
+
+/// The guide, command by command, with what it promises of their output.
+#[test]
+fn the_guide_does_what_it_says() {
+    let guide = fs::read_to_string(repository().join("docs/operate/migrate-taskchampion.md")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let original = place.path().join("original");
+    fill(&original, common::seed() % 1_000_000, 5, 12);
+    let expected = dump(&original);
+    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
+    let blocks = guide.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    for line in blocks.flat_map(str::lines) {
+        match line.strip_prefix("$ ") {
+            Some(command) => commands.push((command, Vec::new())),
+            None => commands.last_mut().unwrap().1.push(line),
+        }
+    }
+    assert!(commands.len() >= 7, "{commands:?}");
+    for (command, promised) in commands {
+        let mut words = command.split(' ');
+        let mut program = match words.next().unwrap() {
+            "seabed" => seabed(),
+            other => Command::new(other),
+        };
+        program.args(words).current_dir(place.path());
+        if command == "seabed serve" {
+            let server = Server::spawn({
+                program.env("LISTEN", "127.0.0.1:0");
+                program
+            });
+            let store = place.path().join("seabed-data");
+            assert_eq!(dump_served(&server, &store, &clients_of(&expected)), expected);
+            assert!(server.terminate().0.success());
+            continue;
+        }
+        let output = program.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+        for line in promised {
+            assert!(stdout(&output).lines().any(|said| said == line), "{command}: {}", stdout(&output));
+        }
+    }
+    assert_eq!(dump(&place.path().join("back")), expected);
+    assert_eq!(dump_served(&Server::start(&original), &original, &clients_of(&expected)), expected);
+}
