@@ -16,7 +16,7 @@ use common::{Child, Current, Odd, START_S, World, assert_sound, poll_times, rows
 use pollster::block_on;
 use rusqlite::{Connection, params};
 use seabed_kv::Store;
-use seabed_taskchampion::{ImportReport, ORIGINAL_FILE};
+use seabed_taskchampion::{AddSnapshot, ImportReport, ORIGINAL_FILE};
 use uuid::Uuid;
 
 /// As the original lays it out, with a column that somebody added.
@@ -402,6 +402,38 @@ fn what_the_original_has_beyond_is_added_and_what_is_newer_here_stays() {
         Vec::<String>::new()
     );
     assert_eq!(import(&world, &original.file()).written.clients, 0);
+}
+
+#[test]
+fn what_was_dropped_here_does_not_come_back() {
+    let original = Original::sound();
+    let world = World::new(Store::memory());
+    import(&world, &original.file());
+    let prune = || block_on(world.taskchampion.prune(None, u64::MAX, 0)).unwrap().versions;
+    // A part of what was imported, then all of it.
+    assert_eq!(prune(), 5 + 2);
+    let report = import(&world, &original.file());
+    assert_eq!((report.unchanged, report.refused, report.written.versions), (3, 0, 0), "{report:?}");
+    let mut latest = id(106);
+    for _ in 0..3 {
+        latest = world.pushed(id(1), latest, b"newer here");
+    }
+    assert_eq!(world.snapshot(id(1), latest, b"snapshot"), AddSnapshot::Kept);
+    assert_eq!(prune(), 2 + 2);
+    let report = import(&world, &original.file());
+    assert_eq!((report.unchanged, report.newer_here, report.refused), (3, 1, 0), "{report:?}");
+    assert_sound(&world.store);
+    assert_eq!(world.child(id(1), Uuid::nil()), Child::Gone);
+
+    // A chain without its beginning moves as well.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(ORIGINAL_FILE);
+    assert_eq!(block_on(world.taskchampion.export_original(&file, |_| {})).unwrap().written.versions, 1 + 1);
+    let again = World::new(Store::memory());
+    assert_eq!(import(&again, &file).refused, 0);
+    assert_eq!(again.child(id(1), Uuid::nil()), Child::Gone);
+    assert_eq!(again.current_snapshot(id(1)), Current::Found(latest, b"snapshot".to_vec()));
+    assert_sound(&again.store);
 }
 
 #[test]
