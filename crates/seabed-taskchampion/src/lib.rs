@@ -34,7 +34,8 @@ pub use http::{Environment, router, router_with};
 pub use inspect::decode_row;
 #[cfg(feature = "move")]
 pub use original::{
-    ExportReport, ImportReport, ORIGINAL_FILE, Progress, REFUSED_MAX, Refused, Totals, original_file,
+    ExportReport, ImportReport, ORIGINAL_FILE, Progress, REFUSED_MAX, Refused, Totals, check_original,
+    original_file,
 };
 pub use protocol::{ATTEMPTS_MAX, ChildVersion, GetSnapshot};
 pub use retention::{PruneReport, Pruned, RETENTION_MS, Skipped};

@@ -68,6 +68,7 @@ pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
     let chunks = verifier.chunk_ids().await?;
     let pending = verifier.pending_ids().await?;
     verifier.clients().await?;
+    verifier.half_clients().await?;
     for category in [VERSION, PARENT, SNAPSHOT, DELETING, DROPPED, IMPORTED] {
         verifier.strays(category).await?;
     }
@@ -181,6 +182,23 @@ impl Verifier {
             match read_client_key(row.key.as_bytes()) {
                 Some(client) => self.client(client).await?,
                 None => self.find(format!("{CLIENT}: the key {:?} does not read", row.key)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what clients still refer to that are being removed, or are being imported: it belongs to them until that is completed.
+    async fn half_clients(&mut self) -> Result<()> {
+        let tenant = self.shard.tenant.clone();
+        let mut marks = tenant.scan(ScanSpec::new(DELETING, KeyRange::all()).keys_only());
+        while let Some(mark) = marks.next().await {
+            let mark = mark?;
+            // A mark that does not read is found among the strays.
+            let Some(client) = read_client_key(mark.key.as_bytes()) else { continue };
+            let mut versions = tenant.scan(ScanSpec::new(VERSION, KeyRange::prefix(client_key(client))));
+            while let Some(version) = versions.next().await {
+                let version = VersionRow::from_bytes(&version?.payload);
+                self.referenced.extend(version.and_then(|row| row.value.staged()).map(|value| value.id));
             }
         }
         Ok(())

@@ -217,6 +217,10 @@ fn an_import_that_is_killed_anywhere_is_completed_by_the_next() {
         }
         let _ = child.kill();
         killed += u32::from(child.wait().unwrap().code().is_none());
+        // Half of the times as it was left, before anybody has tidied up.
+        if random.random() && json_if_there(&store, &["tenants"]).is_some() {
+            assert_sound(&store);
+        }
         // Whatever is there is whole; before the first client there may be no store yet.
         if json_if_there(&store, &["clients", "list"]).is_some_and(|list| {
             for client in list["clients"].as_array().unwrap() {
@@ -349,6 +353,7 @@ fn what_is_not_there_or_no_database_is_said() {
     let output = run(&store, &["import", "taskchampion", place.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("is no SQLite database"), "{}", stderr(&output));
+    assert!(!store.exists(), "nothing is made for it");
     let output = run(&place.path().join("none"), &["export", "taskchampion", "x"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("no store in"), "{}", stderr(&output));

@@ -17,6 +17,7 @@ const CLIENTS: &str = "SELECT quote(client_id) AS name, rowid, latest_version_id
 const VERSIONS: &str = "SELECT quote(client_id) AS name, rowid, version_id, parent_version_id,
         typeof(history_segment), length(history_segment)
     FROM versions ORDER BY name, rowid";
+const LATEST: &str = "SELECT client_id, latest_version_id FROM clients ORDER BY rowid";
 const CLIENT_COUNT: &str = "SELECT count(*) FROM clients";
 const VERSION_BYTES: &str = "SELECT history_segment FROM versions WHERE rowid = ?1";
 const SNAPSHOT_BYTES: &str = "SELECT snapshot FROM clients WHERE rowid = ?1";
@@ -79,6 +80,24 @@ impl Source {
     pub(super) fn histories(&self) -> Result<Histories<'_>> {
         let prepare = |sql| self.connection.prepare(sql).map_err(|error| self.unreadable(error));
         Ok(Histories { source: self, clients: prepare(CLIENTS)?, versions: prepare(VERSIONS)? })
+    }
+
+    /// Each client as it is written, with its latest version; `None` for what is no id. Reads no version.
+    pub(super) fn latest(&self) -> Result<Vec<(String, Option<(Uuid, Uuid)>)>> {
+        let read = || {
+            let mut statement = self.connection.prepare(LATEST)?;
+            let rows = statement.query_map([], |row| {
+                let name = text(row, 0)?;
+                let latest = match row.get_ref(1)? {
+                    ValueRef::Null => Ok(Uuid::nil()),
+                    _ => read_id("its latest version", &text(row, 1)?),
+                };
+                let ids = read_id("its id", &name).and_then(|client| Ok((client, latest?))).ok();
+                Ok((name, ids))
+            })?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.unreadable(error))
     }
 
     /// The bytes of a version.

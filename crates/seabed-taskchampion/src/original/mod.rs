@@ -96,13 +96,21 @@ pub struct Progress {
     pub clients: u64,
     /// How many of them are done.
     pub clients_done: u64,
-    /// How many versions have been compared or written.
+    /// How many versions have been written.
     pub versions_done: u64,
 }
 
 /// Where the original's database is, given the file or the directory that it is in.
 pub fn original_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(ORIGINAL_FILE) } else { path.to_owned() }
+}
+
+/// Looks whether there is a database of the original at `file`, before anything is made for what it holds.
+///
+/// # Errors
+/// `Unsupported` when it cannot be read as such a database.
+pub fn check_original(file: &Path) -> Result<()> {
+    Source::open(file)?.histories().map(|_| ())
 }
 
 impl TaskChampion {
@@ -152,20 +160,14 @@ impl TaskChampion {
     /// # Errors
     /// Those of [`import_original`](Self::import_original).
     pub async fn changed_since_import(&self, file: &Path) -> Result<Vec<String>> {
-        let source = Source::open(file)?;
         let mut changed = Vec::new();
-        let mut histories = source.histories()?;
-        let mut reading = histories.read()?;
-        while let Some(foreign) = reading.next()? {
-            let same = match &foreign.history {
-                Ok(history) => {
-                    let imported = self.shard(history.client).imported(history.client).await?;
-                    imported == Some(history.latest())
-                }
-                Err(_) => false,
+        for (name, ids) in Source::open(file)?.latest()? {
+            let same = match ids {
+                Some((client, latest)) => self.shard(client).imported(client).await? == Some(latest),
+                None => false,
             };
             if !same {
-                changed.push(foreign.name);
+                changed.push(name);
             }
         }
         Ok(changed)

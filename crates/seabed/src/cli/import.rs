@@ -84,6 +84,8 @@ pub(crate) fn command(args: &ImportArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(file: &Path, without_refused: bool, place: &Place) -> anyhow::Result<Answer> {
+    // First, so that a wrong name makes no store.
+    seabed_taskchampion::check_original(file).map_err(|error| anyhow::Error::msg(sentence(error)))?;
     let node = crate::open::own(&place.data_dir, "import")?;
     let imported = import(&node.store, file, without_refused).await;
     let closed = node.store.close().await;
