@@ -16,7 +16,7 @@ use common::{Child, Current, Odd, START_S, World, assert_sound, poll_times, rows
 use pollster::block_on;
 use rusqlite::{Connection, params};
 use seabed_kv::Store;
-use seabed_taskchampion::{AddSnapshot, ImportReport, ORIGINAL_FILE};
+use seabed_taskchampion::{AddSnapshot, ImportReport, ORIGINAL_FILE, Totals};
 use uuid::Uuid;
 
 /// As the original lays it out, with a column that somebody added.
@@ -48,6 +48,11 @@ impl Original {
 
     fn file(&self) -> PathBuf {
         self.directory.path().join(ORIGINAL_FILE)
+    }
+
+    /// Runs a statement about the row of that id.
+    fn alter(&self, sql: &str, number: u128) {
+        self.connection.execute(sql, [id(number).to_string()]).unwrap();
     }
 
     fn client(&self, client: u128, latest: u128) {
@@ -100,7 +105,7 @@ impl Original {
 }
 
 fn bytes_of(version: u128) -> Vec<u8> {
-    let length = if version % 5 == 0 { 30_000 } else { 20 };
+    let length = if version.is_multiple_of(5) { 30_000 } else { 20 };
     vec![u8::try_from(version % 251).unwrap(); length]
 }
 
@@ -144,7 +149,7 @@ fn everything_comes_as_it_is_and_a_second_time_nothing_changes() {
         let before = rows(&world.store);
         let again = import(&world, &original.file());
         assert_eq!((again.unchanged, again.newer_here, again.refused), (3, 0, 0));
-        assert_eq!((again.written, again.found), (Default::default(), report.found));
+        assert_eq!((again.written, again.found), (Totals::default(), report.found));
         assert_eq!(rows(&world.store), before, "{kind}");
     }
 }
@@ -168,168 +173,172 @@ fn a_log_that_was_never_carried_over_is_read_and_the_files_stay_as_they_are() {
     assert!(hashes() == before, "the original was changed");
 }
 
+/// How a client `BROKEN` is broken, and what is said of it.
+type Break = (&'static str, fn(&Original), &'static [&'static str]);
+
+/// The client that is broken; the ids of its versions begin at 900.
+const BROKEN: u128 = 9;
+
+const BROKEN_CHAINS: &[Break] = &[
+    ("latest missing", |o| o.client(BROKEN, 950), &["{9}", "{950}", "is missing"]),
+    (
+        "parent missing",
+        |o| {
+            o.chain(BROKEN, 900, 4);
+            o.alter("DELETE FROM versions WHERE version_id = ?1", 901);
+        },
+        &["{902}", "{901}", "missing", "{900}"],
+    ),
+    (
+        "fork",
+        |o| {
+            o.chain(BROKEN, 900, 3);
+            o.version(BROKEN, 900, 950, b"other");
+        },
+        &["forks", "{901}", "{950}", "{900}"],
+    ),
+    (
+        "version behind the latest",
+        |o| {
+            o.chain(BROKEN, 900, 1);
+            o.version(BROKEN, 900, 950, b"other");
+        },
+        &["{950}", "follows the latest"],
+    ),
+    (NO_ROW, |o| o.version(BROKEN, 0, 900, b"x"), &["{9}", "{900}", "no such client"]),
+    (
+        "loop",
+        |o| {
+            o.client(BROKEN, 901);
+            o.version(BROKEN, 901, 900, b"x");
+            o.version(BROKEN, 900, 901, b"x");
+        },
+        &["comes back"],
+    ),
+];
+
+const BROKEN_IDS: &[Break] = &[
+    (
+        "client id",
+        |o| o.alter("INSERT INTO clients (client_id, owner) VALUES ('alice', ?1)", 1),
+        &["alice", "no UUID"],
+    ),
+    (
+        "client id in capitals",
+        |o| o.alter("INSERT INTO clients (client_id) VALUES (replace(?1, 'abcdef', 'ABCDEF'))", 0x00AB_CDEF),
+        &["{11259375}", "only find"],
+    ),
+    (
+        "client id as bytes",
+        |o| o.alter("INSERT INTO clients (client_id, owner) VALUES (x'0102', ?1)", 1),
+        &["0102", "no UUID"],
+    ),
+    (
+        "version id",
+        |o| {
+            o.chain(BROKEN, 900, 1);
+            o.alter("INSERT INTO versions SELECT 'seven', client_id, version_id, x'01' FROM versions WHERE version_id = ?1", 900);
+        },
+        &["{9}", "seven", "no UUID"],
+    ),
+    (
+        "latest id",
+        |o| {
+            o.client(BROKEN, 0);
+            o.alter("UPDATE clients SET latest_version_id = 7 WHERE client_id = ?1", BROKEN);
+        },
+        &["'7'", "no UUID"],
+    ),
+];
+
+const BROKEN_VALUES: &[Break] = &[
+    (
+        "version without bytes",
+        |o| {
+            o.chain(BROKEN, 900, 1);
+            o.alter("UPDATE versions SET history_segment = NULL WHERE client_id = ?1", BROKEN);
+        },
+        &["{900}", "no bytes"],
+    ),
+    (
+        "snapshot elsewhere",
+        |o| {
+            o.chain(BROKEN, 900, 2);
+            o.snapshot(BROKEN, 100, 0, 1, b"x");
+        },
+        &["{100}", "not in its chain"],
+    ),
+    (
+        "snapshot count",
+        |o| {
+            o.chain(BROKEN, 900, 2);
+            o.snapshot(BROKEN, 900, 3, 1, b"x");
+        },
+        &["counts 3"],
+    ),
+    (
+        "snapshot time",
+        |o| {
+            o.chain(BROKEN, 900, 2);
+            o.snapshot(BROKEN, 900, 0, -1, b"x");
+        },
+        &["a time"],
+    ),
+    (
+        "snapshot without bytes",
+        |o| {
+            o.chain(BROKEN, 900, 2);
+            o.snapshot(BROKEN, 900, 0, 1, b"x");
+            o.alter("UPDATE clients SET snapshot = NULL WHERE client_id = ?1", BROKEN);
+        },
+        &["{900}", "no bytes"],
+    ),
+];
+
+const NO_ROW: &str = "no client row";
+
 #[test]
 fn a_broken_client_is_refused_whole_and_the_others_come() {
-    type Break = fn(&Original);
-    let uuid = |number| id(number).to_string();
-    let cases: [(&str, Break, &[String]); 16] = [
-        ("latest missing", |o| o.client(9, 950), &[uuid(9), uuid(950), "is missing".into()]),
-        (
-            "parent missing",
-            |o| {
-                o.chain(9, 900, 4);
-                o.connection
-                    .execute("DELETE FROM versions WHERE version_id = ?1", [id(901).to_string()])
-                    .unwrap();
-            },
-            &[uuid(902), uuid(901), "missing".into(), uuid(900)],
-        ),
-        (
-            "fork",
-            |o| {
-                o.chain(9, 900, 3);
-                o.version(9, 900, 950, b"other");
-            },
-            &["forks".into(), uuid(901), uuid(950), uuid(900)],
-        ),
-        (
-            "version behind the latest",
-            |o| {
-                o.chain(9, 900, 1);
-                o.version(9, 900, 950, b"other");
-            },
-            &[uuid(950), "follows the latest".into()],
-        ),
-        ("no client row", |o| o.version(9, 0, 900, b"x"), &[uuid(9), uuid(900), "no such client".into()]),
-        (
-            "loop",
-            |o| {
-                o.client(9, 901);
-                o.version(9, 901, 900, b"x");
-                o.version(9, 900, 901, b"x");
-            },
-            &["comes back".into()],
-        ),
-        (
-            "client id",
-            |o| {
-                o.connection.execute("INSERT INTO clients (client_id) VALUES ('alice')", []).unwrap();
-            },
-            &["alice".into(), "no UUID".into()],
-        ),
-        (
-            "client id in capitals",
-            |o| {
-                let name = id(0xABCDEF).to_string().to_uppercase();
-                o.connection.execute("INSERT INTO clients (client_id) VALUES (?1)", [name]).unwrap();
-            },
-            &[uuid(0xABCDEF), "only find".into()],
-        ),
-        (
-            "client id as bytes",
-            |o| {
-                o.connection.execute("INSERT INTO clients (client_id) VALUES (x'0102')", []).unwrap();
-            },
-            &["0102".into(), "no UUID".into()],
-        ),
-        (
-            "version id",
-            |o| {
-                o.chain(9, 900, 1);
-                o.connection
-                    .execute(
-                        "INSERT INTO versions VALUES ('seven', ?1, ?2, x'01')",
-                        params![id(9).to_string(), id(900).to_string()],
-                    )
-                    .unwrap();
-            },
-            &[uuid(9), "seven".into(), "no UUID".into()],
-        ),
-        (
-            "latest id",
-            |o| {
-                o.client(9, 0);
-                o.connection
-                    .execute(
-                        "UPDATE clients SET latest_version_id = 7 WHERE client_id = ?1",
-                        [id(9).to_string()],
-                    )
-                    .unwrap();
-            },
-            &["'7'".into(), "no UUID".into()],
-        ),
-        (
-            "version without bytes",
-            |o| {
-                o.chain(9, 900, 1);
-                o.connection
-                    .execute(
-                        "UPDATE versions SET history_segment = NULL WHERE client_id = ?1",
-                        [id(9).to_string()],
-                    )
-                    .unwrap();
-            },
-            &[uuid(900), "no bytes".into()],
-        ),
-        (
-            "snapshot elsewhere",
-            |o| {
-                o.chain(9, 900, 2);
-                o.snapshot(9, 100, 0, 1, b"x");
-            },
-            &[uuid(100), "not in its chain".into()],
-        ),
-        (
-            "snapshot count",
-            |o| {
-                o.chain(9, 900, 2);
-                o.snapshot(9, 900, 3, 1, b"x");
-            },
-            &["counts 3".into()],
-        ),
-        (
-            "snapshot time",
-            |o| {
-                o.chain(9, 900, 2);
-                o.snapshot(9, 900, 0, -1, b"x");
-            },
-            &["a time".into()],
-        ),
-        (
-            "snapshot without bytes",
-            |o| {
-                o.chain(9, 900, 2);
-                o.snapshot(9, 900, 0, 1, b"x");
-                o.connection
-                    .execute("UPDATE clients SET snapshot = NULL WHERE client_id = ?1", [id(9).to_string()])
-                    .unwrap();
-            },
-            &[uuid(900), "no bytes".into()],
-        ),
-    ];
-    for (name, damage, expected) in cases {
+    for (name, damage, expected) in [BROKEN_CHAINS, BROKEN_IDS, BROKEN_VALUES].concat() {
         let original = Original::sound();
         damage(&original);
         let world = World::new(Store::memory());
         let report = import(&world, &original.file());
-        assert_eq!(
-            (report.refused, report.written.clients, report.written.versions),
-            (1, 3, 10),
-            "{name}: {report:?}"
-        );
+        let written = (report.written.clients, report.written.versions);
+        assert_eq!((report.refused, written), (1, (3, 10)), "{name}: {report:?}");
         let refused = &report.refusals[0];
-        let said = format!("{}: {}", refused.client, refused.why).to_lowercase();
+        let said = format!("{}: {}", refused.client, refused.why);
         for part in expected {
-            assert!(said.contains(&part.to_lowercase()), "{name}: {said}");
+            let number = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+            let part = number.map_or((*part).to_owned(), |number| id(number.parse().unwrap()).to_string());
+            assert!(said.to_lowercase().contains(&part.to_lowercase()), "{name}: {said}");
         }
         assert_imported(&world);
         assert_sound(&world.store);
         // Nothing of it is here, and it is remembered as not imported.
-        let of_it = |key: &[u8]| key.starts_with(id(9).as_bytes());
+        let of_it = |key: &[u8]| key.starts_with(id(BROKEN).as_bytes());
         assert!(!rows(&world.store).keys().any(|(_, key)| of_it(key)), "{name}");
         let changed = block_on(world.taskchampion.changed_since_import(&original.file())).unwrap();
-        assert_eq!(changed.len(), usize::from(name != "no client row"), "{name}");
+        assert_eq!(changed.len(), usize::from(name != NO_ROW), "{name}");
     }
+}
+
+/// A version under the id of another client: that one is refused, and the one that lost it reads as a chain that began elsewhere.
+#[test]
+fn a_foreign_version_is_found_where_it_lies() {
+    let original = Original::sound();
+    original.chain(BROKEN, 900, 2);
+    original.alter(
+        "UPDATE versions SET client_id = '00000000-0000-0000-0000-000000000003' WHERE version_id = ?1",
+        900,
+    );
+    let world = World::new(Store::memory());
+    let report = import(&world, &original.file());
+    assert_eq!((report.refused, report.written.clients), (1, 3), "{report:?}");
+    assert_eq!(report.refusals[0].client, id(3).to_string());
+    let why = &report.refusals[0].why;
+    assert!(why.contains("no latest version") && why.contains(&id(900).to_string()), "{why}");
+    assert_sound(&world.store);
 }
 
 #[test]

@@ -31,6 +31,15 @@ pub(super) struct Source {
     pub(super) clients: u64,
 }
 
+/// The latest version of a client.
+#[derive(Debug)]
+pub(super) struct Latest {
+    /// The client's id as it is written.
+    pub(super) name: String,
+    /// The client and its latest version; `None` when one of them is no id.
+    pub(super) ids: Option<(Uuid, Uuid)>,
+}
+
 /// One client of it, or what stands in a client's place.
 #[derive(Debug)]
 pub(super) struct Foreign {
@@ -82,8 +91,8 @@ impl Source {
         Ok(Histories { source: self, clients: prepare(CLIENTS)?, versions: prepare(VERSIONS)? })
     }
 
-    /// Each client as it is written, with its latest version; `None` for what is no id. Reads no version.
-    pub(super) fn latest(&self) -> Result<Vec<(String, Option<(Uuid, Uuid)>)>> {
+    /// The latest version of each client. Reads no version.
+    pub(super) fn latest(&self) -> Result<Vec<Latest>> {
         let read = || {
             let mut statement = self.connection.prepare(LATEST)?;
             let rows = statement.query_map([], |row| {
@@ -93,7 +102,7 @@ impl Source {
                     _ => read_id("its latest version", &text(row, 1)?),
                 };
                 let ids = read_id("its id", &name).and_then(|client| Ok((client, latest?))).ok();
-                Ok((name, ids))
+                Ok(Latest { name, ids })
             })?;
             rows.collect::<rusqlite::Result<_>>()
         };

@@ -161,13 +161,13 @@ impl TaskChampion {
     /// Those of [`import_original`](Self::import_original).
     pub async fn changed_since_import(&self, file: &Path) -> Result<Vec<String>> {
         let mut changed = Vec::new();
-        for (name, ids) in Source::open(file)?.latest()? {
-            let same = match ids {
+        for found in Source::open(file)?.latest()? {
+            let same = match found.ids {
                 Some((client, latest)) => self.shard(client).imported(client).await? == Some(latest),
                 None => false,
             };
             if !same {
-                changed.push(name);
+                changed.push(found.name);
             }
         }
         Ok(changed)
