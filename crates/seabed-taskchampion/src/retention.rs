@@ -84,6 +84,19 @@ impl TaskChampion {
     /// snapshot loses nothing. Asked for the child of a version that is gone, the server answers that it is
     /// gone, as it does for one it never knew.
     ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use seabed_taskchampion::{Config, TaskChampion};
+    ///
+    /// let taskchampion = TaskChampion::open(&seabed_kv::Store::memory(), Config::default()).await?;
+    /// let (now_unix_s, days) = (1_700_000_000, 180);
+    /// let report = taskchampion.prune(None, now_unix_s - days * 86_400, now_unix_s * 1_000).await?;
+    /// assert_eq!(report.versions, 0);
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// # })?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
     /// May run beside a server, and be dropped at any await: each batch leaves a whole chain behind. The bytes of large
     /// versions stay readable for fifteen minutes, for those who are reading them.
     ///

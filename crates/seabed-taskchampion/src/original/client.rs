@@ -1,7 +1,7 @@
 //! The import of one client: compared, then written, whole or not at all.
 
 use seabed_kv::staged::StagedWriter;
-use seabed_kv::{Batch, Durability, Result};
+use seabed_kv::{Batch, Durability, Error, ErrorKind, Result};
 use uuid::Uuid;
 
 use super::Totals;
@@ -11,7 +11,7 @@ use crate::error::busy;
 use crate::keys::{
     CLIENT, ClientRow, DELETING, DroppedRow, IMPORTED, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION,
     VersionRow, client_key, deleting_to_bytes, imported_to_bytes, pair_key, parent_from_bytes,
-    parent_to_bytes, snapshot_to_bytes,
+    parent_to_bytes, snapshot_from_bytes, snapshot_to_bytes,
 };
 use crate::shard::Shard;
 use crate::value::Value;
@@ -31,7 +31,8 @@ pub(super) enum Moved {
     Refused(String),
 }
 
-/// The import of one client.
+/// The import of one client. All its batches are Relaxed, because nobody is told of a client before all are flushed: one flush for
+/// the whole import, and whatever a power cut takes is the end of it.
 pub(super) struct Import<'a> {
     pub(super) shard: Shard,
     pub(super) source: &'a Source,
@@ -56,7 +57,7 @@ impl Import<'_> {
         let mut begin = Batch::new();
         begin.check_absent(CLIENT, key).check_absent(DELETING, key);
         begin.put(DELETING, key, deleting_to_bytes(self.now_unix_s));
-        self.apply(begin, Durability::Relaxed).await?;
+        self.apply(begin).await?;
         let made = self.create_marked().await;
         if !matches!(made, Ok(Moved::Written(_))) {
             // What went wrong is told, whether or not this works: the next opening of the store does it again.
@@ -75,7 +76,7 @@ impl Import<'_> {
             let mut step = Step::default();
             step.batch.check_exists(DELETING, key);
             left = self.fill(&mut step, &mut row, left).await?;
-            self.apply(step.batch, Durability::Relaxed).await?;
+            self.apply(step.batch).await?;
         }
         if let Some(why) = self.difference(&self.history.chain, None).await? {
             return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
@@ -85,7 +86,8 @@ impl Import<'_> {
         self.take_snapshot(&mut last, &mut row).await?;
         last.batch.put(CLIENT, key, row.to_bytes());
         self.remember(&mut last.batch);
-        self.apply(last.batch, Durability::Durable).await?;
+        self.apply(last.batch).await?;
+        self.check_snapshot().await?;
         Ok(Moved::Written(self.written(self.history.chain.as_slice(), row.snapshot.is_some())))
     }
 
@@ -113,7 +115,7 @@ impl Import<'_> {
                     let mut batch = Batch::new();
                     batch.check_exists(CLIENT, key);
                     self.remember(&mut batch);
-                    self.apply(batch, Durability::Durable).await?;
+                    self.apply(batch).await?;
                 }
                 return Ok(Moved::Unchanged { newer_here: true });
             }
@@ -131,7 +133,7 @@ impl Import<'_> {
                 snapshot.versions_since = snapshot.versions_since.saturating_add(step.versions);
             }
             step.batch.put(CLIENT, key, row.to_bytes());
-            self.apply(step.batch, Durability::Relaxed).await?;
+            self.apply(step.batch).await?;
         }
         if let Some(why) = self.difference(missing, None).await? {
             return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
@@ -149,7 +151,10 @@ impl Import<'_> {
         }
         last.batch.put(CLIENT, key, row.to_bytes());
         self.remember(&mut last.batch);
-        self.apply(last.batch, Durability::Durable).await?;
+        self.apply(last.batch).await?;
+        if newer_snapshot {
+            self.check_snapshot().await?;
+        }
         if missing.is_empty() && !newer_snapshot {
             return Ok(Moved::Unchanged { newer_here: false });
         }
@@ -274,6 +279,39 @@ impl Import<'_> {
         Ok(None)
     }
 
+    /// Whether the snapshot here is the original's: what is said of it, and its bytes.
+    pub(super) async fn same_snapshot(&self) -> Result<bool> {
+        let client = self.history.client;
+        let Some(row) = self.shard.client_row(client).await? else { return Ok(false) };
+        let (Some(here), Some(there)) = (row.snapshot, self.history.snapshot) else {
+            return Ok(row.snapshot.is_none() && self.history.snapshot.is_none());
+        };
+        let value = if let Some(value) = here.staged() {
+            Value::new(Stored::Staged(value), &self.shard.staging)
+        } else {
+            let row = self.shard.tenant.get(SNAPSHOT, client_key(client)).await?;
+            match row.as_deref().and_then(snapshot_from_bytes) {
+                Some((version, bytes)) if version == here.version => Value::inline(bytes),
+                _ => return Ok(false),
+            }
+        };
+        let same = (here.version, here.unix_s, here.versions_since)
+            == (there.version, there.unix_s, there.versions_since);
+        Ok(same && value.equals(&self.source.snapshot_bytes(self.history)?).await?)
+    }
+
+    /// The snapshot that was just written reads back.
+    async fn check_snapshot(&self) -> Result<()> {
+        if self.same_snapshot().await? {
+            return Ok(());
+        }
+        let message = format!(
+            "the snapshot of client {} does not read back as it was written; run `seabed verify`",
+            self.history.client
+        );
+        Err(Error::new(ErrorKind::Corrupt, message).in_tenant(self.shard.tenant.id()))
+    }
+
     async fn has(&self, version: Uuid) -> Result<bool> {
         self.shard.tenant.exists(PARENT, pair_key(self.history.client, version)).await
     }
@@ -294,8 +332,8 @@ impl Import<'_> {
         totals
     }
 
-    async fn apply(&self, batch: Batch, durability: Durability) -> Result<()> {
-        if self.shard.tenant.apply(batch, durability).await?.is_applied() {
+    async fn apply(&self, batch: Batch) -> Result<()> {
+        if self.shard.tenant.apply(batch, Durability::Relaxed).await?.is_applied() {
             return Ok(());
         }
         let message = format!(

@@ -8,7 +8,7 @@ use seabed_kv::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
 use super::client::Import;
-use super::import::{History, Source};
+use super::import::Source;
 use super::{ExportReport, Progress};
 use crate::TaskChampion;
 use crate::clients::{ClientInfo, VersionInfo};
@@ -118,7 +118,7 @@ impl TaskChampion {
                     let (shard, mut tick) = (self.shard(history.client).clone(), || {});
                     let import = Import { shard, source: &source, history, now_unix_s: 0, tick: &mut tick };
                     match import.difference(&history.chain, None).await? {
-                        None if self.same_snapshot(&source, history).await? => None,
+                        None if import.same_snapshot().await? => None,
                         None => Some("its snapshot is another one".to_owned()),
                         difference => difference,
                     }
@@ -134,21 +134,6 @@ impl TaskChampion {
             return Err(Error::new(ErrorKind::Backend, message));
         }
         Ok(())
-    }
-
-    async fn same_snapshot(&self, source: &Source, history: &History) -> Result<bool> {
-        let row = self.shard(history.client).client_row(history.client).await?;
-        let Some(row) = row else { return Ok(false) };
-        let (Some(here), Some(there)) = (row.snapshot, history.snapshot) else {
-            return Ok(row.snapshot.is_none() && history.snapshot.is_none());
-        };
-        let value = match self.get_snapshot(history.client).await?.release() {
-            GetSnapshot::Found { value, .. } => value,
-            GetSnapshot::NoSnapshot | GetSnapshot::NoSuchClient => return Ok(false),
-        };
-        Ok((here.version, here.unix_s, here.versions_since)
-            == (there.version, there.unix_s, there.versions_since)
-            && value.equals(&source.snapshot_bytes(history)?).await?)
     }
 }
 

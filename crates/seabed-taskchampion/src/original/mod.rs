@@ -119,7 +119,23 @@ impl TaskChampion {
     /// Each client is checked to be one chain before anything of it is written, compared byte for byte afterwards, and visible only
     /// when it is whole. A client that is here already is compared; what the original has beyond it is added, and one
     /// that has another history here is refused while the others go on. So it may be repeated, and after a crash or a drop it is simply run
-    /// again. The store must serve nobody meanwhile. Reads on the calling thread, and holds one value at a time.
+    /// again. The store must serve nobody meanwhile. Reads on the calling thread, and holds one value at a time. When it
+    /// answers, everything is durable.
+    ///
+    /// ```
+    /// use seabed_taskchampion::{Config, TaskChampion, original_file};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # pollster::block_on(async {
+    /// let taskchampion = TaskChampion::open(&seabed_kv::Store::memory(), Config::default()).await?;
+    /// let file = original_file(directory.path());
+    /// taskchampion.export_original(&file, |_| {}).await?;
+    /// let report = taskchampion.import_original(&file, 1_700_000_000, |progress| println!("{progress:?}")).await?;
+    /// assert_eq!((report.found.clients, report.refused), (0, 0));
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// `Unsupported` when the file cannot be read as such a database; those of the store. What is wrong with a single client is no
@@ -150,6 +166,9 @@ impl TaskChampion {
             report.add(foreign.name, foreign.history.ok().as_ref(), moved);
             so_far.clients_done += 1;
             progress(so_far);
+        }
+        for shard in self.shards() {
+            shard.tenant.flush().await?;
         }
         Ok(report)
     }
