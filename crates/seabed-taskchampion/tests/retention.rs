@@ -238,6 +238,28 @@ fn it_may_be_cut_off_anywhere_and_others_may_be_quicker() {
 }
 
 #[test]
+fn a_long_history_goes_in_steps_from_its_beginning() {
+    let (store, oddities) = Odd::store();
+    let world = World::new(store.clone());
+    let client = world.id();
+    let chain = world.chain(client, 700);
+    assert_eq!(world.snapshot(client, chain[699], b"snapshot"), AddSnapshot::Kept);
+    // The second step fails: the first is done, and what it left is a chain.
+    {
+        let mut oddities = oddities.lock().unwrap();
+        (oddities.faults, oddities.faults_after) = (vec![Fault::NotApplied(ErrorKind::Backend)], 1);
+    }
+    assert!(block_on(world.taskchampion.prune(None, LATER_S, 0)).is_err());
+    let versions = block_on(world.taskchampion.versions(client)).unwrap();
+    assert_eq!((versions.len(), versions[0].parent), (700 - 256, chain[255]));
+    assert_sound(&store);
+    assert_eq!(prune(&world, LATER_S).versions, 699 - 256);
+    assert_sound(&store);
+    let info = block_on(world.taskchampion.client(client)).unwrap().unwrap();
+    assert_eq!((info.versions, info.dropped_versions), (1, 699));
+}
+
+#[test]
 fn pushes_snapshots_readers_and_verification_go_on_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
     let world = World::new(Store::sqlite(directory.path()).unwrap());
