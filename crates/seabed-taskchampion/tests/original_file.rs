@@ -173,6 +173,29 @@ fn a_log_that_was_never_carried_over_is_read_and_the_files_stay_as_they_are() {
     assert!(hashes() == before, "the original was changed");
 }
 
+#[test]
+fn where_nothing_can_be_made_beside_it_it_is_read_all_the_same() {
+    let original = Original::sound();
+    original.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let beside = |end: &str| copy.path().join(format!("a 100% odd?name#{end}"));
+    let file = beside("");
+    fs::copy(original.file(), &file).unwrap();
+    // As in a directory mounted read-only: SQLite cannot have the files it wants beside a database in WAL mode.
+    for end in ["-wal", "-shm"] {
+        std::os::unix::fs::symlink("/nowhere/at/all", beside(end)).unwrap();
+    }
+    let world = World::new(Store::memory());
+    assert_eq!(import(&world, &file).refused, 0);
+    assert_imported(&world);
+    // With a log that cannot be read it would be an old state of it.
+    original.chain(4, 400, 1);
+    fs::remove_file(beside("-wal")).unwrap();
+    fs::copy(original.directory.path().join(format!("{ORIGINAL_FILE}-wal")), beside("-wal")).unwrap();
+    let error = block_on(world.taskchampion.import_original(&file, START_S, |_| {})).unwrap_err();
+    assert!(error.to_string().contains("with its -wal"), "{error}");
+}
+
 /// How a client `BROKEN` is broken, and what is said of it.
 type Break = (&'static str, fn(&Original), &'static [&'static str]);
 

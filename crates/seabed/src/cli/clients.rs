@@ -66,7 +66,7 @@ enum ClientsCommand {
     },
     /// Drop old versions that the snapshots of their clients cover
     ///
-    /// What a snapshot covers, a new device does not need. A device that has not synced since before the oldest version that
+    /// What a snapshot covers, a new device does not need, if it syncs before it has tasks of its own. A device that has not synced since before the oldest version that
     /// is left is told that the version it asks for is gone; it has to begin again from the snapshot. Nothing at or after a
     /// snapshot's version is dropped, and nothing of a client without one.
     Prune {
