@@ -40,14 +40,14 @@ def rows(results, part):
 
 
 def medians(rows, *by):
-    """The median of every number of the rows that agree in `by`; sums of `server_errors` and `others`."""
+    """The median of every number of the rows that agree in `by`; sums of `server_errors`, `others` and `failed`."""
     groups = defaultdict(list)
     for row in rows:
         row["rate"] = row["ops"] / row["seconds"]
         groups[tuple(row[name] for name in by)].append(row)
     return {
         key: {
-            name: (sum if name in ("server_errors", "others") else median)([row[name] for row in group])
+            name: (sum if name in ("server_errors", "others", "failed") else median)([row[name] for row in group])
             for name in group[0]
             if isinstance(group[0][name], (int, float))
         }
@@ -75,11 +75,29 @@ def kv(results):
                 goals.append(verdict("1 flush", ours["flushes_per_op"] < 1.01))
             yield (
                 f"| {us} us | {case} | {ours['rate']:,.0f} | {ratio:.2f} | "
-                f"{', '.join(goals)} | "
-                f"{ours['cpu_us_per_op']:.1f} ({peer['cpu_us_per_op']:.1f}) | "
-                f"{ours['flushes_per_op']:.3f} ({peer['flushes_per_op']:.3f}) | "
-                f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f}) |"
+                f"{', '.join(goals)} | {beside(ours, peer)} |"
             )
+
+
+def beside(ours, peer):
+    """CPU, flushes and percentiles of ours, the peer's in parentheses."""
+    return (
+        f"{ours['cpu_us_per_op']:.1f} ({peer['cpu_us_per_op']:.1f}) | "
+        f"{ours['flushes_per_op']:.3f} ({peer['flushes_per_op']:.3f}) | "
+        f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f})"
+    )
+
+
+def storage(results):
+    found = medians(rows(results, "storage"), "contender", "case", "flush_us")
+    yield "| flush | case | ops/s | x the original | CPU us/op (original) | flushes/op (original) | p50 / p99 us (original) | failed (original) |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for _, case, us in sorted((key for key in found if key[0] == "seabed"), key=lambda key: key[2]):
+        ours, peer = found["seabed", case, us], found["sqlite", case, us]
+        yield (
+            f"| {us} us | {case} | {ours['rate']:,.0f} | {ours['rate'] / peer['rate']:.2f} | {beside(ours, peer)} | "
+            f"{ours['failed']} ({peer['failed']}) |"
+        )
 
 
 def tc(results):
@@ -117,14 +135,14 @@ def main():
     update = "--update" in arguments
     results, *parts = [argument for argument in arguments if argument != "--update"]
     for part in parts:
-        table = "\n".join({"kv": kv, "tc": tc, "rss": rss}[part](Path(results)))
+        table = "\n".join({"kv": kv, "tc": tc, "storage": storage, "rss": rss}[part](Path(results)))
         if not update:
             print(f"\n{table}")
             continue
         text = DOCUMENT.read_text()
         text, times = re.subn(f"(<!-- {part} -->\n).*?(<!-- /{part} -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
-        if times != 1:
-            sys.exit(f"{DOCUMENT} has no place for {part}")
+        if times == 0:
+            print(f"\n{DOCUMENT.name} has no place for {part}:\n\n{table}")
         DOCUMENT.write_text(text)
 
 

@@ -1,6 +1,8 @@
 #![doc = include_str!("crate.md")]
 
 mod clients;
+#[cfg(any(feature = "http", feature = "upstream"))]
+mod clock;
 mod error;
 #[cfg(feature = "http")]
 mod http;
@@ -13,6 +15,8 @@ mod retention;
 mod rules;
 mod shard;
 mod snapshot;
+#[cfg(feature = "upstream")]
+mod upstream;
 mod value;
 mod verify;
 

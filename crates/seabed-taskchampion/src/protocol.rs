@@ -1,6 +1,7 @@
 //! The four requests: read, decide, one batch, answer.
 
-use seabed_kv::{Batch, Durability, Error, ErrorKind, Outcome};
+use seabed_kv::staged::Staged;
+use seabed_kv::{Batch, Commit, Durability, Error, ErrorKind, Outcome};
 use uuid::Uuid;
 
 use crate::TaskChampion;
@@ -208,16 +209,29 @@ impl Shard {
     /// Makes a decision true and answers what may be told of it; `None` when somebody else was quicker and the rule is to be asked
     /// again.
     async fn commit<E>(&self, decision: Decision<E>, now_unix_s: u64) -> Result<Option<Committed<E>>> {
-        let (mut batch, discard, effects) = match decision {
-            Decision::Answer(answer) => return Ok(Some(Committed::read(answer))),
-            Decision::Commit { batch, discard, effects } => (batch, discard, effects),
-        };
+        match decision {
+            Decision::Answer(answer) => Ok(Some(Committed::read(answer))),
+            Decision::Commit { batch, discard, effects } => {
+                let commit = self.apply(batch, discard, now_unix_s).await?;
+                Ok(commit.map(|commit| effects.committed(&commit)))
+            }
+        }
+    }
+
+    /// Applies a batch durably, which also takes the last reference to `discard` away; `None` when the client's row is not the
+    /// one that the batch rests on.
+    pub(crate) async fn apply(
+        &self,
+        mut batch: Batch,
+        discard: Option<Staged>,
+        now_unix_s: u64,
+    ) -> Result<Option<Commit>> {
         if let Some(value) = discard {
             self.staging.discard(&mut batch, value, now_unix_s.saturating_mul(1_000));
         }
         let checked = checked_categories(&batch);
         match self.tenant.apply(batch, Durability::Durable).await? {
-            Outcome::Applied(commit) => Ok(Some(effects.committed(&commit))),
+            Outcome::Applied(commit) => Ok(Some(commit)),
             Outcome::Refused(refusal) => {
                 let category = checked.get(refusal.check).map_or(&[][..], Vec::as_slice);
                 self.refused(category).map(|()| None)

@@ -1,5 +1,8 @@
 //! Shards: the tenants among which clients are spread, and the rows that say what they are.
 
+#[cfg(feature = "upstream")]
+use std::sync::Arc;
+
 use seabed_kv::staged::Staging;
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Store, Tenant};
 use uuid::Uuid;
@@ -9,6 +12,8 @@ use crate::keys::{
     CLIENT, ClientRow, FORMAT, FORMAT_VERSION, FormatRow, INLINE_RESERVE_BYTES, LAYER, SHARDS, client_key,
     shards_from_bytes, shards_to_bytes, writer,
 };
+#[cfg(feature = "upstream")]
+use crate::upstream::Locks;
 
 /// How many shards a new store gets. One file, one flush: on a single machine more of them only divide the group commit.
 const SHARDS_NEW: u16 = 1;
@@ -21,11 +26,18 @@ const FORMAT_ATTEMPTS_MAX: usize = 8;
 pub(crate) struct Shard {
     pub(crate) tenant: Tenant,
     pub(crate) staging: Staging,
+    #[cfg(feature = "upstream")]
+    pub(crate) locks: Arc<Locks>,
 }
 
 impl Shard {
     pub(crate) fn new(tenant: Tenant) -> Self {
-        Self { staging: Staging::new(tenant.clone(), LAYER), tenant }
+        Self {
+            staging: Staging::new(tenant.clone(), LAYER),
+            tenant,
+            #[cfg(feature = "upstream")]
+            locks: Arc::default(),
+        }
     }
 
     /// The longest value that is kept in a row.

@@ -203,7 +203,14 @@ type Break = (&'static str, fn(&Original), &'static [&'static str]);
 const BROKEN: u128 = 9;
 
 const BROKEN_CHAINS: &[Break] = &[
-    ("latest missing", |o| o.client(BROKEN, 950), &["{9}", "{950}", "is missing"]),
+    (
+        "latest missing",
+        |o| {
+            o.client(BROKEN, 950);
+            o.version(BROKEN, 0, 900, b"x");
+        },
+        &["{9}", "{950}", "is missing"],
+    ),
     (
         "parent missing",
         |o| {
@@ -344,6 +351,45 @@ fn a_broken_client_is_refused_whole_and_the_others_come() {
         let changed = block_on(world.taskchampion.changed_since_import(&original.file())).unwrap();
         assert_eq!(changed.len(), usize::from(name != NO_ROW), "{name}");
     }
+}
+
+/// The original lets a client begin anywhere; what it is to go on from is then all there is.
+#[test]
+fn a_client_that_is_to_go_on_from_elsewhere_does() {
+    let original = Original::new();
+    original.client(1, 77);
+    original.client(2, 77);
+    let world = World::new(Store::memory());
+    // The second is here already, and has gone on from somewhere else.
+    world.pushed(id(2), id(78), b"mine");
+    let report = import(&world, &original.file());
+    assert_eq!((report.written.clients, report.refused), (1, 1), "{report:?}");
+    assert!(report.refusals[0].why.contains(&format!("version {} is not here", id(77))), "{report:?}");
+    assert_eq!(world.child(id(1), id(77)), Child::UpToDate);
+    assert_eq!(world.child(id(1), Uuid::nil()), Child::Gone);
+    assert_eq!(import(&world, &original.file()).unchanged, 1);
+    // It went on there, and then here.
+    original.version(1, 77, 80, b"there");
+    original.alter(
+        "UPDATE clients SET latest_version_id = '00000000-0000-0000-0000-000000000050' WHERE client_id = ?1",
+        1,
+    );
+    assert_eq!(import(&world, &original.file()).written.versions, 1);
+    assert_eq!(world.child(id(1), id(77)), Child::Found(id(80), b"there".to_vec()));
+    world.pushed(id(1), id(80), b"here");
+    assert_eq!(import(&world, &original.file()).newer_here, 1);
+    assert_sound(&world.store);
+    // A client that was empty there when it was imported.
+    let original = Original::new();
+    original.client(3, 0);
+    import(&world, &original.file());
+    original.alter(
+        "UPDATE clients SET latest_version_id = '00000000-0000-0000-0000-00000000004d' WHERE client_id = ?1",
+        3,
+    );
+    assert_eq!(import(&world, &original.file()).written.clients, 1);
+    assert_eq!(world.child(id(3), id(77)), Child::UpToDate);
+    assert_eq!(block_on(world.taskchampion.changed_since_import(&original.file())).unwrap().len(), 0);
 }
 
 /// A version under the id of another client: that one is refused, and the one that lost it reads as a chain that began elsewhere.

@@ -5,7 +5,6 @@ mod headers;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -17,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, any};
 use uuid::Uuid;
 
+use crate::clock::now_unix_ms;
 use crate::error::ErrorKind;
 use crate::{AddSnapshot, AddVersion, ChildVersion, Error, GetSnapshot, TaskChampion, Urgency, Value};
 
@@ -40,11 +40,7 @@ pub struct Environment {
 
 impl Default for Environment {
     fn default() -> Self {
-        let now = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        };
-        Self { now_unix_ms: Arc::new(now), fresh_id: Arc::new(Uuid::new_v4) }
+        Self { now_unix_ms: Arc::new(now_unix_ms), fresh_id: Arc::new(Uuid::new_v4) }
     }
 }
 

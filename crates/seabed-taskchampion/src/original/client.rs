@@ -11,8 +11,9 @@ use crate::error::busy;
 use crate::keys::{
     CLIENT, ClientRow, DELETING, DroppedRow, IMPORTED, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION,
     VersionRow, client_key, deleting_to_bytes, imported_to_bytes, pair_key, parent_from_bytes,
-    parent_to_bytes, snapshot_from_bytes, snapshot_to_bytes,
+    snapshot_from_bytes,
 };
+use crate::rules::{count_version, put_snapshot, put_version};
 use crate::shard::Shard;
 use crate::value::Value;
 
@@ -70,7 +71,7 @@ impl Import<'_> {
 
     async fn create_marked(&mut self) -> Result<Moved> {
         let key = client_key(self.history.client);
-        let mut row = ClientRow::new(self.now_unix_s);
+        let mut row = ClientRow { latest: self.history.latest, ..ClientRow::new(self.now_unix_s) };
         let mut left = self.history.chain.as_slice();
         while !left.is_empty() {
             let mut step = Step::default();
@@ -100,18 +101,23 @@ impl Import<'_> {
         let (here, missing) = match reached {
             Some(position) => history.chain.split_at(position.saturating_add(1)),
             // Nothing was pushed here yet.
-            None if row.latest.is_nil() => history.chain.split_at(0),
+            None if row.versions == 0 && (row.latest.is_nil() || row.latest == history.goes_on_from()) => {
+                history.chain.split_at(0)
+            }
             None => {
                 // Newer versions came here; perhaps so many since the import that a snapshot covers all of the original.
-                let all_dropped = dropped.is_some() && imported == Some(history.latest());
+                let all_dropped = dropped.is_some() && imported == Some(history.latest);
                 let newer = match self.difference(&history.chain, dropped).await? {
-                    Some(_) if all_dropped && !self.has(history.latest()).await? => None,
+                    Some(_) if all_dropped && !self.has(history.latest).await? => None,
+                    None if !self.goes_on_from(history.latest).await? => {
+                        Some(format!("version {} is not here", history.latest))
+                    }
                     difference => difference,
                 };
                 if let Some(why) = newer {
                     return Ok(diverged(&why));
                 }
-                if imported != Some(history.latest()) {
+                if imported != Some(history.latest) {
                     let mut batch = Batch::new();
                     batch.check_exists(CLIENT, key);
                     self.remember(&mut batch);
@@ -129,20 +135,20 @@ impl Import<'_> {
             let mut step = Step::default();
             step.batch.check_equals(CLIENT, key, row.to_bytes());
             left = self.fill(&mut step, &mut row, left).await?;
-            if let Some(snapshot) = &mut row.snapshot {
-                snapshot.versions_since = snapshot.versions_since.saturating_add(step.versions);
-            }
             step.batch.put(CLIENT, key, row.to_bytes());
             self.apply(step.batch).await?;
         }
         if let Some(why) = self.difference(missing, None).await? {
             return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
         }
-        if missing.is_empty() && !newer_snapshot && imported == Some(history.latest()) {
+        let named = row.latest != history.latest;
+        let unchanged = missing.is_empty() && !newer_snapshot && !named;
+        if unchanged && imported == Some(history.latest) {
             return Ok(Moved::Unchanged { newer_here: false });
         }
         let mut last = Step::default();
         last.batch.check_equals(CLIENT, key, row.to_bytes());
+        row.latest = history.latest;
         if newer_snapshot {
             if let Some(old) = row.snapshot.and_then(|snapshot| snapshot.staged()) {
                 self.shard.staging.discard(&mut last.batch, old, 0);
@@ -155,7 +161,7 @@ impl Import<'_> {
         if newer_snapshot {
             self.check_snapshot().await?;
         }
-        if missing.is_empty() && !newer_snapshot {
+        if unchanged {
             return Ok(Moved::Unchanged { newer_here: false });
         }
         Ok(Moved::Written(self.written(missing, newer_snapshot)))
@@ -175,17 +181,9 @@ impl Import<'_> {
             }
             let bytes = self.source.version_bytes(link)?;
             let value = self.store(step, &bytes).await?;
-            row.latest = link.version;
-            row.versions = row.versions.saturating_add(1);
-            row.version_bytes = row.version_bytes.saturating_add(value.bytes());
+            count_version(row, link.version, value.bytes(), self.now_unix_s);
             let version = VersionRow { version: link.version, received_unix_s: self.now_unix_s, value };
-            let client = self.history.client;
-            let (by_parent, by_version) = (pair_key(client, link.parent), pair_key(client, link.version));
-            step.batch
-                .check_absent(VERSION, by_parent)
-                .check_absent(PARENT, by_version)
-                .put(VERSION, by_parent, version.to_bytes())
-                .put(PARENT, by_version, parent_to_bytes(link.parent));
+            put_version(&mut step.batch, self.history.client, link.parent, &version);
             step.versions += 1;
             (self.tick)();
             left = rest;
@@ -196,7 +194,6 @@ impl Import<'_> {
     /// Makes the original's snapshot the client's.
     async fn take_snapshot(&self, step: &mut Step, row: &mut ClientRow) -> Result<()> {
         let Some(head) = self.history.snapshot else { return Ok(()) };
-        let key = client_key(self.history.client);
         let bytes = self.source.snapshot_bytes(self.history)?;
         let value = self.store(step, &bytes).await?;
         row.snapshot = Some(SnapshotMeta {
@@ -206,10 +203,7 @@ impl Import<'_> {
             bytes: value.bytes(),
             staged: value.staged().map(|value| value.id),
         });
-        match value {
-            Stored::Inline(bytes) => step.batch.put(SNAPSHOT, key, snapshot_to_bytes(head.version, &bytes)),
-            Stored::Staged(_) => step.batch.delete(SNAPSHOT, key),
-        };
+        put_snapshot(&mut step.batch, self.history.client, head.version, &value);
         Ok(())
     }
 
@@ -312,12 +306,18 @@ impl Import<'_> {
         Err(Error::new(ErrorKind::Corrupt, message).in_tenant(self.shard.tenant.id()))
     }
 
+    /// Whether the history here has that version, or begins after it. Anything goes on from nil.
+    async fn goes_on_from(&self, version: Uuid) -> Result<bool> {
+        let key = pair_key(self.history.client, version);
+        Ok(version.is_nil() || self.has(version).await? || self.shard.tenant.exists(VERSION, key).await?)
+    }
+
     async fn has(&self, version: Uuid) -> Result<bool> {
         self.shard.tenant.exists(PARENT, pair_key(self.history.client, version)).await
     }
 
     fn remember(&self, batch: &mut Batch) {
-        let row = imported_to_bytes(self.history.latest(), self.now_unix_s);
+        let row = imported_to_bytes(self.history.latest, self.now_unix_s);
         batch.put(IMPORTED, client_key(self.history.client), row);
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Foreign {
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) client: Uuid,
+    /// The newest version, or what the first one is to follow; nil when there is neither.
+    pub(super) latest: Uuid,
     /// From the first version to the latest.
     pub(super) chain: Vec<Link>,
     pub(super) snapshot: Option<SnapshotHead>,
@@ -61,9 +63,9 @@ pub(super) struct History {
 }
 
 impl History {
-    /// The newest version; nil when there is none.
-    pub(super) fn latest(&self) -> Uuid {
-        self.chain.last().map_or(Uuid::nil(), |link| link.version)
+    /// What its first version follows, or is to follow.
+    pub(super) fn goes_on_from(&self) -> Uuid {
+        self.chain.first().map_or(self.latest, |first| first.parent)
     }
 }
 
@@ -280,7 +282,7 @@ fn history(name: &str, clients: Vec<Result<ClientRow, String>>, links: Vec<Link>
     if let Some(snapshot) = &row.snapshot {
         check_snapshot(snapshot, &chain)?;
     }
-    Ok(History { client, chain, snapshot: row.snapshot, row: row.row })
+    Ok(History { client, latest: row.latest, chain, snapshot: row.snapshot, row: row.row })
 }
 
 fn client_row(row: &Row<'_>) -> rusqlite::Result<Named<ClientRow>> {
