@@ -11,6 +11,7 @@ use crate::keys::{
     read_client_key, read_pair_key, shards_from_bytes, snapshot_from_bytes,
 };
 
+// As the kernel's `Staging` spells them; `tests/verify.rs` reads rows of both.
 const CHUNK: &str = "taskchampion.chunk";
 const PENDING: &str = "taskchampion.pending";
 

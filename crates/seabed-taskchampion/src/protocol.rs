@@ -63,6 +63,12 @@ impl TaskChampion {
         UploadWriter::new(client, shard.staging.clone(), shard.inline_max(), id, now_unix_ms)
     }
 
+    /// Whether there is a client of that id.
+    #[cfg(feature = "http")]
+    pub(crate) async fn has_client(&self, client: Uuid) -> Result<bool> {
+        self.shard(client).tenant.exists(CLIENT, client_key(client)).await
+    }
+
     /// The version whose parent is `parent`. Takes two reads, whatever the number of clients and versions. May be dropped at any
     /// await.
     ///
@@ -229,38 +235,54 @@ impl Shard {
         if let Some(value) = discard {
             self.staging.discard(&mut batch, value, now_unix_s.saturating_mul(1_000));
         }
-        let checked = checked_categories(&batch);
+        let checked: Vec<Checked> =
+            batch.checks().iter().map(|check| self.checked(&check.category)).collect();
         match self.tenant.apply(batch, Durability::Durable).await? {
             Outcome::Applied(commit) => Ok(Some(commit)),
             Outcome::Refused(refusal) => {
-                let category = checked.get(refusal.check).map_or(&[][..], Vec::as_slice);
-                self.refused(category).map(|()| None)
+                let checked = checked.get(refusal.check).copied().unwrap_or(Checked::Fresh);
+                self.refused(checked).map(|()| None)
             }
         }
     }
 
-    /// Whether a refusal because of a row of that category is worth another try.
-    fn refused(&self, category: &[u8]) -> Result<()> {
-        let error = |kind, message| Err(Error::new(kind, message).in_tenant(self.tenant.id()));
+    fn checked(&self, category: &[u8]) -> Checked {
         if category == CLIENT.as_bytes() {
-            Ok(())
+            Checked::Client
         } else if category == DELETING.as_bytes() {
-            Err(busy(&self.tenant, "a client of this id is being deleted; ask again"))
+            Checked::Deleting
         } else if category == self.staging.pending_category().as_bytes() {
-            error(
+            Checked::Pending
+        } else {
+            Checked::Fresh
+        }
+    }
+
+    /// Whether a refusal because of such a row is worth another try.
+    fn refused(&self, checked: Checked) -> Result<()> {
+        let error = |kind, message| Err(Error::new(kind, message).in_tenant(self.tenant.id()));
+        match checked {
+            Checked::Client => Ok(()),
+            Checked::Deleting => Err(busy(&self.tenant, "a client of this id is being deleted; ask again")),
+            Checked::Pending => error(
                 ErrorKind::Timeout,
                 "the upload took so long that what had arrived was removed; send it again",
-            )
-        } else {
-            error(
+            ),
+            Checked::Fresh => error(
                 ErrorKind::Corrupt,
                 "a new version found its row taken: the id was not fresh, or the client is damaged (run `seabed \
                  verify`)",
-            )
+            ),
         }
     }
 }
 
-fn checked_categories(batch: &Batch) -> Vec<Vec<u8>> {
-    batch.checks().iter().map(|check| check.category.clone()).collect()
+/// What a check is on, kept beside the batch, which goes to the store, for the case that it is refused.
+#[derive(Debug, Clone, Copy)]
+enum Checked {
+    Client,
+    Deleting,
+    Pending,
+    /// A row of a new version.
+    Fresh,
 }

@@ -103,22 +103,23 @@ pub(crate) fn add_version(
     config: &Config,
     mut batch: Batch,
 ) -> Decision<AddVersion> {
+    // A client without versions takes any parent: so a replica moves to a new server.
+    match read {
+        None if !config.create_clients => return Decision::Answer(AddVersion::NoSuchClient),
+        Some(row) if !row.latest.is_nil() && row.latest != push.parent => {
+            return Decision::Answer(AddVersion::Conflict { latest: row.latest });
+        }
+        _ => {}
+    }
     let key = client_key(push.client);
     let mut row = if let Some(row) = read {
         batch.check_equals(CLIENT, key, row.to_bytes());
         row.clone()
     } else {
-        if !config.create_clients {
-            return Decision::Answer(AddVersion::NoSuchClient);
-        }
         // Rows of a client that was deleted under the same id may still be on their way out.
         batch.check_absent(CLIENT, key).check_absent(DELETING, key);
         ClientRow::new(push.now_unix_s)
     };
-    // A client without versions takes any parent: so a replica moves to a new server.
-    if !row.latest.is_nil() && row.latest != push.parent {
-        return Decision::Answer(AddVersion::Conflict { latest: row.latest });
-    }
     let urgency = urgency(row.snapshot.as_ref(), config, push.now_unix_s);
     count_version(&mut row, push.version, push.value.bytes(), push.now_unix_s);
     batch.put(CLIENT, key, row.to_bytes());

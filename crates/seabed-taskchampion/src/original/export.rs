@@ -60,6 +60,10 @@ impl TaskChampion {
         let mut report = ExportReport::default();
         for client in &clients {
             let shard = self.shard(client.client);
+            if let Some(error) = &client.error {
+                let message = format!("client {} cannot be exported: {error}", client.client);
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
             let versions = self.versions(client.client).await?;
             if versions.len() as u64 != client.versions {
                 let message = format!(

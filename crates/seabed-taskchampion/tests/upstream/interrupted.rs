@@ -20,16 +20,16 @@ fn a_transaction_is_one_durable_batch() {
     let (store, oddities) = Odd::store();
     let world = World::new(store);
     let client = created(&world.taskchampion);
-    let before = oddities.lock().unwrap().applied.1;
+    let before = oddities.lock().unwrap().cost.durable;
     block_on(whole(&world.taskchampion, client, NIL)).unwrap();
-    assert_eq!(oddities.lock().unwrap().applied.1, before + 1);
+    assert_eq!(oddities.lock().unwrap().cost.durable, before + 1);
     // And one that only reads is none at all.
-    let applied = oddities.lock().unwrap().applied;
+    let applied = oddities.lock().unwrap().cost.applied;
     let mut txn = begin(&world.taskchampion, client);
     block_on(txn.get_client()).unwrap();
     block_on(txn.commit()).unwrap();
     drop(txn);
-    assert_eq!(oddities.lock().unwrap().applied, applied);
+    assert_eq!(oddities.lock().unwrap().cost.applied, applied);
     assert_sound(&world.store);
 }
 
