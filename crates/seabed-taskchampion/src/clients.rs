@@ -8,10 +8,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::TaskChampion;
-use crate::error::{Error, Result, busy, damaged};
+use crate::error::{Error, ErrorKind, Result, busy, damaged};
 use crate::keys::{
-    CLIENT, ClientRow, DELETING, PARENT, SNAPSHOT, VERSION, VersionRow, client_key, deleting_to_bytes,
-    pair_key, read_client_key, read_pair_key,
+    CLIENT, ClientRow, DELETING, DROPPED, DroppedRow, IMPORTED, PARENT, SNAPSHOT, VERSION, VersionRow,
+    client_key, deleting_to_bytes, pair_key, read_client_key, read_pair_key,
 };
 use crate::protocol::ATTEMPTS_MAX;
 use crate::shard::Shard;
@@ -32,6 +32,10 @@ pub struct ClientInfo {
     pub version_bytes: u64,
     /// Its snapshot.
     pub snapshot: Option<SnapshotInfo>,
+    /// How many versions were dropped, because a snapshot covered them.
+    pub dropped_versions: u64,
+    /// How many bytes those had.
+    pub dropped_bytes: u64,
     /// When it was created, in seconds since 1970.
     pub created_unix_s: u64,
     /// When its newest version came, in seconds since 1970.
@@ -67,9 +71,11 @@ pub struct VersionInfo {
 }
 
 impl ClientInfo {
-    fn new(client: Uuid, row: &ClientRow) -> Self {
+    fn new(client: Uuid, row: &ClientRow, dropped: Option<DroppedRow>) -> Self {
         Self {
             client,
+            dropped_versions: dropped.map_or(0, |dropped| dropped.versions),
+            dropped_bytes: dropped.map_or(0, |dropped| dropped.version_bytes),
             latest_version: Some(row.latest).filter(|latest| !latest.is_nil()),
             versions: row.versions,
             version_bytes: row.version_bytes,
@@ -86,7 +92,7 @@ impl ClientInfo {
     }
 
     fn damaged(client: Uuid, error: &Error) -> Self {
-        Self { error: Some(error.to_string()), ..Self::new(client, &ClientRow::new(0)) }
+        Self { error: Some(error.to_string()), ..Self::new(client, &ClientRow::new(0), None) }
     }
 }
 
@@ -103,8 +109,8 @@ impl TaskChampion {
         Ok(clients)
     }
 
-    /// Every client, in the order of ids within each shard; one whose row is damaged with what is [wrong](ClientInfo::error). Reads one
-    /// small row a client.
+    /// Every client, in the order of ids within each shard; one whose row is damaged with what is [wrong](ClientInfo::error). Reads two
+    /// small rows a client.
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -136,7 +142,13 @@ impl TaskChampion {
                 let row = row?;
                 let error = || damaged(&shard.tenant, CLIENT, row.key.as_bytes());
                 match (read_client_key(row.key.as_bytes()), ClientRow::from_bytes(&row.payload)) {
-                    (Some(client), Some(row)) => clients.push(ClientInfo::new(client, &row)),
+                    (Some(client), Some(row)) => match shard.dropped(client).await {
+                        Ok(dropped) => clients.push(ClientInfo::new(client, &row, dropped)),
+                        Err(error) if error.kind() == ErrorKind::Corrupt => {
+                            clients.push(ClientInfo::damaged(client, &error));
+                        }
+                        Err(error) => return Err(error),
+                    },
                     // One damaged row is no reason not to tell of the others.
                     (Some(client), None) => clients.push(ClientInfo::damaged(client, &error())),
                     // Nobody's id: `verify` names the row.
@@ -147,13 +159,26 @@ impl TaskChampion {
         Ok(clients)
     }
 
+    /// The id of every client. A row of nobody's id is for `verify` to name.
+    pub(crate) async fn client_ids(&self) -> Result<Vec<Uuid>> {
+        let mut ids = Vec::new();
+        for shard in self.shards() {
+            let mut rows = shard.tenant.scan(ScanSpec::new(CLIENT, KeyRange::all()).keys_only());
+            while let Some(row) = rows.next().await {
+                ids.extend(read_client_key(row?.key.as_bytes()));
+            }
+        }
+        Ok(ids)
+    }
+
     /// One client; `None` when there is none of that id.
     ///
     /// # Errors
     /// Those of the store's reads; `Corrupt` for a damaged row.
     pub async fn client(&self, client: Uuid) -> Result<Option<ClientInfo>> {
-        let row = self.shard(client).client_row(client).await?;
-        Ok(row.map(|row| ClientInfo::new(client, &row)))
+        let shard = self.shard(client);
+        let Some(row) = shard.client_row(client).await? else { return Ok(None) };
+        Ok(Some(ClientInfo::new(client, &row, shard.dropped(client).await?)))
     }
 
     /// The versions of a client, from its first to its latest; none for a client that does not exist. Reads every row of
@@ -211,6 +236,7 @@ impl TaskChampion {
             let last_push_unix_s = row.as_ref().map_or(0, |row| row.last_push_unix_s);
             let mut batch = Batch::new();
             batch.check_equals(CLIENT, key, bytes).delete(CLIENT, key).delete(SNAPSHOT, key);
+            batch.delete(DROPPED, key).delete(IMPORTED, key);
             batch.put(DELETING, key, deleting_to_bytes(last_push_unix_s));
             if let Some(value) = row.and_then(|row| row.snapshot?.staged()) {
                 shard.staging.discard(&mut batch, value, 0);
@@ -242,7 +268,7 @@ impl Shard {
 
     /// Removes what a client whose row is gone has left. Several may be at it at once: every step holds only while the
     /// client's mark is there, so none touches a client that was created anew.
-    async fn finish_deletion(&self, client: Uuid) -> Result<()> {
+    pub(crate) async fn finish_deletion(&self, client: Uuid) -> Result<()> {
         let key = client_key(client);
         loop {
             let versions = ScanSpec::new(VERSION, KeyRange::prefix(key)).limit(DELETE_STEP_VERSIONS);

@@ -6,9 +6,9 @@ use uuid::Uuid;
 use seabed_kv::staged::read_chunk_key;
 
 use crate::keys::{
-    CLIENT, ClientRow, DELETING, FORMAT, FormatRow, PARENT, SHARDS, SNAPSHOT, SnapshotMeta, VERSION,
-    VersionRow, deleting_from_bytes, parent_from_bytes, read_client_key, read_pair_key, shards_from_bytes,
-    snapshot_from_bytes,
+    CLIENT, ClientRow, DELETING, DROPPED, DroppedRow, FORMAT, FormatRow, IMPORTED, PARENT, SHARDS, SNAPSHOT,
+    SnapshotMeta, VERSION, VersionRow, deleting_from_bytes, imported_from_bytes, parent_from_bytes,
+    read_client_key, read_pair_key, shards_from_bytes, snapshot_from_bytes,
 };
 
 // As the kernel's `Staging` spells them; `tests/verify.rs` reads rows of both.
@@ -16,8 +16,8 @@ const CHUNK: &str = "taskchampion.chunk";
 const PENDING: &str = "taskchampion.pending";
 
 /// The categories of this layer.
-pub(crate) const CATEGORIES: [&str; 9] =
-    [FORMAT, SHARDS, CLIENT, VERSION, PARENT, SNAPSHOT, DELETING, CHUNK, PENDING];
+pub(crate) const CATEGORIES: [&str; 11] =
+    [FORMAT, SHARDS, CLIENT, VERSION, PARENT, SNAPSHOT, DELETING, DROPPED, IMPORTED, CHUNK, PENDING];
 
 /// What a row says: a JSON object whose `row` is the kind of row, or, for one that does not read, with `damaged` and its
 /// length. `None` for a category that is not this layer's. Never panics. Contents, which are encrypted anyway, are told by
@@ -78,6 +78,19 @@ fn read(category: &str, key: &[u8], payload: &[u8]) -> Option<Value> {
             json!({ "client": client, "version": version, "bytes": bytes.len() })
         }
         DELETING => json!({ "client": read_client_key(key)?, "since_unix_s": deleting_from_bytes(payload)? }),
+        DROPPED => {
+            let (client, row) = (read_client_key(key)?, DroppedRow::from_bytes(payload)?);
+            json!({
+                "client": client,
+                "last": row.last,
+                "versions": row.versions,
+                "version_bytes": row.version_bytes,
+            })
+        }
+        IMPORTED => {
+            let (client, (latest, since)) = (read_client_key(key)?, imported_from_bytes(payload)?);
+            json!({ "client": client, "latest": latest, "imported_unix_s": since })
+        }
         CHUNK => {
             let (id, position) = read_chunk_key(key)?;
             json!({ "staged": Uuid::from_bytes(id), "position": position, "bytes": payload.len() })

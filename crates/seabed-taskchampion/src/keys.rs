@@ -22,8 +22,12 @@ pub(crate) const VERSION: &str = "taskchampion.version";
 pub(crate) const PARENT: &str = "taskchampion.parent";
 /// Client id to a snapshot that is small enough for a row.
 pub(crate) const SNAPSHOT: &str = "taskchampion.snapshot";
-/// Client id, while the rows of a deleted client are being removed.
+/// Client id, while the rows of a deleted client are being removed, or those of an imported one are not all there yet.
 pub(crate) const DELETING: &str = "taskchampion.deleting";
+/// Client id to the oldest versions that were dropped because a snapshot covers them.
+pub(crate) const DROPPED: &str = "taskchampion.dropped";
+/// Client id to what its history was when it was last imported.
+pub(crate) const IMPORTED: &str = "taskchampion.imported";
 
 /// The layout that this crate writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -33,7 +37,7 @@ const RECORD_VERSION: u8 = 1;
 /// What a version's record adds to its bytes, and what its key and category exceed the kernel's 50 bytes by.
 pub(crate) const INLINE_RESERVE_BYTES: usize = 32;
 
-/// The key of a client's rows in `taskchampion.client`, `.snapshot` and `.deleting`.
+/// The key of a client's rows in `taskchampion.client`, `.snapshot`, `.deleting`, `.dropped` and `.imported`.
 pub(crate) fn client_key(client: Uuid) -> [u8; 16] {
     client.into_bytes()
 }
@@ -289,6 +293,46 @@ pub(crate) fn deleting_from_bytes(bytes: &[u8]) -> Option<u64> {
     record.rest().is_empty().then_some(since)
 }
 
+/// A row of `taskchampion.dropped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DroppedRow {
+    /// The newest of the versions that were dropped: the parent of the first one that is left.
+    pub(crate) last: Uuid,
+    /// How many versions were dropped in all.
+    pub(crate) versions: u64,
+    /// How many bytes they had.
+    pub(crate) version_bytes: u64,
+}
+
+impl DroppedRow {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = parent_to_bytes(self.last);
+        bytes.extend_from_slice(&self.versions.to_be_bytes());
+        bytes.extend_from_slice(&self.version_bytes.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut record = record(bytes)?;
+        let row =
+            Self { last: read_uuid(&mut record)?, versions: record.uint()?, version_bytes: record.uint()? };
+        record.rest().is_empty().then_some(row)
+    }
+}
+
+/// The row of `taskchampion.imported`: the latest version that the imported history had, and when.
+pub(crate) fn imported_to_bytes(latest: Uuid, now_unix_s: u64) -> Vec<u8> {
+    let mut bytes = parent_to_bytes(latest);
+    bytes.extend_from_slice(&now_unix_s.to_be_bytes());
+    bytes
+}
+
+pub(crate) fn imported_from_bytes(bytes: &[u8]) -> Option<(Uuid, u64)> {
+    let mut record = record(bytes)?;
+    let read = (read_uuid(&mut record)?, record.uint()?);
+    record.rest().is_empty().then_some(read)
+}
+
 fn record(bytes: &[u8]) -> Option<KeyReader<'_>> {
     let mut reader = KeyReader::new(bytes);
     (reader.byte()? == RECORD_VERSION).then_some(reader)
@@ -311,6 +355,8 @@ pub fn fuzz_rows(data: &[u8]) {
     same(data, parent_from_bytes(data).map(parent_to_bytes));
     same(data, snapshot_from_bytes(data).map(|(version, value)| snapshot_to_bytes(version, &value)));
     same(data, deleting_from_bytes(data).map(deleting_to_bytes));
+    same(data, DroppedRow::from_bytes(data).map(DroppedRow::to_bytes));
+    same(data, imported_from_bytes(data).map(|(latest, now)| imported_to_bytes(latest, now)));
     same(data, read_pair_key(data).map(|(client, version)| pair_key(client, version).to_vec()));
     same(data, read_client_key(data).map(|client| client_key(client).to_vec()));
     let half = data.len() / 2;
@@ -357,6 +403,9 @@ mod tests {
         assert_eq!(parent_to_bytes(id(0xAA)), [&[1][..], &[0xAA; 16]].concat());
         assert_eq!(snapshot_to_bytes(id(0xAA), b"xy"), [&[1][..], &[0xAA; 16], b"xy"].concat());
         assert_eq!(deleting_to_bytes(9), [&[1][..], &number(9)].concat());
+        let dropped = DroppedRow { last: id(0xAA), versions: 3, version_bytes: 4 };
+        assert_eq!(dropped.to_bytes(), [&[1][..], &[0xAA; 16], &number(3), &number(4)].concat());
+        assert_eq!(imported_to_bytes(id(0xAA), 9), [&[1][..], &[0xAA; 16], &number(9)].concat());
         assert_eq!(shards_to_bytes(64), [1, 0, 64]);
         let format = FormatRow { version: 1, writer: "seabed 0.1.0".to_owned() };
         assert_eq!(format.to_bytes(), b"\0\0\0\x01seabed 0.1.0");

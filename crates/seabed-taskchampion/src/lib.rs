@@ -8,7 +8,10 @@ mod error;
 mod http;
 mod inspect;
 mod keys;
+#[cfg(feature = "move")]
+mod original;
 mod protocol;
+mod retention;
 mod rules;
 mod shard;
 mod snapshot;
@@ -20,6 +23,7 @@ mod verify;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use seabed_kv::Store;
 use seabed_kv::staged::Sweep;
@@ -32,7 +36,13 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "http")]
 pub use http::{Environment, router, router_with};
 pub use inspect::decode_row;
+#[cfg(feature = "move")]
+pub use original::{
+    ExportReport, ImportReport, ORIGINAL_FILE, Progress, REFUSED_MAX, Refused, Totals, check_original,
+    original_file,
+};
 pub use protocol::{ATTEMPTS_MAX, ChildVersion, GetSnapshot};
+pub use retention::{PruneReport, Pruned, RETENTION_MS, Skipped};
 pub use rules::{AddSnapshot, AddVersion, Committed};
 pub use shard::is_ours;
 pub use snapshot::{Ignored, Urgency};
@@ -71,6 +81,8 @@ pub struct Config {
     pub allowed_clients: Option<BTreeSet<Uuid>>,
     /// The longest version or snapshot taken over HTTP, decoded, in bytes; exactly that is taken.
     pub body_bytes_max: u64,
+    /// How many days a version is kept once its client's snapshot covers it; `None` for ever, as the original does.
+    pub retention_days: Option<u32>,
     /// How long a client may be silent in the middle of a body, in milliseconds. The whole body may take any time.
     pub silence_ms_max: u64,
 }
@@ -83,6 +95,7 @@ impl Default for Config {
             create_clients: true,
             allowed_clients: None,
             body_bytes_max: 100 * 1024 * 1024,
+            retention_days: None,
             silence_ms_max: 60_000,
         }
     }
@@ -97,6 +110,8 @@ pub struct TaskChampion(Arc<Inner>);
 struct Inner {
     config: Config,
     shards: Vec<Shard>,
+    /// When versions are to be dropped next.
+    retention_due_unix_ms: AtomicU64,
 }
 
 impl TaskChampion {
@@ -112,11 +127,12 @@ impl TaskChampion {
             shard.staging.sweep(Sweep::Everything).await?;
             shard.finish_deletions().await?;
         }
-        Ok(Self(Arc::new(Inner { config, shards })))
+        Ok(Self(Arc::new(Inner { config, shards, retention_due_unix_ms: AtomicU64::new(0) })))
     }
 
     /// Removes snapshots that were replaced fifteen minutes ago, uploads that were given up, and those that began a day ago and never
-    /// ended, in bounded steps, and completes deletions that were cut off. Answers how many values it removed. To be called each minute; costs
+    /// ended, in bounded steps, and completes deletions that were cut off. With [`Config::retention_days`] it also drops, once an hour, the
+    /// versions that are older and that a snapshot covers. Answers how many values it removed. To be called each minute; costs
     /// a look at the list of such values. May be dropped at any await; the next call goes on.
     ///
     /// # Errors
@@ -131,7 +147,34 @@ impl TaskChampion {
             removed += shard.staging.sweep(due).await?;
             shard.finish_deletions().await?;
         }
+        self.retain(now_unix_ms).await?;
         Ok(removed)
+    }
+
+    /// Drops what is to be dropped, when it is time for that.
+    async fn retain(&self, now_unix_ms: u64) -> Result<(), Error> {
+        let Some(days) = self.config().retention_days else { return Ok(()) };
+        let due = &self.0.retention_due_unix_ms;
+        if now_unix_ms < due.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let before = retention::before(now_unix_ms / 1_000, days);
+        let report = self.prune(None, before, now_unix_ms).await?;
+        // Only now: what was cut off goes on at the next call.
+        due.store(now_unix_ms.saturating_add(RETENTION_MS), Ordering::Relaxed);
+        if report.versions > 0 {
+            let (versions, bytes) = (report.versions, report.version_bytes);
+            tracing::info!(
+                versions,
+                bytes,
+                clients = report.clients.len(),
+                "dropped versions that snapshots cover"
+            );
+        }
+        for skipped in report.skipped {
+            tracing::error!(error = skipped.why, "no versions are dropped of a damaged client");
+        }
+        Ok(())
     }
 
     /// What it was opened with.

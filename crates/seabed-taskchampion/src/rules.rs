@@ -11,9 +11,10 @@ use uuid::Uuid;
 
 use crate::Config;
 use crate::keys::{
-    CLIENT, ClientRow, DELETING, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION, VersionRow, client_key,
-    pair_key, parent_to_bytes, snapshot_to_bytes,
+    CLIENT, ClientRow, DELETING, DROPPED, DroppedRow, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION,
+    VersionRow, client_key, pair_key, parent_to_bytes, snapshot_to_bytes,
 };
+use crate::retention::Covered;
 use crate::snapshot::{Ignored, Urgency, urgency};
 
 /// What may be told once the batch that it rests on is durable.
@@ -186,4 +187,39 @@ pub(crate) fn put_snapshot(batch: &mut Batch, client: Uuid, version: Uuid, value
         Stored::Inline(bytes) => batch.put(SNAPSHOT, key, snapshot_to_bytes(version, bytes)),
         Stored::Staged(_) => batch.delete(SNAPSHOT, key),
     };
+}
+
+/// A batch that drops versions, and the rows as it leaves them.
+#[derive(Debug)]
+pub(crate) struct Drop {
+    pub(crate) batch: Batch,
+    pub(crate) row: ClientRow,
+    pub(crate) dropped: DroppedRow,
+}
+
+/// Drops `oldest`, the first versions of the client's chain in their order, all of which its snapshot covers. On condition that
+/// the client is as it was read: what its snapshot covered then, any later one covers too, but only of this client.
+pub(crate) fn drop_versions(
+    client: Uuid,
+    read: &ClientRow,
+    dropped: Option<DroppedRow>,
+    oldest: &[Covered],
+) -> Drop {
+    let key = client_key(client);
+    let mut row = read.clone();
+    let mut dropped = dropped.unwrap_or(DroppedRow { last: Uuid::nil(), versions: 0, version_bytes: 0 });
+    let mut batch = Batch::new();
+    batch.check_equals(CLIENT, key, read.to_bytes());
+    for version in oldest {
+        batch
+            .delete(VERSION, pair_key(client, version.parent))
+            .delete(PARENT, pair_key(client, version.version));
+        row.versions = row.versions.saturating_sub(1);
+        row.version_bytes = row.version_bytes.saturating_sub(version.bytes);
+        dropped.last = version.version;
+        dropped.versions = dropped.versions.saturating_add(1);
+        dropped.version_bytes = dropped.version_bytes.saturating_add(version.bytes);
+    }
+    batch.put(CLIENT, key, row.to_bytes()).put(DROPPED, key, dropped.to_bytes());
+    Drop { batch, row, dropped }
 }

@@ -187,4 +187,17 @@ impl Value {
         }
         Ok(all)
     }
+
+    /// Whether it is these bytes.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    #[cfg(feature = "move")]
+    pub(crate) async fn equals(mut self, mut expected: &[u8]) -> Result<bool> {
+        while let Some(part) = self.next().await? {
+            let Some(rest) = expected.strip_prefix(part.as_slice()) else { return Ok(false) };
+            expected = rest;
+        }
+        Ok(expected.is_empty())
+    }
 }

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::keys::{
-    CLIENT, ClientRow, DELETING, FORMAT, FORMAT_VERSION, FormatRow, PARENT, SHARDS, SNAPSHOT, SnapshotMeta,
-    Stored, VERSION, VersionRow, client_key, pair_key, parent_from_bytes, read_client_key, read_pair_key,
-    shards_from_bytes, snapshot_from_bytes,
+    CLIENT, ClientRow, DELETING, DROPPED, DroppedRow, FORMAT, FORMAT_VERSION, FormatRow, IMPORTED, PARENT,
+    SHARDS, SNAPSHOT, SnapshotMeta, Stored, VERSION, VersionRow, client_key, imported_from_bytes, pair_key,
+    parent_from_bytes, read_client_key, read_pair_key, shards_from_bytes, snapshot_from_bytes,
 };
 use crate::shard::{Shard, missing, shard_id, shard_number, shard_numbers, shard_of};
 
@@ -107,7 +107,7 @@ async fn examine(mut verifier: Verifier) -> Result<VerifyReport> {
     verifier.clients().await?;
     // After the clients, so that one whose deletion begins meanwhile is seen as the one or the other.
     verifier.deletions().await?;
-    for category in [VERSION, PARENT, SNAPSHOT, DELETING] {
+    for category in [VERSION, PARENT, SNAPSHOT, DELETING, DROPPED, IMPORTED] {
         verifier.strays(category).await?;
     }
     let unexplained: Vec<_> =
@@ -249,8 +249,8 @@ impl Verifier {
         Ok(())
     }
 
-    /// What a client that is being deleted still refers to: its versions lose their rows and their chunks step by step. Its
-    /// snapshot was discarded in the batch that began the deletion.
+    /// What a client that is being deleted, or is being imported, still refers to: its versions lose their rows and their chunks, or get
+    /// them, step by step. Its snapshot was discarded in the batch that began the deletion, and comes with the last of an import.
     async fn deletions(&mut self) -> Result<()> {
         let tenant = self.shard.tenant.clone();
         let mut rows = tenant.scan(ScanSpec::new(DELETING, KeyRange::all()).keys_only());
@@ -267,11 +267,36 @@ impl Verifier {
         Ok(())
     }
 
-    /// Examines one client. Its chain is walked from the latest version of one moment, which later pushes do not change; what
-    /// they do change is looked at again until nothing has changed meanwhile.
+    /// Examines one client; again when versions of it were dropped meanwhile.
     async fn client(&mut self, client: Uuid) -> Result<()> {
-        let Some(bytes) = self.shard.tenant.get(CLIENT, client_key(client)).await? else { return Ok(()) };
+        for _ in 0..EXAMINATIONS_MAX {
+            let dropped = self.shard.tenant.get(DROPPED, client_key(client)).await?;
+            let (mut examined, same) = self.examine(client, dropped.as_deref()).await?;
+            self.referenced.append(&mut examined.referenced);
+            if self.shard.tenant.get(DROPPED, client_key(client)).await? != dropped {
+                continue;
+            }
+            if same {
+                self.report.clients += 1;
+                self.report.versions += examined.versions;
+                self.report.snapshots += u64::from(examined.snapshot_bytes.is_some());
+                self.report.bytes += examined.version_bytes + examined.snapshot_bytes.unwrap_or(0);
+                for finding in examined.findings {
+                    self.find(finding);
+                }
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Examines one client, and answers whether it is the same afterwards. Its chain is walked from the latest version of one
+    /// moment, which later pushes do not change; what they do change is looked at again until nothing has changed meanwhile.
+    async fn examine(&self, client: Uuid, dropped: Option<&[u8]>) -> Result<(Examined, bool)> {
         let mut examined = Examined::default();
+        let Some(bytes) = self.shard.tenant.get(CLIENT, client_key(client)).await? else {
+            return Ok((examined, false));
+        };
         let row = ClientRow::from_bytes(&bytes);
         if let (Some(number), Some(shards)) = (self.number, self.shards) {
             let its = shard_of(client, usize::from(shards));
@@ -280,13 +305,17 @@ impl Verifier {
             }
         }
         if let Some(row) = &row {
-            self.walk(client, row, &mut examined).await?;
+            let first_follows = self.walk(client, row, &mut examined).await?;
+            check_beginning(client, first_follows, dropped, &mut examined);
             self.counters(client, row, &mut examined).await?;
             self.snapshots(client, &mut examined).await?;
         } else {
             examined.find(client, format_args!("its row of {CLIENT} does not read"));
         }
-        self.referenced.append(&mut examined.referenced);
+        let imported = self.shard.tenant.get(IMPORTED, client_key(client)).await?;
+        if imported.is_some_and(|row| imported_from_bytes(&row).is_none()) {
+            examined.find(client, format_args!("its row of {IMPORTED} does not read"));
+        }
         // Of a client that was deleted meanwhile, and perhaps created anew, nothing of this is true any more.
         let now = self.shard.tenant.get(CLIENT, client_key(client)).await?;
         let same = match (row, now.as_deref().map(ClientRow::from_bytes)) {
@@ -296,20 +325,11 @@ impl Verifier {
             (None, Some(None)) => true,
             _ => false,
         };
-        if same {
-            self.report.clients += 1;
-            self.report.versions += examined.versions;
-            self.report.snapshots += u64::from(examined.snapshot_bytes.is_some());
-            self.report.bytes += examined.version_bytes + examined.snapshot_bytes.unwrap_or(0);
-            for finding in examined.findings {
-                self.find(finding);
-            }
-        }
-        Ok(())
+        Ok((examined, same))
     }
 
-    /// Walks from the latest version to the first one.
-    async fn walk(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<()> {
+    /// Walks from the latest version to the first one, and answers what that one follows.
+    async fn walk(&self, client: Uuid, row: &ClientRow, examined: &mut Examined) -> Result<Uuid> {
         let tenant = &self.shard.tenant;
         // A chain that bites its tail would be walked for ever; no chain has more links than there are rows.
         let links_max = tenant.count(PARENT, &KeyRange::prefix(client_key(client))).await?;
@@ -343,7 +363,7 @@ impl Verifier {
             let (counted, found) = (row.version_bytes, examined.version_bytes);
             examined.find(client, format_args!("counts {counted} bytes of versions, but they have {found}"));
         }
-        Ok(())
+        Ok(version)
     }
 
     /// Compares the number of rows with the length of the chain that was walked from `walked`.
@@ -558,6 +578,22 @@ impl Verifier {
         let spec = ScanSpec::new(category, range).keys_only().limit(1);
         let page = self.shard.tenant.scan_page(spec).await?;
         Ok(page.rows.into_iter().next().map(|row| row.key))
+    }
+}
+
+/// Compares where the chain begins with what was dropped of it: a beginning that is missing otherwise is a gap.
+fn check_beginning(client: Uuid, first_follows: Uuid, dropped: Option<&[u8]>, examined: &mut Examined) {
+    match dropped.map(DroppedRow::from_bytes) {
+        None => {}
+        Some(None) => examined.find(client, format_args!("its row of {DROPPED} does not read")),
+        Some(Some(dropped)) if dropped.last == first_follows => {}
+        Some(Some(dropped)) => examined.find(
+            client,
+            format_args!(
+                "its versions up to {} were dropped, but the first that is left follows {first_follows}",
+                dropped.last
+            ),
+        ),
     }
 }
 

@@ -65,6 +65,7 @@ fn the_seeds_of_rows_are_rows() {
         assert_eq!(row.get("damaged"), None, "{name}: {row}");
         kinds.insert(kind.to_owned());
     }
-    let expected = ["client", "deleting", "format", "parent", "shards", "snapshot", "version"];
+    let expected =
+        ["client", "deleting", "dropped", "format", "imported", "parent", "shards", "snapshot", "version"];
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
 }

@@ -29,6 +29,8 @@ struct Model {
 struct Client {
     /// Parent, id and bytes, from the first to the latest.
     versions: Vec<(Uuid, Uuid, Vec<u8>)>,
+    /// When each of them came.
+    came_s: Vec<u64>,
     snapshot: Option<Snapshot>,
 }
 
@@ -76,6 +78,7 @@ impl Model {
             }
         };
         client.versions.push((parent, version, bytes.to_vec()));
+        client.came_s.push(self.now_s);
         if let Some(snapshot) = &mut client.snapshot {
             snapshot.since += 1;
         }
@@ -104,6 +107,22 @@ impl Model {
         AddSnapshot::Ignored(Ignored::TooOldOrUnknown)
     }
 
+    /// The oldest versions go, up to the first that is too young or that the snapshot was taken at; answers how many.
+    fn prune(&mut self, before_s: u64) -> u64 {
+        let mut dropped = 0;
+        for client in self.clients.values_mut() {
+            let Some(snapshot) = &client.snapshot else { continue };
+            // A snapshot of what the first version follows covers none.
+            let covered = client.versions.iter().position(|version| version.1 == snapshot.version);
+            let old = client.came_s.iter().take_while(|came_s| **came_s < before_s).count();
+            let count = covered.unwrap_or(0).min(old);
+            client.versions.drain(..count);
+            client.came_s.drain(..count);
+            dropped += count as u64;
+        }
+        dropped
+    }
+
     fn child(&self, client: Uuid, parent: Uuid) -> Child {
         let Some(client) = self.clients.get(&client) else { return Child::NoSuchClient };
         match client.versions.iter().find(|version| version.0 == parent) {
@@ -130,6 +149,7 @@ enum Step {
     Child { client: usize, parent: Which },
     GetSnapshot { client: usize },
     Delete { client: usize },
+    Prune { days: u64 },
     Wait { seconds: u64 },
     Maintain,
     Reopen,
@@ -152,6 +172,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (client.clone(), which).prop_map(|(client, parent)| Step::Child { client, parent }),
         2 => client.clone().prop_map(|client| Step::GetSnapshot { client }),
         1 => client.prop_map(|client| Step::Delete { client }),
+        2 => (0..20_u64).prop_map(|days| Step::Prune { days }),
         2 => (0..10 * DAY_S).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::Maintain),
         1 => Just(Step::Reopen),
@@ -210,6 +231,11 @@ fn run(steps: Vec<Step>) {
             Step::Delete { client } => {
                 let deleted = block_on(world.taskchampion.delete_client(clients[client])).unwrap();
                 assert_eq!(deleted, model.clients.remove(&clients[client]).is_some());
+            }
+            Step::Prune { days } => {
+                let before_s = world.now_s - days * DAY_S;
+                let pruned = block_on(world.taskchampion.prune(None, before_s, world.now_s * 1_000)).unwrap();
+                assert_eq!((pruned.versions, pruned.skipped.len()), (model.prune(before_s), 0));
             }
             Step::Wait { seconds } => {
                 world.now_s += seconds;

@@ -4,6 +4,8 @@ mod bench;
 pub(crate) mod clients;
 mod completions;
 mod conformance;
+mod export;
+mod import;
 pub(crate) mod inspect;
 mod man;
 mod serve;
@@ -51,6 +53,10 @@ enum Command {
     Clients(clients::ClientsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
+    /// Bring in what another server has stored
+    Import(import::ImportArgs),
+    /// Write what is stored here as another server keeps it
+    Export(export::ExportArgs),
     /// Hold golden vector files against this build
     Conformance(conformance::ConformanceArgs),
     /// Measure this disk's flush, and the store against it
@@ -84,6 +90,8 @@ impl Cli {
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
             Command::Verify(args) => verify::command(&args),
+            Command::Import(args) => import::command(&args),
+            Command::Export(args) => export::command(&args),
             Command::Conformance(args) => conformance::command(&args),
             Command::Bench(args) => bench::command(&args),
             Command::Completions(args) => completions::command(&args),

@@ -58,6 +58,15 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SNAPSHOT_DAYS", value_name = "N", default_value_t = 14)]
     pub(crate) snapshot_days: u32,
 
+    /// Drop versions that are older than this many days once a snapshot covers them [default: keep all]
+    #[arg(
+        long,
+        env = "SEABED_RETENTION_DAYS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) retention_days: Option<u32>,
+
     /// The directory that holds the store; it is made when it is not there
     #[arg(short, long, env = "DATA_DIR", value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
     pub(crate) data_dir: PathBuf,
@@ -105,6 +114,7 @@ impl ServeArgs {
             create_clients: self.create_clients,
             allowed_clients: self.allow_client_ids.as_ref().map(|ids| ids.iter().copied().collect()),
             body_bytes_max: self.body_bytes_max,
+            retention_days: self.retention_days,
             silence_ms_max: self.silence_ms_max,
         }
     }

@@ -29,6 +29,24 @@ pub(crate) fn store(root: &Path) -> anyhow::Result<Store> {
     Ok(Store::sqlite(root)?)
 }
 
+/// The store in a directory, owned by this process alone: for what nobody may be served beside. `verb` is what is to be done.
+///
+/// # Errors
+/// When a server, or another command, owns it.
+pub(crate) fn own(root: &Path, verb: &str) -> anyhow::Result<Node> {
+    let path = absolute(root);
+    let store = store(root)?;
+    store.own().map_err(|error| match error.kind() {
+        ErrorKind::Busy => anyhow::anyhow!(
+            "cannot {verb} while a server, or another command, works on the store in {}; stop it, and run this again",
+            path.display()
+        ),
+        _ => error.into(),
+    })?;
+    // Only now: the directory may just have been made.
+    Ok(Node::new(store, absolute(root)))
+}
+
 /// The directory as an absolute path, for messages; it need not exist.
 pub(crate) fn absolute(root: &Path) -> PathBuf {
     root.canonicalize().or_else(|_| std::path::absolute(root)).unwrap_or_else(|_| root.to_owned())

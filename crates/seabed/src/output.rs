@@ -177,6 +177,16 @@ pub(crate) fn progress(message: &str) -> ProgressBar {
     bar
 }
 
+/// A bar on stderr with a number to reach, when somebody is looking at it.
+pub(crate) fn progress_bar(message: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} clients{prefix} ({elapsed})")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_message(message.to_owned())
+}
+
 /// Bytes as people read them.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];

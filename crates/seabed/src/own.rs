@@ -1,5 +1,7 @@
 //! The tenant of the program itself, `seabed`: what it has imported, and that it can write.
 
+use std::path::Path;
+
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Store, Tenant};
 
 /// Its id.
@@ -8,7 +10,7 @@ pub(crate) const TENANT: &str = "seabed";
 /// What wrote it: four bytes of version, then the program, as every layer's.
 const FORMAT: &str = "seabed.format";
 const FORMAT_VERSION: u32 = 1;
-/// A row for each foreign file that was imported, under its name.
+/// A row for each foreign file that was imported: under its name, where it was.
 const IMPORTED: &str = "seabed.imported";
 /// The row that is written to find out whether rows can be written.
 const READY: &str = "seabed.ready";
@@ -56,6 +58,14 @@ pub(crate) async fn has_imported(store: &Store, file: &str) -> Result<bool, Erro
         return Ok(false);
     }
     open(store).await?.exists(IMPORTED, file).await
+}
+
+/// Remembers that the store has imported a file of that name, and where it was.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn remember_import(store: &Store, file: &str, path: &Path) -> Result<(), Error> {
+    open(store).await?.put(IMPORTED, file, path.display().to_string()).await
 }
 
 /// Writes a row, durably. `now_ms` makes it another one than the last: bytes that do not change are not written.

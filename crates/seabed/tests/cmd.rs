@@ -41,8 +41,19 @@ fn every_command_has_help_with_examples() {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
-    let all =
-        ["serve", "tenants", "inspect", "clients", "verify", "conformance", "bench", "completions", "man"];
+    let all = [
+        "serve",
+        "tenants",
+        "inspect",
+        "clients",
+        "verify",
+        "import",
+        "export",
+        "conformance",
+        "bench",
+        "completions",
+        "man",
+    ];
     assert_eq!(commands, all);
     assert!(help.contains("Examples:") && help.contains("Exit codes:"));
     for command in commands {
@@ -90,6 +101,7 @@ fn the_answers_are_the_same_with_and_without_a_server() {
         vec!["inspect", "seabed"],
         vec!["clients", "list"],
         vec!["clients", "show", &one],
+        vec!["clients", "prune", "--older-than-days", "1", "--dry-run"],
         vec!["verify"],
         vec!["verify", "taskchampion-00"],
     ];
@@ -176,6 +188,75 @@ fn a_client_is_deleted_only_on_purpose() {
     let verified = json(dir.path(), &["verify"]);
     assert_eq!((&verified["examined"]["clients"], &verified["findings"]), (&0.into(), &0.into()));
     assert_eq!(run(dir.path(), &["clients", "delete", &two, "--yes"]).status.code(), Some(2));
+}
+
+/// A store with a client whose five versions came in 2023, with a snapshot at the fourth.
+fn filled_long_ago(dir: &Path) -> String {
+    use seabed_taskchampion::{Config, TaskChampion};
+    let store = seabed_kv::Store::sqlite(dir).unwrap();
+    let client = Uuid::from_u128(3);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let taskchampion = TaskChampion::open(&store, Config::default()).await.unwrap();
+        let upload = async |bytes: &[u8]| {
+            let mut upload = taskchampion.upload(client, Uuid::new_v4(), 0);
+            upload.write(bytes).await.unwrap();
+            upload.finish().await.unwrap()
+        };
+        for number in 0..5 {
+            let (parent, version) = (Uuid::from_u128(number), Uuid::from_u128(number + 1));
+            let bytes = upload(&vec![7; 10_000]).await;
+            taskchampion.add_version(bytes, parent, version, 1_700_000_000).await.unwrap().release();
+        }
+        let bytes = upload(b"snapshot").await;
+        let version = Uuid::from_u128(4);
+        taskchampion.add_snapshot(bytes, version, 1_700_000_000).await.unwrap().release();
+    });
+    store.close().wait().unwrap();
+    client.to_string()
+}
+
+#[test]
+fn old_versions_are_dropped_only_on_purpose() {
+    for served in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let client = filled_long_ago(dir.path());
+        // The setting is taken, and by itself drops nothing in the first minute.
+        let variables = [("SEABED_RETENTION_DAYS", "30")];
+        let server = served.then(|| Server::start_with(dir.path(), &[], &variables));
+        let prune = ["clients", "prune", "--older-than-days", "30"];
+        let shown = json(dir.path(), &["clients", "show", &client]);
+        assert_eq!((&shown["covered_versions"], &shown["covered_bytes"]), (&3.into(), &30_000.into()));
+
+        let foretold = json(dir.path(), &[&prune[..], &["--dry-run"]].concat());
+        assert_eq!(
+            (&foretold["versions"], &foretold["clients"][0]["client"]),
+            (&3.into(), &client.clone().into())
+        );
+        let output = run(dir.path(), &prune);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
+        assert_eq!(json(dir.path(), &["clients", "show", &client])["client"]["versions"], 5);
+
+        let said = stdout(&run(dir.path(), &[&prune[..], &["--yes"]].concat()));
+        assert!(said.contains(&client) && said.contains("dropped 3 versions (29.3 KiB)"), "{said}");
+        let list = json(dir.path(), &["clients", "list"]);
+        let told = &list["clients"][0];
+        assert_eq!(
+            (&told["versions"], &told["dropped_versions"], &told["dropped_bytes"]),
+            (&2.into(), &3.into(), &30_000.into())
+        );
+        assert_eq!(json(dir.path(), &["verify"])["findings"], 0);
+        let said = stdout(&run(dir.path(), &prune));
+        assert!(said.contains("dropped 0 versions"), "nothing to ask about: {said}");
+        let server = server.unwrap_or_else(|| Server::start(dir.path()));
+        assert_eq!(server.get_child(&client, NIL).status, 410);
+        assert_eq!(server.get_child(&client, &Uuid::from_u128(3).to_string()).status, 200);
+        assert_eq!(server.add_version(&client, NIL, b"stale").status, 409);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["serve", "--retention-days", "0"]);
+    assert_eq!(output.status.code(), Some(2), "what is covered is not dropped at once");
 }
 
 #[test]
@@ -348,7 +429,11 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
         let path = path
             .replace("/tenants/{id}", "/tenants/taskchampion-00")
             .replace("/clients/{id}", &format!("/clients/{one}"));
-        let query = if path.ends_with("/rows") { "?category=taskchampion.version" } else { "" };
+        let query = match path.rsplit('/').next() {
+            Some("rows") => "?category=taskchampion.version",
+            Some("prune") => "?older_than_days=1",
+            _ => "",
+        };
         let answer = common::owner_request(dir.path(), method, &format!("{path}{query}")).unwrap();
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
     }

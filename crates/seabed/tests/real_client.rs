@@ -158,3 +158,65 @@ async fn another_users_secret_reads_nothing() {
     assert!(rows.status.success());
     assert!(!common::stdout(&rows).contains("made on"), "the server holds nothing that it can read");
 }
+
+/// Drops all that snapshots cover, however young: what `clients prune` does to it when it is old.
+fn prune_everything_covered(dir: &std::path::Path) -> u64 {
+    let store = seabed_kv::Store::sqlite(dir).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let dropped = runtime.block_on(async {
+        let config = seabed_taskchampion::Config::default();
+        let taskchampion = seabed_taskchampion::TaskChampion::open(&store, config).await.unwrap();
+        taskchampion.prune(None, u64::MAX, 0).await.unwrap().versions
+    });
+    store.close().wait().unwrap();
+    dropped
+}
+
+#[tokio::test]
+async fn devices_go_on_after_old_versions_were_dropped_and_a_stale_one_is_told() {
+    let mut random = StdRng::seed_from_u64(common::seed());
+    let dir = tempfile::tempdir().unwrap();
+    let serve = || Server::start_with(dir.path(), &["--snapshot-versions", "3"], &[]);
+    let mut user = User::new(Uuid::from_u128(random.random()));
+    let stale = DEVICES - 1;
+
+    let server = serve();
+    for round in 0..4 {
+        user.change(&mut random).await;
+        // The last device is left in a drawer after the first round.
+        for device in (0..stale).chain((round == 0).then_some(stale)) {
+            user.sync(&server.url(), device).await.unwrap();
+        }
+    }
+    for device in 0..stale {
+        user.sync(&server.url(), device).await.unwrap();
+    }
+    assert!(server.terminate().0.success());
+    let path = dir.path().to_owned();
+    let dropped = tokio::task::spawn_blocking(move || prune_everything_covered(&path)).await.unwrap();
+    assert!(dropped > 0);
+
+    let server = serve();
+    let id = user.client_id.to_string();
+    let versions = || json(dir.path(), &["clients", "show", &id])["client"]["latest_version"].clone();
+    let before = versions();
+    // An error at once, and not an endless exchange of conflicts; nothing of it is stored.
+    assert!(user.sync(&server.url(), stale).await.is_err());
+    assert_eq!(versions(), before);
+
+    // A fresh device takes the snapshot, but only before it has tasks of its own: so the client decides.
+    let mut early = User::new(user.client_id);
+    early.change(&mut random).await;
+    assert!(early.sync(&server.url(), 0).await.is_err());
+    user.devices[stale] = Replica::new(InMemoryStorage::new());
+    user.sync(&server.url(), stale).await.unwrap();
+    user.change(&mut random).await;
+    for device in (0..DEVICES).chain(0..DEVICES) {
+        user.sync(&server.url(), device).await.unwrap();
+    }
+    let expected = user.see(0).await;
+    for device in 1..DEVICES {
+        assert!(user.see(device).await == expected, "device {device} sees something else");
+    }
+    assert_eq!(json(dir.path(), &["verify"])["findings"], 0);
+}

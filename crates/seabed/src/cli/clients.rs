@@ -2,9 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::Method;
 use clap::{Args, Subcommand};
+use seabed_taskchampion::PruneReport;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,10 +17,11 @@ use crate::open::Access;
 use crate::output::{self, Exit, Table};
 
 /// What is shown of a client, in this order.
-const CLIENT_COLUMNS: [&str; 8] = [
+const CLIENT_COLUMNS: [&str; 9] = [
     "client",
     ">versions",
     ">version_bytes",
+    ">dropped_versions",
     ">snapshot.bytes",
     ">snapshot.versions_since",
     "created_unix_s",
@@ -31,7 +34,8 @@ const CLIENT_COLUMNS: [&str; 8] = [
 Examples:
   seabed clients list
   seabed clients show 67e55044-10b1-426f-9247-bb680e5fe0c8 --json
-  seabed clients delete 67e55044-10b1-426f-9247-bb680e5fe0c8 --yes")]
+  seabed clients delete 67e55044-10b1-426f-9247-bb680e5fe0c8 --yes
+  seabed clients prune --older-than-days 180 --dry-run")]
 pub(crate) struct ClientsArgs {
     #[command(subcommand)]
     command: ClientsCommand,
@@ -55,6 +59,24 @@ enum ClientsCommand {
     Delete {
         /// The client id, as each device has it in its configuration
         id: Uuid,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Drop old versions that the snapshots of their clients cover
+    ///
+    /// What a snapshot covers, a new device does not need, if it syncs before it has tasks of its own. A device that has not synced since before the oldest version that
+    /// is left is told that the version it asks for is gone; it has to begin again from the snapshot. Nothing at or after a
+    /// snapshot's version is dropped, and nothing of a client without one.
+    Prune {
+        /// Only versions that came more than this many days ago
+        #[arg(long, value_name = "N")]
+        older_than_days: u32,
+        /// Only tell what would be dropped
+        #[arg(long)]
+        dry_run: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -90,6 +112,9 @@ pub(crate) async fn run(node: &Node) -> Result<Clients, Failure> {
 #[derive(Debug, Serialize)]
 pub(crate) struct ClientDetail {
     client: Value,
+    /// How many versions its snapshot covers, and so could be dropped, and how many bytes they have.
+    covered_versions: u64,
+    covered_bytes: u64,
     /// In the order of the chain.
     versions: Vec<Value>,
 }
@@ -100,7 +125,13 @@ pub(crate) async fn show(node: &Node, id: Uuid) -> Result<ClientDetail, Failure>
     let taskchampion = node.taskchampion().await?.ok_or_else(missing)?;
     let client = taskchampion.client(id).await?.ok_or_else(missing)?;
     let versions = taskchampion.versions(id).await?;
-    Ok(ClientDetail { client: value(&client), versions: versions.iter().map(value).collect() })
+    let covered = taskchampion.prunable(Some(id), u64::MAX).await?;
+    Ok(ClientDetail {
+        client: value(&client),
+        covered_versions: covered.versions,
+        covered_bytes: covered.version_bytes,
+        versions: versions.iter().map(value).collect(),
+    })
 }
 
 /// What `DELETE /api/clients/{id}` answers.
@@ -116,6 +147,19 @@ pub(crate) async fn delete(node: &Node, id: Uuid) -> Result<Deleted, Failure> {
         None => false,
     };
     if deleted { Ok(Deleted { deleted: id }) } else { Err(Failure::not_found(format!("no client {id}"))) }
+}
+
+/// Drops the versions that are older than so many days and that snapshots cover; or only tells which.
+pub(crate) async fn prune(node: &Node, older_than_days: u32, dry_run: bool) -> Result<PruneReport, Failure> {
+    let Some(taskchampion) = node.taskchampion().await? else { return Ok(PruneReport::default()) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let before = now.as_secs().saturating_sub(u64::from(older_than_days) * 86_400);
+    Ok(if dry_run {
+        taskchampion.prunable(None, before).await?
+    } else {
+        let now_unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        taskchampion.prune(None, before, now_unix_ms).await?
+    })
 }
 
 fn value(of: &impl Serialize) -> Value {
@@ -139,11 +183,18 @@ pub(crate) fn command(args: &ClientsArgs) -> anyhow::Result<ExitCode> {
                     let shown = value.map_or("-".to_owned(), |value| cell(name, value));
                     output::line(format!("{:<28} {shown}", heading(name).to_lowercase()))?;
                 }
+                for name in ["covered_versions", "covered_bytes"] {
+                    let shown = answer.get(name).map_or("-".to_owned(), |value| cell(name, value));
+                    output::line(format!("{:<28} {shown}", heading(name).to_lowercase()))?;
+                }
                 output::line("")?;
                 table(&answer, "versions", &["version", "parent", ">bytes", "received_unix_s"])?;
             }
         }
         ClientsCommand::Delete { id, yes, place } => return delete_command(*id, *yes, place),
+        ClientsCommand::Prune { older_than_days, dry_run, yes, place } => {
+            return prune_command(*older_than_days, *dry_run, *yes, place);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -173,6 +224,43 @@ fn delete_command(id: Uuid, yes: bool, place: &Place) -> anyhow::Result<ExitCode
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn prune_command(days: u32, dry_run: bool, yes: bool, place: &Place) -> anyhow::Result<ExitCode> {
+    let (answer, dropped) = crate::cli::block_on(async {
+        let access = Access::open(&place.data_dir).await?;
+        let path = format!("/api/clients/prune?older_than_days={days}");
+        let answer = async {
+            let prunable = access.ask(Method::GET, &path).await?;
+            let versions = prunable.get("versions").and_then(Value::as_u64).unwrap_or(0);
+            let wanted =
+                !dry_run && (yes || versions == 0 || confirm(&format!("Drop {versions} versions?"))?);
+            if wanted { Ok((access.ask(Method::POST, &path).await?, true)) } else { Ok((prunable, false)) }
+        };
+        let answer: anyhow::Result<_> = answer.await;
+        access.close().await?;
+        answer
+    })?;
+    let report: PruneReport = serde_json::from_value(answer.clone())?;
+    if place.json {
+        output::json(&answer)?;
+    } else {
+        if !report.clients.is_empty() {
+            table(&answer, "clients", &["client", ">versions", ">version_bytes"])?;
+        }
+        let said = if dropped { "dropped" } else { "could be dropped, and were not:" };
+        output::line(format!(
+            "{said} {} versions ({})",
+            report.versions,
+            output::size(report.version_bytes)
+        ))?;
+    }
+    for skipped in &report.skipped {
+        output::note(&format!("nothing of client {} is dropped: {}", skipped.client, skipped.why));
+    }
+    // Asked for, and declined or impossible.
+    let failed = !report.skipped.is_empty() || (!dry_run && !dropped);
+    Ok(if failed { ExitCode::from(output::EXIT_FAILED) } else { ExitCode::SUCCESS })
 }
 
 fn confirm(question: &str) -> anyhow::Result<bool> {

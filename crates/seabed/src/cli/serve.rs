@@ -7,18 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seabed_taskchampion::TaskChampion;
+use seabed_taskchampion::{ORIGINAL_FILE, TaskChampion};
 use uuid::Uuid;
 
 use crate::cli::{clients, version};
 use crate::config::ServeArgs;
-use crate::node::Node;
+use crate::node::{Node, sentence};
 use crate::output;
 use crate::own;
 use crate::server::{self, Server, socket, trace};
-
-/// The file of the original taskchampion-sync-server.
-const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     trace::init();
@@ -59,6 +56,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     store.own().with_context(place)?;
     let root = crate::open::absolute(&args.data_dir);
     let taskchampion = TaskChampion::open(&store, args.taskchampion()).await.with_context(place)?;
+    warn_of_newer_original(&taskchampion, &root).await;
     let silence_max = Duration::from_millis(args.silence_ms_max);
     Server::new(Node::new(store, root), listeners, taskchampion, args.connections_max, silence_max).await
 }
@@ -75,12 +73,35 @@ async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Resul
     }
     bail!(
         "{} holds the data of the original taskchampion-sync-server, and this store has not imported it. \
-         It was not touched. The command to run is `seabed import taskchampion {}`, but this version ({}) cannot import yet: \
-         start with an empty --data-dir, or keep running the original server until the import of the next version",
+         It was not touched. Run `seabed import taskchampion {} --data-dir {}` first, or start with an empty --data-dir",
         file.display(),
         file.display(),
-        env!("CARGO_PKG_VERSION"),
+        root.display(),
     )
+}
+
+/// Tells when the original went on after it was imported: what it was told then is not here.
+async fn warn_of_newer_original(taskchampion: &TaskChampion, root: &Path) {
+    let file = root.join(ORIGINAL_FILE);
+    if !file.exists() {
+        return;
+    }
+    match taskchampion.changed_since_import(&file).await {
+        Ok(changed) if changed.is_empty() => {}
+        Ok(changed) => tracing::warn!(
+            "{} holds versions of {} clients that came after it was imported, or were not: stop both servers, run \
+             `seabed import taskchampion {} --data-dir {}` again, and move the file away once all is here",
+            file.display(),
+            changed.len(),
+            file.display(),
+            root.display(),
+        ),
+        Err(error) => tracing::warn!(
+            "cannot tell whether {} changed after it was imported: {}",
+            file.display(),
+            sentence(error)
+        ),
+    }
 }
 
 /// What is open, where it answers, and what to paste into Taskwarrior. The last line says that it serves.

@@ -11,6 +11,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use seabed_taskchampion::PruneReport;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -33,6 +34,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/tenants/{id}", get(show_tenant))
         .route("/tenants/{id}/rows", get(list_rows))
         .route("/clients", get(list_clients))
+        .route("/clients/prune", get(prunable).post(prune))
         .route("/clients/{id}", get(show_client).delete(delete_client))
         .route("/verify", get(check))
         .fallback(async |uri: Uri| {
@@ -88,6 +90,20 @@ async fn show_client(State(node): Shared, Path(id): Path<String>) -> Answer<clie
 
 async fn delete_client(State(node): Shared, Path(id): Path<String>) -> Answer<clients::Deleted> {
     Ok(Json(clients::delete(&node, client_id(&id)?).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PruneQuery {
+    older_than_days: u32,
+}
+
+async fn prunable(State(node): Shared, query: Asked<PruneQuery>) -> Answer<PruneReport> {
+    Ok(Json(clients::prune(&node, asked(query)?.older_than_days, true).await?))
+}
+
+async fn prune(State(node): Shared, query: Asked<PruneQuery>) -> Answer<PruneReport> {
+    Ok(Json(clients::prune(&node, asked(query)?.older_than_days, false).await?))
 }
 
 #[derive(Debug, Default, Deserialize)]

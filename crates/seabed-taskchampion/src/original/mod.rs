@@ -1,0 +1,250 @@
+//! Moving in from the original server and back: its SQLite database, read and written, with ids and bytes as they are.
+//!
+//! `chain` decides, without SQL, whether what the database holds of a client is one history. `import` reads the database, `client` brings
+//! one client's history in, and `export` writes a database.
+
+mod chain;
+mod client;
+mod export;
+mod import;
+
+use std::path::{Path, PathBuf};
+
+use seabed_kv::Result;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::TaskChampion;
+use crate::error::damaged;
+use crate::keys::{IMPORTED, VERSION, VersionRow, client_key, imported_from_bytes, pair_key};
+use crate::shard::Shard;
+use crate::value::Value;
+
+use client::{Import, Moved};
+use import::{History, Source};
+
+/// The name that the original gives its database, in its data directory.
+pub const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
+
+/// How many refused clients a report spells out; the number of all is beside them.
+pub const REFUSED_MAX: usize = 1_000;
+
+/// How much was read or written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// How many clients.
+    pub clients: u64,
+    /// How many versions they have.
+    pub versions: u64,
+    /// How many bytes of versions.
+    pub version_bytes: u64,
+    /// How many snapshots they have.
+    pub snapshots: u64,
+    /// How many bytes of snapshots.
+    pub snapshot_bytes: u64,
+}
+
+impl Totals {
+    fn add_snapshot(&mut self, bytes: u64) {
+        self.snapshots += 1;
+        self.snapshot_bytes += bytes;
+    }
+
+    fn add_version(&mut self, bytes: u64) {
+        self.versions += 1;
+        self.version_bytes += bytes;
+    }
+}
+
+/// A client that was not imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Its id, as the original's database has it.
+    pub client: String,
+    /// Why, in a sentence that begins after the client's name.
+    pub why: String,
+}
+
+/// What an import found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ImportReport {
+    /// What the original's database holds, but for what was refused.
+    pub found: Totals,
+    /// What was written. A client of which only new versions came counts here too.
+    pub written: Totals,
+    /// How many clients were here already, to the byte.
+    pub unchanged: u64,
+    /// How many of those have newer versions here than in the original.
+    pub newer_here: u64,
+    /// How many clients were not imported.
+    pub refused: u64,
+    /// The first [`REFUSED_MAX`] of them.
+    pub refusals: Vec<Refused>,
+}
+
+/// What an export wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ExportReport {
+    /// What the new database holds.
+    pub written: Totals,
+}
+
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many clients there are.
+    pub clients: u64,
+    /// How many of them are done.
+    pub clients_done: u64,
+    /// How many versions have been written.
+    pub versions_done: u64,
+}
+
+/// Where the original's database is, given the file or the directory that it is in.
+pub fn original_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(ORIGINAL_FILE) } else { path.to_owned() }
+}
+
+/// Looks whether there is a database of the original at `file`, before anything is made for what it holds.
+///
+/// # Errors
+/// `Unsupported` when it cannot be read as such a database.
+pub fn check_original(file: &Path) -> Result<()> {
+    Source::open(file)?.histories().map(|_| ())
+}
+
+impl TaskChampion {
+    /// Imports every client of the original server's database at `file`, which is read in one view and never changed.
+    ///
+    /// Each client is checked to be one chain before anything of it is written, compared byte for byte afterwards, and visible only
+    /// when it is whole. A client that is here already is compared; what the original has beyond it is added, and one
+    /// that has another history here is refused while the others go on. So it may be repeated, and after a crash or a drop it is simply run
+    /// again. The store must serve nobody meanwhile. Reads on the calling thread, and holds one value at a time. When it
+    /// answers, everything is durable.
+    ///
+    /// ```
+    /// use seabed_taskchampion::{Config, TaskChampion, original_file};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # pollster::block_on(async {
+    /// let taskchampion = TaskChampion::open(&seabed_kv::Store::memory(), Config::default()).await?;
+    /// let file = original_file(directory.path());
+    /// taskchampion.export_original(&file, |_| {}).await?;
+    /// let report = taskchampion.import_original(&file, 1_700_000_000, |progress| println!("{progress:?}")).await?;
+    /// assert_eq!((report.found.clients, report.refused), (0, 0));
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported` when the file cannot be read as such a database; those of the store. What is wrong with a single client is no
+    /// error but a refusal in the report.
+    pub async fn import_original(
+        &self,
+        file: &Path,
+        now_unix_s: u64,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<ImportReport> {
+        let source = Source::open(file)?;
+        let mut report = ImportReport::default();
+        let mut so_far = Progress { clients: source.clients, ..Progress::default() };
+        let mut histories = source.histories()?;
+        let mut reading = histories.read()?;
+        while let Some(foreign) = reading.next()? {
+            let moved = match &foreign.history {
+                Err(why) => Moved::Refused(why.clone()),
+                Ok(history) => {
+                    let mut tick = || {
+                        so_far.versions_done += 1;
+                        progress(so_far);
+                    };
+                    let shard = self.shard(history.client).clone();
+                    Import { shard, source: &source, history, now_unix_s, tick: &mut tick }.run().await?
+                }
+            };
+            report.add(foreign.name, foreign.history.ok().as_ref(), moved);
+            so_far.clients_done += 1;
+            progress(so_far);
+        }
+        for shard in self.shards() {
+            shard.tenant.flush().await?;
+        }
+        Ok(report)
+    }
+
+    /// The clients of the original's database whose latest version is not the one that was imported: they were pushed to, or
+    /// came into being, since. Names as the database has them.
+    ///
+    /// # Errors
+    /// Those of [`import_original`](Self::import_original).
+    pub async fn changed_since_import(&self, file: &Path) -> Result<Vec<String>> {
+        let mut changed = Vec::new();
+        for found in Source::open(file)?.latest()? {
+            let same = match found.ids {
+                Some((client, latest)) => self.shard(client).imported(client).await? == Some(latest),
+                None => false,
+            };
+            if !same {
+                changed.push(found.name);
+            }
+        }
+        Ok(changed)
+    }
+}
+
+impl ImportReport {
+    fn add(&mut self, client: String, history: Option<&History>, moved: Moved) {
+        if let (Some(history), false) = (history, matches!(moved, Moved::Refused(_))) {
+            self.found.clients += 1;
+            for link in &history.chain {
+                self.found.add_version(link.bytes);
+            }
+            if let Some(snapshot) = &history.snapshot {
+                self.found.add_snapshot(snapshot.bytes);
+            }
+        }
+        match moved {
+            Moved::Written(written) => {
+                self.written.clients += 1;
+                self.written.versions += written.versions;
+                self.written.version_bytes += written.version_bytes;
+                self.written.snapshots += written.snapshots;
+                self.written.snapshot_bytes += written.snapshot_bytes;
+            }
+            Moved::Unchanged { newer_here } => {
+                self.unchanged += 1;
+                self.newer_here += u64::from(newer_here);
+            }
+            Moved::Refused(why) => {
+                self.refused += 1;
+                if self.refusals.len() < REFUSED_MAX {
+                    self.refusals.push(Refused { client, why });
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// The row of the version that follows `parent`.
+    async fn version_row(&self, client: Uuid, parent: Uuid) -> Result<Option<VersionRow>> {
+        let key = pair_key(client, parent);
+        let Some(bytes) = self.tenant.get(VERSION, key).await? else { return Ok(None) };
+        VersionRow::from_bytes(&bytes).map(Some).ok_or_else(|| damaged(&self.tenant, VERSION, &key))
+    }
+
+    async fn version_value(&self, client: Uuid, parent: Uuid) -> Result<Value> {
+        let row = self.version_row(client, parent).await?;
+        let row = row.ok_or_else(|| damaged(&self.tenant, VERSION, &pair_key(client, parent)))?;
+        Ok(Value::new(row.value, &self.staging))
+    }
+
+    /// The latest version that the client had when it was last imported; `None` when it never was.
+    async fn imported(&self, client: Uuid) -> Result<Option<Uuid>> {
+        let key = client_key(client);
+        let Some(bytes) = self.tenant.get(IMPORTED, key).await? else { return Ok(None) };
+        let read = imported_from_bytes(&bytes).ok_or_else(|| damaged(&self.tenant, IMPORTED, &key))?;
+        Ok(Some(read.0))
+    }
+}

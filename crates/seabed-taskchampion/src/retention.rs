@@ -1,0 +1,277 @@
+//! Retention: the oldest versions go once a snapshot covers them and they are old enough. Whoever still needed one is told that it
+//! is gone, and begins from the snapshot.
+
+use seabed_kv::staged::Staged;
+use seabed_kv::{Durability, Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::TaskChampion;
+use crate::error::{Result, damaged};
+use crate::keys::{
+    ClientRow, DROPPED, DroppedRow, PARENT, VERSION, VersionRow, client_key, pair_key, parent_from_bytes,
+};
+use crate::protocol::ATTEMPTS_MAX;
+use crate::rules;
+use crate::shard::Shard;
+
+/// How often [`maintain`](TaskChampion::maintain) looks for versions to drop, in milliseconds.
+pub const RETENTION_MS: u64 = 60 * 60 * 1_000;
+
+/// How many versions one batch drops.
+const DROP_STEP_VERSIONS: usize = 256;
+
+const DAY_S: u64 = 86_400;
+
+/// What was dropped, or could be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneReport {
+    /// How many versions, of all clients.
+    pub versions: u64,
+    /// How many bytes they have.
+    pub version_bytes: u64,
+    /// The clients that have any.
+    pub clients: Vec<Pruned>,
+    /// Clients whose rows are damaged; nothing of them is dropped.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What was dropped of one client, or could be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    /// Its id.
+    pub client: Uuid,
+    /// How many versions.
+    pub versions: u64,
+    /// How many bytes they have.
+    pub version_bytes: u64,
+}
+
+/// A client that was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its id.
+    pub client: Uuid,
+    /// Why.
+    pub why: String,
+}
+
+/// A version that a snapshot covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    pub(crate) version: Uuid,
+    pub(crate) parent: Uuid,
+    pub(crate) bytes: u64,
+    pub(crate) staged: Option<Staged>,
+}
+
+/// Up to when a version must have come to be older than that many days.
+pub(crate) fn before(now_unix_s: u64, days: u32) -> u64 {
+    now_unix_s.saturating_sub(u64::from(days) * DAY_S)
+}
+
+impl TaskChampion {
+    /// What [`prune`](Self::prune) would drop, of one client or of all. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of the store's reads.
+    pub async fn prunable(&self, only: Option<Uuid>, before_unix_s: u64) -> Result<PruneReport> {
+        self.each_client(only, before_unix_s, None).await
+    }
+
+    /// Drops the versions that came before `before_unix_s` and that the snapshot of their client covers, of one client or of
+    /// all; oldest first, in bounded batches. The snapshot's own version stays, and everything after it; a client without a
+    /// snapshot loses nothing. Asked for the child of a version that is gone, the server answers that it is
+    /// gone, as it does for one it never knew.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use seabed_taskchampion::{Config, TaskChampion};
+    ///
+    /// let taskchampion = TaskChampion::open(&seabed_kv::Store::memory(), Config::default()).await?;
+    /// let (now_unix_s, days) = (1_700_000_000, 180);
+    /// let report = taskchampion.prune(None, now_unix_s - days * 86_400, now_unix_s * 1_000).await?;
+    /// assert_eq!(report.versions, 0);
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// # })?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// May run beside a server, and be dropped at any await: each batch leaves a whole chain behind. The bytes of large
+    /// versions stay readable for fifteen minutes, for those who are reading them.
+    ///
+    /// # Errors
+    /// Those of the store. A client whose rows are damaged is skipped, and named in the report.
+    pub async fn prune(
+        &self,
+        only: Option<Uuid>,
+        before_unix_s: u64,
+        now_unix_ms: u64,
+    ) -> Result<PruneReport> {
+        self.each_client(only, before_unix_s, Some(now_unix_ms)).await
+    }
+
+    async fn each_client(
+        &self,
+        only: Option<Uuid>,
+        before_unix_s: u64,
+        drop_at_unix_ms: Option<u64>,
+    ) -> Result<PruneReport> {
+        let clients = match only {
+            Some(client) => vec![client],
+            None => self.client_ids().await?,
+        };
+        let mut report = PruneReport::default();
+        for client in clients {
+            let shard = self.shard(client);
+            let pruned = match drop_at_unix_ms {
+                Some(now_unix_ms) => shard.prune(client, before_unix_s, now_unix_ms).await,
+                None => shard.prunable(client, before_unix_s).await,
+            };
+            match pruned {
+                Ok(pruned) if pruned.versions == 0 => {}
+                Ok(pruned) => {
+                    report.versions += pruned.versions;
+                    report.version_bytes += pruned.version_bytes;
+                    report.clients.push(pruned);
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    report.skipped.push(Skipped { client, why: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
+    }
+}
+
+impl Pruned {
+    fn of(client: Uuid, covered: &[Covered]) -> Self {
+        let version_bytes = covered.iter().map(|version| version.bytes).sum();
+        Self { client, versions: covered.len() as u64, version_bytes }
+    }
+
+    fn add(&mut self, covered: &[Covered]) {
+        let more = Self::of(self.client, covered);
+        self.versions += more.versions;
+        self.version_bytes += more.version_bytes;
+    }
+}
+
+impl Shard {
+    /// What was dropped of a client so far.
+    pub(crate) async fn dropped(&self, client: Uuid) -> Result<Option<DroppedRow>> {
+        let key = client_key(client);
+        let Some(row) = self.tenant.get(DROPPED, key).await? else { return Ok(None) };
+        DroppedRow::from_bytes(&row).map(Some).ok_or_else(|| damaged(&self.tenant, DROPPED, &key))
+    }
+
+    async fn prunable(&self, client: Uuid, before_unix_s: u64) -> Result<Pruned> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(row) = self.client_row(client).await? else { break };
+            if let Some(covered) = self.covered(client, &row, before_unix_s).await? {
+                return Ok(Pruned::of(client, &covered));
+            }
+        }
+        Ok(Pruned::default())
+    }
+
+    async fn prune(&self, client: Uuid, before_unix_s: u64, now_unix_ms: u64) -> Result<Pruned> {
+        let mut pruned = Pruned { client, ..Pruned::default() };
+        // Every push begins it anew; who pushes without a pause is pruned another time.
+        'changed: for _ in 0..ATTEMPTS_MAX {
+            let Some(mut row) = self.client_row(client).await? else { break };
+            let Some(covered) = self.covered(client, &row, before_unix_s).await? else { continue };
+            let mut dropped = self.dropped(client).await?;
+            for step in covered.chunks(DROP_STEP_VERSIONS) {
+                let mut decision = rules::drop_versions(client, &row, dropped, step);
+                for value in step.iter().filter_map(|version| version.staged) {
+                    self.staging.discard(&mut decision.batch, value, now_unix_ms);
+                }
+                if !self.tenant.apply(decision.batch, Durability::Durable).await?.is_applied() {
+                    continue 'changed;
+                }
+                pruned.add(step);
+                (row, dropped) = (decision.row, Some(decision.dropped));
+            }
+            break;
+        }
+        Ok(pruned)
+    }
+
+    /// The versions that the client's snapshot covers and that came before `before_unix_s`, oldest first; `None` when the client changed
+    /// meanwhile. `row` is what was read of the client.
+    async fn covered(
+        &self,
+        client: Uuid,
+        row: &ClientRow,
+        before_unix_s: u64,
+    ) -> Result<Option<Vec<Covered>>> {
+        let Some(snapshot) = row.snapshot else { return Ok(Some(Vec::new())) };
+        let dropped = self.dropped(client).await?;
+        if !self.first_is_due(client, snapshot.version, dropped, before_unix_s).await? {
+            return Ok(Some(Vec::new()));
+        }
+        // Walked from the latest version to the first one, because only what lies on the way from the snapshot's version back is known to
+        // be covered, and only a chain that is whole may lose its beginning: a gap would look like one that was dropped.
+        let (mut before_snapshot, mut passed, mut walked) = (Vec::new(), false, 0_u64);
+        let mut version = row.latest;
+        while walked <= row.versions {
+            let key = pair_key(client, version);
+            let Some(parent) = self.tenant.get(PARENT, key).await? else { break };
+            let parent = parent_from_bytes(&parent).ok_or_else(|| damaged(&self.tenant, PARENT, &key))?;
+            if passed {
+                before_snapshot.push((version, parent));
+            }
+            passed |= version == snapshot.version;
+            walked += 1;
+            version = parent;
+        }
+        let ends_right = dropped.is_none_or(|dropped| dropped.last == version);
+        let mut covered = Vec::new();
+        let mut whole = walked == row.versions && ends_right;
+        for (version, parent) in before_snapshot.into_iter().rev() {
+            let key = pair_key(client, parent);
+            let Some(found) = self.tenant.get(VERSION, key).await? else {
+                whole = false;
+                break;
+            };
+            let found = VersionRow::from_bytes(&found).filter(|found| found.version == version);
+            let found = found.ok_or_else(|| damaged(&self.tenant, VERSION, &key))?;
+            if found.received_unix_s >= before_unix_s {
+                break;
+            }
+            covered.push(Covered {
+                version,
+                parent,
+                bytes: found.value.bytes(),
+                staged: found.value.staged(),
+            });
+        }
+        if whole {
+            return Ok(Some(covered));
+        }
+        if self.client_row(client).await?.as_ref() != Some(row) {
+            return Ok(None);
+        }
+        let message = "a client's chain is not whole; run `seabed verify`";
+        Err(Error::new(ErrorKind::Corrupt, message).in_tenant(self.tenant.id()))
+    }
+
+    /// Whether there may be something to drop, from a look at the first version alone: most clients, most of the time, have nothing.
+    async fn first_is_due(
+        &self,
+        client: Uuid,
+        snapshot: Uuid,
+        dropped: Option<DroppedRow>,
+        before_unix_s: u64,
+    ) -> Result<bool> {
+        let key = pair_key(client, dropped.map_or(Uuid::nil(), |dropped| dropped.last));
+        let Some(first) = self.tenant.get(VERSION, key).await? else {
+            // A chain may also begin elsewhere, where a replica moved here from another server.
+            return Ok(true);
+        };
+        let first = VersionRow::from_bytes(&first).ok_or_else(|| damaged(&self.tenant, VERSION, &key))?;
+        Ok(first.received_unix_s < before_unix_s && first.version != snapshot)
+    }
+}
