@@ -98,7 +98,7 @@ mod store;
 )]
 mod sync;
 
-pub use backend::{TenantReport, TenantStats};
+pub use backend::{Copied, TenantReport, TenantStats};
 pub use batch::{Batch, Check, Commit, Condition, Durability, Outcome, Refusal, Write};
 pub use error::{Applied, Error, ErrorKind, Result};
 pub use id::TenantId;

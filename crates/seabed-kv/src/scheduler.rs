@@ -178,6 +178,13 @@ impl<E: Engine> Actor<E> {
         op
     }
 
+    /// Does something with the engine between two groups, on this thread.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn with_engine<T>(&self, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
+        let done = lock(&self.engine).as_mut().map_or_else(|| Err(self.closed()), work);
+        done.map_err(|error| error.in_tenant(&self.tenant))
+    }
+
     fn schedule(self: &Arc<Self>, mailbox: &mut Mailbox) {
         if !mailbox.scheduled {
             mailbox.scheduled = true;

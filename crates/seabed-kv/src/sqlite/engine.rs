@@ -68,7 +68,7 @@ pub(crate) struct SqliteEngine {
 }
 
 struct Writer {
-    connection: Connection,
+    connection: ffi::Source,
     page_bytes: usize,
     /// The durability that the connection commits with now.
     level: Durability,
@@ -155,6 +155,28 @@ impl SqliteEngine {
         self.poisoned = false;
         self.durable_seq = self.seq;
         Ok(())
+    }
+
+    /// The connection, opened again when that is due: what a backup copies.
+    pub(super) fn source(&mut self) -> Result<&ffi::Source> {
+        self.make_ready()?;
+        let closed = || Error::new(ErrorKind::Backend, "the file could not be opened again");
+        self.connection.as_ref().map(|writer| &writer.connection).ok_or_else(closed)
+    }
+
+    /// Closes the file as a failure does; the next call opens it again.
+    #[cfg(test)]
+    #[allow(clippy::unnecessary_wraps, reason = "to be passed to with_engine")]
+    pub(super) fn lose_connection(&mut self) -> Result<()> {
+        self.connection = None;
+        Ok(())
+    }
+
+    /// Gives up the backup that is under way.
+    pub(super) fn end_copy(&self) {
+        if let Some(writer) = &self.connection {
+            writer.connection.end_copy();
+        }
     }
 
     /// The size of the file's pages.
@@ -382,6 +404,7 @@ impl Writer {
                 }
             }))
             .map_err(sql)?;
+        let connection = ffi::Source::new(connection);
         Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes })
     }
 

@@ -1,10 +1,14 @@
 //! The SQLite backend: a file a tenant, one writer each out of a pool of threads, reads on the caller's thread.
 
+mod backup;
 mod engine;
 mod ffi;
+mod files;
 mod reader;
+mod restore;
 mod root;
 mod schema;
+mod verify;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,14 +16,16 @@ use std::sync::Arc;
 
 pub use engine::EngineOptions;
 pub use ffi::tune_process;
+pub use restore::Restore;
 
 use self::engine::SqliteEngine;
+pub(crate) use self::files::SqliteFiles;
 use self::reader::ReaderPool;
 use self::root::RootLock;
-use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
+use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
 use crate::scheduler::{Actor, PoolOwner};
 use crate::sync::{Mutex, lock};
-use crate::{Batch, Durability, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
+use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -71,7 +77,13 @@ impl SqliteBackend {
         let readers = ReaderPool::new(id.clone(), path.clone(), engine.page_bytes());
         engine.readers = Some(readers.clone());
         let actor = Actor::new(id.clone(), engine, running.writers.pool());
-        Ok(Arc::new(SqliteTenant { path, readers, actor, _writers: running.writers }))
+        Ok(Arc::new(SqliteTenant {
+            path,
+            readers,
+            actor,
+            copying: Mutex::default(),
+            _writers: running.writers,
+        }))
     }
 }
 
@@ -147,6 +159,8 @@ struct SqliteTenant {
     path: PathBuf,
     readers: Arc<ReaderPool>,
     actor: Arc<Actor<SqliteEngine>>,
+    /// Locked by the one backup that may run.
+    copying: Mutex<()>,
     _writers: PoolOwner<SqliteEngine>,
 }
 
@@ -190,7 +204,11 @@ impl TenantBackend for SqliteTenant {
     }
 
     fn verify(&self) -> Op<TenantReport> {
-        Op::ready(self.verify_file())
+        Op::ready(verify::file(&self.readers))
+    }
+
+    fn backup(&self, to: &Path, previous: Option<&Path>) -> Op<Copied> {
+        Op::ready(backup::copy(&self.actor, &self.copying, to, previous))
     }
 
     fn stats(&self) -> Op<TenantStats> {
@@ -212,50 +230,6 @@ impl TenantBackend for SqliteTenant {
     fn close(&self) -> Op<()> {
         self.readers.close();
         self.actor.close()
-    }
-}
-
-impl SqliteTenant {
-    /// The structure first, in one view; then every row, page by page, that it can be read and comes after the one before.
-    fn verify_file(&self) -> Result<TenantReport> {
-        let mut report = TenantReport { findings: self.readers.verify()?, ..TenantReport::default() };
-        if let Err(error) = self.read_all_rows(&mut report) {
-            if error.kind() != ErrorKind::Corrupt {
-                return Err(error);
-            }
-            report.findings.push(error.to_string());
-        }
-        Ok(report)
-    }
-
-    fn read_all_rows(&self, report: &mut TenantReport) -> Result<()> {
-        let mut before: Option<Vec<u8>> = None;
-        for category in self.readers.categories().wait()? {
-            if before.as_ref().is_some_and(|before| *before >= category) {
-                report.findings.push(format!("category {} is out of order", category.escape_ascii()));
-                return Ok(());
-            }
-            let mut last: Option<crate::Key> = None;
-            let mut next = Some(ScanSpec::new(&category, KeyRange::all()));
-            while let Some(spec) = next {
-                let page = self.readers.scan_page(spec).wait()?;
-                for row in page.rows {
-                    if last.as_ref().is_some_and(|last| *last >= row.key) {
-                        report.findings.push(format!(
-                            "category {}: {:?} is out of order",
-                            category.escape_ascii(),
-                            row.key
-                        ));
-                    }
-                    report.rows += 1;
-                    report.bytes += (category.len() + row.key.as_bytes().len() + row.payload.len()) as u64;
-                    last = Some(row.key);
-                }
-                next = page.next;
-            }
-            before = Some(category);
-        }
-        Ok(())
     }
 }
 
