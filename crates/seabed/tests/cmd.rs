@@ -41,8 +41,19 @@ fn every_command_has_help_with_examples() {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
-    let all =
-        ["serve", "tenants", "inspect", "clients", "verify", "conformance", "bench", "completions", "man"];
+    let all = [
+        "serve",
+        "tenants",
+        "inspect",
+        "clients",
+        "verify",
+        "backup",
+        "restore",
+        "conformance",
+        "bench",
+        "completions",
+        "man",
+    ];
     assert_eq!(commands, all);
     assert!(help.contains("Examples:") && help.contains("Exit codes:"));
     for command in commands {
@@ -256,6 +267,7 @@ fn a_command_never_makes_a_store() {
             &["clients", "list"],
             &["clients", "delete", NIL, "-y"],
             &["verify"],
+            &["backup", "copies"],
         ] {
             let output = run(place, command);
             assert_eq!(output.status.code(), Some(2), "{command:?}");
@@ -327,6 +339,15 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
             .replace("/tenants/{id}", "/tenants/taskchampion-00")
             .replace("/clients/{id}", &format!("/clients/{one}"));
         let query = if path.ends_with("/rows") { "?category=taskchampion.version" } else { "" };
+        if path == "/api/backup" {
+            let to = dir.path().join("copies");
+            let path = format!("{path}?to={}", to.display());
+            let refused = common::request(server.address(), method, &path, &[], b"").unwrap();
+            assert_eq!(refused.status, 403, "not for everybody on this machine");
+            let answer = common::ask_owner(dir.path(), method, &path);
+            assert_eq!((answer.status, answer.json()["complete"].as_bool()), (200, Some(true)));
+            continue;
+        }
         let answer = common::request(server.address(), method, &format!("{path}{query}"), &[], b"").unwrap();
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
     }

@@ -40,25 +40,13 @@ impl Restore {
     /// system, `Backend` when it cannot be made.
     pub fn begin(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root).map_err(|error| cannot("resolve", root, error))?;
+        // Before anything is made in a place that is not ours, and again once nobody else can make anything there.
+        leftovers(&root)?;
         let lock = root::lock(&root)?;
-        let marker = root.join(RESTORING_FILE);
-        let interrupted = marker.exists();
-        for entry in std::fs::read_dir(&root).map_err(|error| cannot("list", &root, error))? {
-            let name = entry.map_err(|error| cannot("list", &root, error))?.file_name();
-            if name == LOCK_FILE || name == RESTORING_FILE {
-                continue;
-            }
-            let path = root.join(&name);
-            if interrupted && name.to_str().and_then(TenantId::from_file_name).is_some() {
-                std::fs::remove_file(&path).map_err(|error| cannot("remove", &path, error))?;
-                continue;
-            }
-            return Err(Error::invalid(format!(
-                "{} is not empty: it holds {}; restore into a new directory",
-                root.display(),
-                name.display()
-            )));
+        for path in leftovers(&root)? {
+            std::fs::remove_file(&path).map_err(|error| cannot("remove", &path, error))?;
         }
+        let marker = root.join(RESTORING_FILE);
         let marked = File::create(&marker).and_then(|file| file.sync_all());
         marked.map_err(|error| cannot("mark", &marker, error))?;
         sync_directory(&marker)?;
@@ -102,4 +90,30 @@ impl Restore {
         std::fs::remove_file(&marker).map_err(|error| cannot("remove", &marker, error))?;
         sync_directory(&marker)
     }
+}
+
+/// The tenants that an interrupted restore has left; none in a directory that is new or empty.
+fn leftovers(root: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(cannot("list", root, error)),
+    };
+    let interrupted = root.join(RESTORING_FILE).exists();
+    let mut leftovers = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|error| cannot("list", root, error))?.file_name();
+        if name == LOCK_FILE || name == RESTORING_FILE {
+            continue;
+        }
+        if !interrupted || name.to_str().and_then(TenantId::from_file_name).is_none() {
+            return Err(Error::invalid(format!(
+                "{} is not empty: it holds {}; restore into a new directory",
+                root.display(),
+                name.display()
+            )));
+        }
+        leftovers.push(root.join(name));
+    }
+    Ok(leftovers)
 }

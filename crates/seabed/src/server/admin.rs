@@ -4,6 +4,7 @@
 //! of this machine: a web page of somebody else can make a browser connect to 127.0.0.1, and cannot make it say so.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
@@ -11,11 +12,12 @@ use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::backup;
 use crate::cli::inspect::{Rows, RowsQuery, TenantDetail};
 use crate::cli::tenants::Tenants;
 use crate::cli::verify::Report;
@@ -36,6 +38,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/clients", get(list_clients))
         .route("/clients/{id}", get(show_client).delete(delete_client))
         .route("/verify", get(check))
+        .route("/backup", post(copy))
         .fallback(async |uri: Uri| {
             Failure::not_found(format!("the admin API has no {}; see docs/api.md", uri.path()))
         })
@@ -98,6 +101,27 @@ struct VerifyQuery {
 
 async fn check(State(node): Shared, query: Asked<VerifyQuery>) -> Answer<Report> {
     Ok(Json(verify::run(&node, asked(query)?.tenant.as_deref()).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupQuery {
+    to: PathBuf,
+}
+
+async fn copy(
+    State(node): Shared,
+    peer: Option<Extension<Peer>>,
+    query: Asked<BackupQuery>,
+) -> Answer<backup::Report> {
+    // Whoever else is on this machine must not have the server write where they say.
+    if !matches!(peer, Some(Extension(Peer::Owner))) {
+        return Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "a backup is made for the owner of the store: run `seabed backup`, which asks through its socket",
+        ));
+    }
+    Ok(Json(backup::run(&node, &asked(query)?.to).await?))
 }
 
 type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;

@@ -226,7 +226,7 @@ impl Drop for Server {
 }
 
 /// Says that something is over, also when it panicked.
-struct Ended<'a>(&'a AtomicBool);
+pub(crate) struct Ended<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
@@ -261,6 +261,17 @@ pub(crate) fn connect(address: &str) -> TcpStream {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream
+}
+
+/// One request through the socket of the server that owns `dir`.
+pub(crate) fn ask_owner(dir: &Path, method: &str, path: &str) -> Answer {
+    let mut stream = std::os::unix::net::UnixStream::connect(dir.join("seabed.sock")).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    )
+    .unwrap();
+    read_answer(&mut stream).unwrap()
 }
 
 /// One request on a connection of its own.
