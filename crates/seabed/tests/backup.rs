@@ -334,3 +334,23 @@ fn one_backup_at_a_time_goes_into_a_directory() {
     drop(lock);
     backup(&data, &to);
 }
+
+#[test]
+fn the_commands_of_the_manual_work() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate/backup.md"))
+        .unwrap();
+    let commands: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("$ seabed ")).collect();
+    assert_eq!(commands.len(), 5, "{commands:?}");
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("seabed-data");
+    filled(&data, 1);
+    let server = Server::start(&data);
+    for command in commands {
+        let output = common::seabed().args(command.split(' ')).current_dir(&place).output().unwrap();
+        assert!(output.status.success(), "{command}: {}{}", stdout(&output), stderr(&output));
+    }
+    let client = Uuid::from_u128(1).to_string();
+    let before = chain(&server, &client);
+    let restored = Server::start(&place.path().join("restored"));
+    assert!(!before.is_empty() && chain(&restored, &client) == before);
+}

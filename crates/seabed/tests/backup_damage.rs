@@ -25,6 +25,9 @@ use uuid::Uuid;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
+/// Category and key to payload.
+type Rows = BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>;
+
 /// A store with chains, values in pieces, a snapshot, and pages that are free.
 fn filled(dir: &Path) {
     let server = Server::start(dir);
@@ -36,7 +39,7 @@ fn filled(dir: &Path) {
             answer.header("x-version-id").unwrap().clone_into(&mut parent);
         }
         let path = format!("/v1/client/add-snapshot/{parent}");
-        assert_eq!(server.ask("POST", &path, &client, SNAPSHOT, &[b's'; 40_000]).status, 200);
+        assert_eq!(server.ask("POST", &path, &client, SNAPSHOT, &vec![b's'; 40_000]).status, 200);
     }
     assert!(server.terminate().0.success());
     assert!(run(dir, &["clients", "delete", &Uuid::from_u128(3).to_string(), "--yes"]).status.success());
@@ -59,6 +62,10 @@ fn write(dir: &Path, files: &Files) {
     }
 }
 
+fn is_file_of_a_tenant(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "db")
+}
+
 fn flip(bytes: &mut [u8], random: &mut StdRng) {
     let position = random.random_range(0..bytes.len());
     bytes[position] ^= 1 << random.random_range(0..8);
@@ -67,7 +74,7 @@ fn flip(bytes: &mut [u8], random: &mut StdRng) {
 /// Damages a backup in one of many ways, and tells how.
 fn damage(sound: &Files, older: &Files, random: &mut StdRng) -> (String, Files) {
     let mut files = sound.clone();
-    let copies: Vec<_> = sound.keys().filter(|name| name.ends_with(".db")).cloned().collect();
+    let copies: Vec<_> = sound.keys().filter(|name| is_file_of_a_tenant(name)).cloned().collect();
     let copy = copies.choose(random).unwrap().clone();
     let length = sound[&copy].len();
     let kind = random.random_range(0..13);
@@ -98,7 +105,8 @@ fn damage(sound: &Files, older: &Files, random: &mut StdRng) -> (String, Files) 
         // The copy of an earlier backup in the place of this one's.
         8 => {
             let stem = |name: &str| name.split('.').next().unwrap().to_owned();
-            let changed = |name: &&String| stem(name).starts_with("taskchampion") && name.ends_with(".db");
+            let changed =
+                |name: &&String| stem(name).starts_with("taskchampion") && is_file_of_a_tenant(name);
             let (now, then) = (sound.keys().find(changed).unwrap(), older.keys().find(changed).unwrap());
             assert_ne!(now, then);
             files.insert(now.clone(), older[then].clone());
@@ -179,8 +187,8 @@ fn six_hundred_damaged_backups_are_each_found() {
     assert_eq!(run(&bad, &["verify", "--backup", bad.to_str().unwrap()]).status.code(), Some(0));
 }
 
-/// Every row of a tenant's file, category and key to payload; `None` when it does not read.
-fn rows(file: &Path) -> Option<BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>> {
+/// Every row of a tenant's file; `None` when it does not read.
+fn rows(file: &Path) -> Option<Rows> {
     let store = Store::sqlite_files([("taskchampion-00".parse().unwrap(), file.to_owned())]);
     let tenant = store.open("taskchampion-00").wait().ok()?;
     let mut rows = BTreeMap::new();
@@ -197,13 +205,13 @@ fn only_its_owner_can_tell(category: &[u8], one: &[u8], other: &[u8]) -> bool {
     let opaque = |position: usize| match category {
         // The bytes behind the layout, the id, the time and the kind; and the time.
         b"taskchampion.version" => position >= 26 || (17..25).contains(&position),
-        b"taskchampion.chunk" | b"seabed.format" => true,
+        // Bytes of a value; and since when one waits to be removed.
+        b"taskchampion.chunk" | b"taskchampion.pending" => true,
         b"taskchampion.snapshot" => position >= 17,
         // When it was created, when it was last pushed to, when its snapshot came, and versions since.
         b"taskchampion.client" => (17..33).contains(&position) || (66..82).contains(&position),
         b"taskchampion.deleting" => position >= 1,
-        // Since when a value waits to be removed, and the name of what wrote the tenant.
-        b"taskchampion.pending" => true,
+        // The name of what wrote the tenant.
         b"taskchampion.format" => position >= 4,
         _ => false,
     };

@@ -184,6 +184,10 @@ impl From<Error> for Refusal {
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy, ask again").with(RETRY_AFTER, "1");
         }
         tracing::error!(%error, applied = ?error.applied(), "a request failed");
+        if error.is_disk_full() {
+            let text = "the server's disk is full, ask again when there is room";
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, text);
+        }
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed, ask again")
     }
 }
