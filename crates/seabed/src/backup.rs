@@ -227,8 +227,12 @@ impl Place {
             Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
         }
         let place = Self { directory, before, _lock: lock };
-        // What was left by a backup that was interrupted, so that there is room.
-        place.tidy(place.before.as_ref());
+        // What was left by a backup that was interrupted, so that there is room. Without a manifest nobody knows what copies are
+        // good for: they stay until there is a backup.
+        match &place.before {
+            Some(before) => place.tidy(before),
+            None => drop(fs::remove_file(place.directory.join(PARTIAL_FILE))),
+        }
         Ok(place)
     }
 
@@ -265,16 +269,16 @@ impl Place {
                 "cannot write the manifest in {place}: {error}; the backup before, if any, is as it was"
             ))
         })?;
-        self.tidy(Some(manifest));
+        self.tidy(manifest);
         Ok(())
     }
 
-    /// Removes copies that no manifest names. What cannot be removed is only in the way, and `verify` shows it.
-    fn tidy(&self, manifest: Option<&Manifest>) {
+    /// Removes copies that the manifest does not name. What cannot be removed is only in the way, and `verify` shows it.
+    fn tidy(&self, manifest: &Manifest) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
             let named = [LOCK_FILE, manifest::FILE].contains(&name.as_str())
-                || manifest.is_some_and(|manifest| manifest.tenants.iter().any(|entry| entry.file == name));
+                || manifest.tenants.iter().any(|entry| entry.file == name);
             if !named && is_ours(&name) {
                 let _ = fs::remove_file(self.directory.join(name));
             }

@@ -190,6 +190,13 @@ fn a_backup_goes_into_a_place_of_its_own_and_a_restore_too() {
     refused(&data, &["restore", &path(&to)], "is not empty");
     refused(&place.path().join("new"), &["restore", &path(&data)], "there is no backup");
     refused(&data, &["verify", "--backup", &path(&full)], "there is no backup");
+    for command in
+        [["verify"].as_slice(), &["tenants"], &["serve", "--listen", "127.0.0.1:0"], &["backup", "x"]]
+    {
+        let output = run(&to, command);
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains("is a backup"), "{command:?}: {}", stderr(&output));
+    }
     assert!(!place.path().join("new").exists());
     assert_eq!(files(&full).len(), 1);
     assert!(files(&to) == before);
