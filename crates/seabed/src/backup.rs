@@ -9,6 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use seabed_kv::{Copied, ErrorKind, Store, TenantId};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,54 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+/// How far the backups of a store have come that run now.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    tenants: AtomicU64,
+    done: AtomicU64,
+}
+
+/// What `GET /api/backup` answers: zeros when none runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Tenants that are to be copied.
+    pub(crate) tenants: u64,
+    /// Those of them that were.
+    pub(crate) done: u64,
+}
+
+impl Progress {
+    pub(crate) fn now(&self) -> Running {
+        Running { tenants: self.tenants.load(Ordering::Relaxed), done: self.done.load(Ordering::Relaxed) }
+    }
+}
+
+/// One backup's share of the progress, given back when it ends, however it ends.
+struct Share<'a> {
+    progress: &'a Progress,
+    tenants: u64,
+    done: u64,
+}
+
+impl<'a> Share<'a> {
+    fn new(progress: &'a Progress, tenants: u64) -> Self {
+        progress.tenants.fetch_add(tenants, Ordering::Relaxed);
+        Self { progress, tenants, done: 0 }
+    }
+
+    fn one_done(&mut self) {
+        self.progress.done.fetch_add(1, Ordering::Relaxed);
+        self.done += 1;
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.progress.done.fetch_sub(self.done, Ordering::Relaxed);
+        self.progress.tenants.fetch_sub(self.tenants, Ordering::Relaxed);
+    }
+}
+
 /// Copies every tenant into a directory.
 pub(crate) async fn run(node: &Arc<Node>, to: &Path) -> Result<Report, Failure> {
     if !to.is_absolute() {
@@ -84,7 +133,9 @@ pub(crate) async fn run(node: &Arc<Node>, to: &Path) -> Result<Report, Failure> 
         bytes: 0,
         tenants: Vec::new(),
     };
-    for id in node.tenants(None).await? {
+    let ids = node.tenants(None).await?;
+    let mut share = Share::new(&node.backups, ids.len() as u64);
+    for id in ids {
         let before = place.before.as_ref().and_then(|before| before.entry(&id)).cloned();
         let copied = {
             let (node, place, id, before) = (node.clone(), place.clone(), id.clone(), before.clone());
@@ -97,6 +148,7 @@ pub(crate) async fn run(node: &Arc<Node>, to: &Path) -> Result<Report, Failure> 
             }
             Err(Failed::Backup(failure)) => return Err(failure),
         }
+        share.one_done();
     }
     if manifest.tenants.is_empty() {
         let why = report.tenants.into_iter().find_map(|tenant| tenant.error).unwrap_or_default();

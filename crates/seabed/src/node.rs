@@ -13,6 +13,7 @@ use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
 use seabed_taskchampion::TaskChampion;
 use tokio::sync::OnceCell;
 
+use crate::backup::Progress;
 use crate::own;
 
 /// A store that this process owns.
@@ -23,11 +24,19 @@ pub(crate) struct Node {
     pub(crate) root: PathBuf,
     taskchampion: OnceCell<TaskChampion>,
     visits: Mutex<BTreeMap<TenantId, u64>>,
+    /// What `seabed backup` shows while it waits.
+    pub(crate) backups: Progress,
 }
 
 impl Node {
     pub(crate) fn new(store: Store, root: PathBuf) -> Self {
-        Self { store, root, taskchampion: OnceCell::new(), visits: Mutex::default() }
+        Self {
+            store,
+            root,
+            taskchampion: OnceCell::new(),
+            visits: Mutex::default(),
+            backups: Progress::default(),
+        }
     }
 
     /// The TaskChampion layer as the server opened it.

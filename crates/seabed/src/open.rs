@@ -122,16 +122,11 @@ impl Access {
         Ok(())
     }
 
-    /// One question, and done.
-    pub(crate) fn ask_once(root: &Path, path: &str) -> anyhow::Result<Value> {
-        Self::once(root, Method::GET, path)
-    }
-
     /// One request, and done.
-    pub(crate) fn once(root: &Path, method: Method, path: &str) -> anyhow::Result<Value> {
+    pub(crate) fn ask_once(root: &Path, path: &str) -> anyhow::Result<Value> {
         crate::cli::block_on(async {
             let access = Self::open(root).await?;
-            let answer = access.ask(method, path).await;
+            let answer = access.ask(Method::GET, path).await;
             access.close().await?;
             answer
         })

@@ -1,4 +1,5 @@
-//! A disk without room: writes are refused and say why, reads go on, and once there is room so do writes, without a restart.
+//! A disk without room: writes are refused and say why, reads go on, and once there is room so do writes, without a restart. And a disk
+//! of which a flush fails now and then while a backup runs.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,8 +12,10 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{NIL, Server, chain, json, run, stderr, stdout};
+use common::{Ended, NIL, SEGMENT, Server, chain, json, request, run, stderr, stdout};
 use uuid::Uuid;
 
 /// The disk as a library to preload: mounting a small one takes rights that a test may not have.
@@ -90,4 +93,80 @@ fn a_full_disk_refuses_writes_and_nothing_else_and_goes_on_when_there_is_room() 
     assert!(logs.contains("the disk is full"), "the log says why: {logs}");
     assert_eq!(json(&data, &["verify"])["findings"], 0);
     assert_eq!(json(&to, &["verify", "--backup", to.to_str().unwrap()])["findings"], 0);
+}
+
+/// After a failed flush the writer opens its file anew, and a copy that is under way begins again.
+#[test]
+fn a_backup_beside_failing_flushes_is_whole_or_fails() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, flag, to) =
+        (place.path().join("data"), place.path().join("failing"), place.path().join("copies"));
+    let library = disk(place.path());
+    let variables =
+        [("LD_PRELOAD", library.to_str().unwrap()), ("FAILED_FLUSH_FLAG", flag.to_str().unwrap())];
+    let server = Server::start_with(&data, &[], &variables);
+    let client = Uuid::from_u128(1).to_string();
+    // Long enough for many steps.
+    let mut parent = NIL.to_owned();
+    for _ in 0..12 {
+        let answer = server.add_version(&client, &parent, &vec![b'l'; 1_000_000]);
+        answer.header("x-version-id").unwrap().clone_into(&mut parent);
+    }
+    let (told, failed, done) =
+        (Mutex::new(vec![parent.clone()]), AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0_usize.. {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                if turn % 30 == 5 {
+                    fs::write(&flag, b"").unwrap();
+                }
+                let headers = [("X-Client-Id", client.as_str()), ("Content-Type", SEGMENT)];
+                let path = format!("/v1/client/add-version/{parent}");
+                let answer = request(server.address(), "POST", &path, &headers, b"small").unwrap();
+                match answer.status {
+                    200 => {
+                        answer.header("x-version-id").unwrap().clone_into(&mut parent);
+                        told.lock().unwrap().push(parent.clone());
+                    }
+                    // It failed, and was applied all the same.
+                    409 => answer.header("x-parent-version-id").unwrap().clone_into(&mut parent),
+                    500 => drop(failed.fetch_add(1, Ordering::Relaxed)),
+                    status => panic!("{status}: {}", answer.text()),
+                }
+            }
+        });
+        let ended = Ended(&done);
+        let mut whole = 0;
+        let began_again = || server.logs().contains("the copy begins again");
+        // A copy that meets too many failures gives up, and says so.
+        for attempt in 0..60 {
+            let before = told.lock().unwrap().clone();
+            let output = run(&data, &["backup", to.to_str().unwrap()]);
+            if output.status.success() {
+                whole += 1;
+                let new = place.path().join(format!("new-{attempt}"));
+                json(&new, &["restore", to.to_str().unwrap()]);
+                let restored = Server::start(&new);
+                let versions: Vec<_> =
+                    chain(&restored, &client).into_iter().map(|(version, ..)| version).collect();
+                assert!(before.iter().all(|version| versions.contains(version)), "attempt {attempt}");
+            } else {
+                assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+            }
+            if whole >= 4 && failed.load(Ordering::Relaxed) >= 5 && began_again() {
+                break;
+            }
+        }
+        drop(ended);
+        assert!(
+            whole >= 4 && failed.load(Ordering::Relaxed) >= 5,
+            "{whole} whole, {failed:?} flushes failed"
+        );
+        assert!(began_again(), "no copy met a failure");
+    });
+    json(&data, &["backup", to.to_str().unwrap()]);
+    assert_eq!(json(&data, &["verify"])["findings"], 0);
 }

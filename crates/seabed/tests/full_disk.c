@@ -1,5 +1,6 @@
 /* Preloaded under a server: while the file that FULL_DISK_FLAG names exists, no regular file may grow, as on a disk without a
- * free block. Bytes that a file has already can be written over. */
+ * free block; bytes that a file has already can be written over. When the one that FAILED_FLUSH_FLAG names exists, the store's next
+ * flush removes it and fails; what it was to flush stays readable. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,6 +16,14 @@ static int is_full(int fd, off64_t end) {
     if (!flag || access(flag, F_OK) != 0 || fstat64(fd, &file) != 0 || !S_ISREG(file.st_mode) || end <= file.st_size)
         return 0;
     errno = ENOSPC;
+    return 1;
+}
+
+static int flush_fails(void) {
+    const char *flag = getenv("FAILED_FLUSH_FLAG");
+    if (!flag || unlink(flag) != 0)
+        return 0;
+    errno = EIO;
     return 1;
 }
 
@@ -37,4 +46,9 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
 
 ssize_t copy_file_range(int from, off64_t *from_at, int to, off64_t *to_at, size_t count, unsigned flags) {
     return is_full(to, INT64_MAX) ? -1 : REAL(copy_file_range)(from, from_at, to, to_at, count, flags);
+}
+
+/* SQLite's; copies are flushed with fsync. */
+int fdatasync(int fd) {
+    return flush_fails() ? -1 : REAL(fdatasync)(fd);
 }

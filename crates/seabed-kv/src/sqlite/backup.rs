@@ -69,6 +69,7 @@ fn write(actor: &Arc<Actor<SqliteEngine>>, to: &Path) -> Result<()> {
         if attempt(actor, to)? {
             return Ok(());
         }
+        tracing::warn!(to = %to.display(), "the file was opened anew while it was copied; the copy begins again");
         // What there is of the last attempt must not be taken for a beginning of this one.
         File::create(to).map_err(|error| failed("begin again", to, error))?;
     }

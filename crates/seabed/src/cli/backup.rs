@@ -1,15 +1,21 @@
 //! `seabed backup`: every tenant copied into a directory, beside the server that writes to them.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::http::Method;
 use clap::Args;
+use serde_json::Value;
 
-use crate::backup::{Outcome, Report};
-use crate::cli::Place;
+use crate::backup::{Outcome, Report, Running};
+use crate::cli::{Place, block_on};
 use crate::open::{Access, segment};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit, Table};
+
+/// How often somebody who looks is told how far it is.
+const PROGRESS_MS: u64 = 200;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,10 +43,12 @@ pub(crate) fn command(args: &BackupArgs) -> anyhow::Result<ExitCode> {
     let Some(to) = directory.to_str() else {
         return Err(Exit::usage(format!("'{}' is not UTF-8; choose another name", directory.display())));
     };
-    let progress = output::progress("copying");
-    let answer = Access::once(&args.place.data_dir, Method::POST, &format!("/api/backup?to={}", segment(to)));
-    progress.finish_and_clear();
-    let answer = answer?;
+    let answer = block_on(async {
+        let access = Access::open(&args.place.data_dir).await?;
+        let answer = copy(&access, &format!("/api/backup?to={}", segment(to))).await;
+        access.close().await?;
+        answer
+    })?;
     let report: Report = serde_json::from_value(answer.clone())?;
     if args.place.json {
         output::json(&answer)?;
@@ -48,6 +56,30 @@ pub(crate) fn command(args: &BackupArgs) -> anyhow::Result<ExitCode> {
         print(&report)?;
     }
     Ok(ExitCode::from(if report.complete { EXIT_OK } else { EXIT_FAILED }))
+}
+
+/// Asks for the backup, and meanwhile, when somebody is looking, how far it has come.
+async fn copy(access: &Access, path: &str) -> anyhow::Result<Value> {
+    let progress = output::progress("copying");
+    let mut answer = pin!(access.ask(Method::POST, path));
+    let answer = loop {
+        if progress.is_hidden() {
+            break answer.await;
+        }
+        tokio::select! {
+            answer = answer.as_mut() => break answer,
+            () = tokio::time::sleep(Duration::from_millis(PROGRESS_MS)) => {}
+        }
+        // A server that does not tell is still copying.
+        if let Ok(running) = access.ask(Method::GET, "/api/backup").await
+            && let Ok(Running { tenants, done }) = serde_json::from_value(running)
+            && tenants > 0
+        {
+            progress.set_message(format!("copying: {done} of {tenants} tenants"));
+        }
+    };
+    progress.finish_and_clear();
+    answer
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/clients", get(list_clients))
         .route("/clients/{id}", get(show_client).delete(delete_client))
         .route("/verify", get(check))
-        .route("/backup", post(copy))
+        .route("/backup", get(copying).post(copy))
         .fallback(async |uri: Uri| {
             Failure::not_found(format!("the admin API has no {}; see docs/api.md", uri.path()))
         })
@@ -101,6 +101,10 @@ struct VerifyQuery {
 
 async fn check(State(node): Shared, query: Asked<VerifyQuery>) -> Answer<Report> {
     Ok(Json(verify::run(&node, asked(query)?.tenant.as_deref()).await?))
+}
+
+async fn copying(State(node): Shared) -> Json<backup::Running> {
+    Json(node.backups.now())
 }
 
 #[derive(Debug, Deserialize)]
