@@ -6,10 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec </dev/null
 
 # Fast failures first; the tests last, so that their summary closes the run.
-gate=(tools style lint docs shuttle sim test)
+gate=(tools style lint docs shuttle sim outside test)
 
-# Programs of the simulator that once found a defect.
-regression_seeds=()
 sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}
@@ -31,6 +29,7 @@ usage() {
   docs      rustdoc with warnings denied; the examples in it
   shuttle   the group commit under random thread schedules
   sim       power cuts on a simulated disk: known seeds, then fresh ones (SIM_CUTS=60000)
+  outside   what is not in the workspace builds: the fuzz targets and the benches' programs
   test      every other test
 
   long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts, the benches
@@ -89,15 +88,20 @@ step_shuttle() {
 
 sim() { cargo run --profile sim -p seabed-testkit --bin sim -- "$@"; }
 
-# The same programs every time, what once failed, and then some that nobody has seen.
+# The same programs every time, and then some that nobody has seen. (What once failed is in the tests, power_cut.rs.)
 step_sim() {
     sim --cuts $((sim_cuts / 2))
-    local seed fresh=$((RANDOM << 15 | RANDOM))
-    for seed in "${regression_seeds[@]}"; do
-        sim --seed "$seed"
-    done
+    local fresh=$((RANDOM << 15 | RANDOM))
     echo "fresh seeds from $fresh on"
     sim --seed "$fresh" --cuts $((sim_cuts / 2))
+}
+
+# Compiled only: the fuzzer runs in `long`, the benches when somebody measures.
+step_outside() {
+    local manifest
+    for manifest in fuzz/Cargo.toml bench/{kv,tc}-*/Cargo.toml; do
+        CARGO_TARGET_DIR=target/outside cargo check --locked --quiet --manifest-path "$manifest"
+    done
 }
 
 step_test() { cargo nextest run --profile ci --workspace --all-features; }
@@ -108,8 +112,9 @@ step_long() {
     local target
     for target in $(cargo fuzz list --fuzz-dir fuzz); do
         # The fuzzer's flags are unstable ones, and the sanitizers need a library that only nightly ships.
-        RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none "$target" -- \
-            -max_total_time="$fuzz_seconds"
+        mkdir -p "fuzz/corpus/$target"
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none "$target" \
+            "fuzz/corpus/$target" "fuzz/seeds/$target" -- -max_total_time="$fuzz_seconds"
     done
     bench/run.sh all
 }

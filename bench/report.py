@@ -22,6 +22,7 @@ KV = {
 }
 # (case, microseconds a flush) -> at least this ratio of operations a second.
 KV_RATIO_MIN = {
+    ("put", 100): 0.92,
     ("put_async", 100): 0.92,
     ("put64_tasks", 100): 8,
     ("put64_threads", 100): 8,
@@ -69,9 +70,12 @@ def kv(results):
                 continue
             ratio = ours["rate"] / peer["rate"]
             goal = KV_RATIO_MIN.get((case, us))
+            goals = [verdict(f"{goal}", ratio >= goal)] if goal else []
+            if case == "put":
+                goals.append(verdict("1 flush", ours["flushes_per_op"] < 1.01))
             yield (
                 f"| {us} us | {case} | {ours['rate']:,.0f} | {ratio:.2f} | "
-                f"{verdict(f'{goal}', ratio >= goal) if goal else ''} | "
+                f"{', '.join(goals)} | "
                 f"{ours['cpu_us_per_op']:.1f} ({peer['cpu_us_per_op']:.1f}) | "
                 f"{ours['flushes_per_op']:.3f} ({peer['flushes_per_op']:.3f}) | "
                 f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f}) |"

@@ -56,10 +56,10 @@ pub trait View: Send + Sync + fmt::Debug {
     fn categories(&self) -> Op<Vec<Vec<u8>>>;
 }
 
-/// Whether a write waits for room in a full mailbox.
+/// Whether a write waits behind a long queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Waits, in the order of the calls.
+    /// Waits behind the others.
     Wait,
     /// Is told Busy.
     Try,
@@ -93,8 +93,12 @@ pub trait TenantBackend: View {
     /// What the tenant takes now.
     fn stats(&self) -> Op<TenantStats>;
 
-    /// Applies what is queued, makes it durable and releases the tenant's resources. Later calls answer Closed. Twice is fine.
+    /// Applies what is queued, makes it durable and releases the tenant's resources. Later calls answer Closed. A second close waits
+    /// for the first.
     fn close(&self) -> Op<()>;
+
+    /// Whether it was closed, or has failed beyond repair: then the store opens the tenant anew.
+    fn is_closed(&self) -> bool;
 }
 
 /// What [`Tenant::verify`](crate::Tenant::verify) examined and found.

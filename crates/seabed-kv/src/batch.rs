@@ -1,7 +1,7 @@
 //! Batches: checks and writes as one value, applied whole or not at all.
 
 use crate::limits::{BATCH_BYTES_MAX, BATCH_STEPS_MAX, CATEGORY_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use crate::{Error, Key, Op, Result};
+use crate::{Error, Key, KeyPart, Op, Result};
 use std::fmt;
 use std::sync::Arc;
 
@@ -157,6 +157,24 @@ impl Batch {
         })
     }
 
+    /// Inserts the row or replaces its payload by `payload` in the encoding that keys have: what
+    /// [`KeyReader`](crate::KeyReader) takes apart again.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a text or bytes component longer than 65,535 bytes; the batch stays as it was. Longer ones are
+    /// embedded as they are: [`Key::raw`].
+    pub fn put_encoded(
+        &mut self,
+        category: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+        payload: impl KeyPart,
+    ) -> Result<&mut Self> {
+        match Key::of(payload) {
+            Ok(payload) => Ok(self.put(category, key, payload.into_bytes())),
+            Err(error) => Err(error.in_row(category.as_ref(), key.as_ref())),
+        }
+    }
+
     /// Removes the row, if it is there.
     pub fn delete(&mut self, category: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> &mut Self {
         self.write(Write::Delete { category: category.as_ref().to_vec(), key: Key::raw(key.as_ref()) })
@@ -193,7 +211,6 @@ impl Batch {
     }
 
     /// The category and key of its first write, or else of its first check.
-    #[cfg(any(feature = "sqlite", shuttle))]
     pub(crate) fn first_row(&self) -> Option<(&[u8], &[u8])> {
         let first_write = self.writes.first().map(|write| match write {
             Write::Put { category, key, .. } | Write::Delete { category, key } => (category, key),
@@ -211,6 +228,12 @@ impl Batch {
     /// The bytes of all categories, keys and payloads in it, as [`BATCH_BYTES_MAX`] counts them.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What it takes while it waits: 65,536 deletions of nothing are not nothing.
+    #[cfg(any(feature = "sqlite", shuttle))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes + (self.checks.len() + self.writes.len()) * 64
     }
 
     /// Whether every part is within the published limits.

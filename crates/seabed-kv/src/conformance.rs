@@ -23,7 +23,7 @@ use crate::limits::{
     PAYLOAD_BYTES_MAX,
 };
 use crate::{
-    Applied, Batch, Durability, ErrorKind, Key, KeyRange, Outcome, Refusal, Row, ScanSpec, Store, Tenant,
+    Applied, Batch, Durability, ErrorKind, Key, KeyRange, Op, Outcome, Refusal, Row, ScanSpec, Store, Tenant,
 };
 
 /// A rule of the kernel's contract and the function that checks it on an empty store.
@@ -464,10 +464,15 @@ fn closed(store: &Store) {
     })
     .applied()
     .unwrap();
+    let before = tenant.snapshot().wait().unwrap();
+    let mut scanning = tenant.scan(ScanSpec::new("c", KeyRange::all()));
     store.close_tenant("battery").wait().unwrap();
     let mut batch = Batch::new();
     batch.put("c", b"k", b"z");
     let errors = [
+        before.get("c", b"k").wait().unwrap_err(),
+        before.scan(ScanSpec::new("c", KeyRange::all())).collect().wait().unwrap_err(),
+        Op::from_future(async move { scanning.next().await.unwrap() }).wait().unwrap_err(),
         tenant.get("c", b"k").wait().unwrap_err(),
         tenant.exists("c", b"k").wait().unwrap_err(),
         tenant.count("c", &KeyRange::all()).wait().unwrap_err(),

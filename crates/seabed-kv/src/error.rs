@@ -4,12 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(any(feature = "sqlite", shuttle))]
-use crate::Batch;
-use crate::TenantId;
+use crate::{Batch, TenantId};
 
 /// How much of a category or key an error shows.
-#[cfg(any(feature = "sqlite", shuttle))]
 const ROW_BYTES_SHOWN: usize = 64;
 
 /// The result of every fallible call of this crate.
@@ -117,9 +114,15 @@ impl Error {
     }
 
     /// The same error, naming the first row that the failed batch was to write or check.
-    #[cfg(any(feature = "sqlite", shuttle))]
     pub(crate) fn in_batch(self, batch: &Batch) -> Self {
-        let Some((category, key)) = batch.first_row() else { return self };
+        match batch.first_row() {
+            Some((category, key)) => self.in_row(category, key),
+            None => self,
+        }
+    }
+
+    /// The same error, naming the row that the failed call was to write.
+    pub(crate) fn in_row(self, category: &[u8], key: &[u8]) -> Self {
         // Keys may be long, and a log line should not be.
         let shown = |bytes: &[u8]| {
             let head = bytes.get(..ROW_BYTES_SHOWN).unwrap_or(bytes);

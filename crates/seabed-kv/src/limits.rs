@@ -21,18 +21,28 @@ pub const BATCH_STEPS_MAX: usize = 65_536;
 /// The longest tenant id, in bytes.
 pub const TENANT_ID_BYTES_MAX: usize = 200;
 
-/// How many requests a tenant's mailbox holds before writers wait for room (or are told Busy).
-#[cfg(not(shuttle))]
-pub const MAILBOX_REQUESTS_MAX: usize = 4_096;
-/// So few that random schedules fill it.
-#[cfg(shuttle)]
-pub const MAILBOX_REQUESTS_MAX: usize = 4;
+/// How many requests a tenant's mailbox holds before [`try_apply`](crate::Tenant::try_apply) is told Busy.
+pub const MAILBOX_REQUESTS_MAX: usize = if cfg!(shuttle) { 4 } else { 4_096 };
 
-/// How many bytes of batches a tenant's mailbox holds before writers wait for room (or are told Busy).
+/// How many bytes of batches, and 64 for each check and write, a tenant's mailbox holds before
+/// [`try_apply`](crate::Tenant::try_apply) is told Busy.
 pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many writes wait for room in a full mailbox before further ones are told Busy.
+/// How many requests a tenant's mailbox holds before every write is told Busy.
 pub const MAILBOX_WAITING_MAX: usize = 65_536;
+
+/// How many bytes, counted in the same way, a tenant's mailbox holds before every write is told Busy.
+pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How many tenants hold their files open at once, unless [`SqliteOptions`](crate::sqlite::SqliteOptions) says otherwise. Fewer where the
+/// process may open fewer than ten files for each.
+pub const OPEN_TENANTS_MAX: usize = 256;
+
+/// How long a tenant may be unused before its files are closed properly, in milliseconds. It takes up to twice as long.
+pub const TENANT_IDLE_MS_MAX: u64 = 600_000;
+
+/// How much all connections of a store cache, beyond 128 KiB each.
+pub const CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// How many requests one flush serves at most.
 pub const GROUP_REQUESTS_MAX: usize = 256;
@@ -51,6 +61,9 @@ pub const SNAPSHOTS_MAX: usize = 16;
 
 /// When the log of a tenant is carried over into its file, in bytes of log.
 pub const LOG_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// When the log of a tenant whose files were opened anew is carried over into its file: it is read at each opening.
+pub const LOG_REOPENED_BYTES: u64 = 1024 * 1024;
 
 /// The longest the log of a tenant may become, give or take one group: beyond it writes are told Busy until it could be carried
 /// over.

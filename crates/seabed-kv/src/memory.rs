@@ -35,7 +35,7 @@ impl Backend for MemoryBackend {
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
         let data = lock(&self.tenants).entry(id.clone()).or_default().clone();
         lock(&data).commits = 0;
-        Op::ready(Ok(Arc::new(MemoryTenant { id: id.clone(), data: Mutex::new(Some(data)) })))
+        Op::ready(Ok(Arc::new(MemoryTenant { id: id.clone(), data: Arc::new(Mutex::new(Some(data))) })))
     }
 
     fn list(&self) -> Op<Vec<TenantId>> {
@@ -55,20 +55,24 @@ impl Backend for MemoryBackend {
 #[derive(Debug)]
 struct MemoryTenant {
     id: TenantId,
-    /// `None` once closed.
-    data: Mutex<Option<Arc<Mutex<Data>>>>,
+    data: OpenData,
 }
+
+/// What a tenant and its snapshots read; `None` once it is closed.
+type OpenData = Arc<Mutex<Option<Arc<Mutex<Data>>>>>;
 
 impl MemoryTenant {
     fn with<T>(&self, step: impl FnOnce(&mut Data) -> T) -> Op<T> {
         let data = lock(&self.data).clone();
         Op::ready(match data {
             Some(data) => Ok(step(&mut lock(&data))),
-            None => {
-                Err(Error::new(ErrorKind::Closed, "the tenant is closed; open it again").in_tenant(&self.id))
-            }
+            None => Err(closed(&self.id)),
         })
     }
+}
+
+fn closed(id: &TenantId) -> Error {
+    Error::new(ErrorKind::Closed, "the tenant is closed; open it again").in_tenant(id)
 }
 
 impl Data {
@@ -177,7 +181,8 @@ impl TenantBackend for MemoryTenant {
     }
 
     fn snapshot(&self) -> Op<Arc<dyn View>> {
-        self.with(|data| Arc::new(MemorySnapshot(data.clone())) as Arc<dyn View>)
+        let (id, tenant) = (self.id.clone(), self.data.clone());
+        self.with(|data| Arc::new(MemorySnapshot { id, tenant, data: data.clone() }) as Arc<dyn View>)
     }
 
     fn inline_limit(&self) -> usize {
@@ -210,29 +215,44 @@ impl TenantBackend for MemoryTenant {
         *lock(&self.data) = None;
         Op::ready(Ok(()))
     }
+
+    fn is_closed(&self) -> bool {
+        lock(&self.data).is_none()
+    }
 }
 
 #[derive(Debug)]
-struct MemorySnapshot(Data);
+struct MemorySnapshot {
+    id: TenantId,
+    tenant: OpenData,
+    data: Data,
+}
+
+impl MemorySnapshot {
+    fn with<T>(&self, step: impl FnOnce(&Data) -> T) -> Op<T> {
+        let open = lock(&self.tenant).is_some();
+        Op::ready(if open { Ok(step(&self.data)) } else { Err(closed(&self.id)) })
+    }
+}
 
 impl View for MemorySnapshot {
     fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
-        Op::ready(Ok(self.0.get(category, key).cloned()))
+        self.with(|data| data.get(category, key).cloned())
     }
 
     fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
-        Op::ready(Ok(self.0.get(category, key).is_some()))
+        self.with(|data| data.get(category, key).is_some())
     }
 
     fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
-        Op::ready(Ok(self.0.range(category, range).count() as u64))
+        self.with(|data| data.range(category, range).count() as u64)
     }
 
     fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
-        Op::ready(Ok(self.0.page(&spec)))
+        self.with(|data| data.page(&spec))
     }
 
     fn categories(&self) -> Op<Vec<Vec<u8>>> {
-        Op::ready(Ok(self.0.categories()))
+        self.with(Data::categories)
     }
 }

@@ -12,8 +12,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// An operation that has been started: await it, or [`wait`](Op::wait) for it on a thread. It needs no runtime.
 ///
-/// Dropping it is always safe. A write that was queued is applied all the same, and a failure that nobody awaited is
-/// logged and counted; a write that still waited for room in a full mailbox is withdrawn as a whole.
+/// Dropping it is always safe: a write is applied all the same, and a failure that nobody awaited is logged and counted. What is made
+/// of several steps (closing a store, dropping a tenant) runs where it is awaited, and ends between two steps when it is dropped.
 #[must_use = "a read does nothing for you, and a write may have failed, unless you await it or call wait()"]
 pub struct Op<T>(State<T>);
 
@@ -35,16 +35,14 @@ struct Slot<T> {
     /// Whether a thread waits on `changed`: waking nobody is a system call, too.
     waiting: bool,
     dropped: bool,
-    /// Whether the request is in its queue for good: dropping the `Op` before that withdraws it.
-    admitted: bool,
 }
 
 /// The other end of a pending [`Op`].
 pub(crate) struct Completer<T>(Option<Arc<Shared<T>>>);
 
 /// A pending operation and its completer. `unobserved_failures` counts failures whose `Op` was dropped.
-pub(crate) fn pending<T>(admitted: bool, unobserved_failures: Arc<AtomicU64>) -> (Completer<T>, Op<T>) {
-    let slot = Slot { result: None, waker: None, waiting: false, dropped: false, admitted };
+pub(crate) fn pending<T>(unobserved_failures: Arc<AtomicU64>) -> (Completer<T>, Op<T>) {
+    let slot = Slot { result: None, waker: None, waiting: false, dropped: false };
     let shared = Arc::new(Shared { slot: Mutex::new(slot), changed: Condvar::new(), unobserved_failures });
     (Completer(Some(shared.clone())), Op(State::Pending(shared)))
 }
@@ -160,15 +158,6 @@ fn log_unobserved(error: &Error) {
 }
 
 impl<T> Completer<T> {
-    /// Puts the request in its queue for good; `false` when its `Op` was dropped before, and it is to be forgotten.
-    #[cfg(any(feature = "sqlite", shuttle))]
-    pub(crate) fn admit(&self) -> bool {
-        let Some(shared) = &self.0 else { return false };
-        let mut slot = lock(&shared.slot);
-        slot.admitted = slot.admitted || !slot.dropped;
-        slot.admitted
-    }
-
     /// Hands over the result and wakes who waits for it.
     pub(crate) fn complete(mut self, result: Result<T>) {
         self.finish(result);
@@ -178,9 +167,7 @@ impl<T> Completer<T> {
         let Some(shared) = self.0.take() else { return };
         let mut slot = lock(&shared.slot);
         if slot.dropped {
-            if let Err(error) = &result
-                && slot.admitted
-            {
+            if let Err(error) = &result {
                 shared.report_unobserved(error);
             }
             return;
@@ -245,40 +232,25 @@ mod tests {
     fn a_failure_that_nobody_awaits_is_counted_once_whenever_the_op_is_dropped() {
         let failed = || Err::<(), _>(Error::invalid("no"));
         let count = counter();
-        let (completer, op) = pending(true, count.clone());
+        let (completer, op) = pending(count.clone());
         drop(op);
         completer.complete(failed());
         assert_eq!(count.load(Ordering::Relaxed), 1);
 
-        let (completer, op) = pending(true, count.clone());
+        let (completer, op) = pending(count.clone());
         completer.complete(failed());
         drop(op);
         assert_eq!(count.load(Ordering::Relaxed), 2);
 
-        let (completer, op) = pending(true, count.clone());
+        let (completer, op) = pending(count.clone());
         completer.complete(failed());
         assert!(op.wait().is_err());
         assert_eq!(count.load(Ordering::Relaxed), 2);
     }
 
     #[test]
-    fn a_request_without_room_is_withdrawn_with_its_op() {
-        let count = counter();
-        let (completer, op) = pending::<()>(false, count.clone());
-        drop(op);
-        assert!(!completer.admit());
-        drop(completer);
-        assert_eq!(count.load(Ordering::Relaxed), 0, "a withdrawn request is no failure");
-
-        let (completer, op) = pending::<()>(false, count);
-        assert!(completer.admit());
-        completer.complete(Ok(()));
-        op.wait().unwrap();
-    }
-
-    #[test]
     fn a_lost_completer_answers_closed_and_unknown() {
-        let (completer, op) = pending::<()>(true, counter());
+        let (completer, op) = pending::<()>(counter());
         drop(completer);
         let error = op.wait().unwrap_err();
         assert_eq!((error.kind(), error.applied()), (ErrorKind::Closed, crate::Applied::Unknown));
@@ -287,7 +259,7 @@ mod tests {
     #[test]
     fn an_op_wakes_a_thread_and_a_task() {
         for map in [false, true] {
-            let (completer, op) = pending::<u8>(true, counter());
+            let (completer, op) = pending::<u8>(counter());
             let op = if map { op.map(|value| value) } else { op };
             let thread = thread::spawn(move || op.wait());
             completer.complete(Ok(7));

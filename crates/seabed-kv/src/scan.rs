@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::backend::View;
 use crate::limits::{PAGE_BYTES_MAX, PAGE_ROWS_MAX};
-use crate::{Key, KeyRange, Op, Result};
+use crate::{Error, Key, KeyRange, Op, Result};
 
 /// A row: a key and what is stored under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,8 @@ impl ScanSpec {
 /// Each page is a fresh view, so a long scan never pins the log; rows written behind its position are not seen, rows
 /// written ahead of it are. For one view of everything scan a [`Snapshot`](crate::Snapshot). May be dropped at any time.
 pub struct Scan {
-    view: Arc<dyn View>,
+    /// `None` for a scan that has failed before it began.
+    view: Option<Arc<dyn View>>,
     next: Option<ScanSpec>,
     rows: VecDeque<Row>,
     page: Option<Op<Page>>,
@@ -140,7 +141,12 @@ pub struct Scan {
 
 impl Scan {
     pub(crate) fn new(view: Arc<dyn View>, spec: ScanSpec) -> Self {
-        Self { view, next: Some(spec), rows: VecDeque::new(), page: None }
+        Self { view: Some(view), next: Some(spec), rows: VecDeque::new(), page: None }
+    }
+
+    /// A scan of nothing but this error.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self { view: None, next: None, rows: VecDeque::new(), page: Some(Op::ready(Err(error))) }
     }
 
     /// Every row that is left, at once. For ranges known to be small: memory is the caller's bound.
@@ -165,8 +171,10 @@ impl Scan {
                 return Poll::Ready(Some(Ok(row)));
             }
             if self.page.is_none() {
-                let Some(spec) = self.next.take() else { return Poll::Ready(None) };
-                self.page = Some(self.view.scan_page(spec));
+                let (Some(view), Some(spec)) = (&self.view, self.next.take()) else {
+                    return Poll::Ready(None);
+                };
+                self.page = Some(view.scan_page(spec));
             }
             let Some(page) = &mut self.page else { continue };
             let page = ready!(Pin::new(page).poll(context));

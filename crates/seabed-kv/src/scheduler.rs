@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::backend::Admission;
 use crate::batch::DurabilityGate;
 use crate::limits::{
-    GROUP_BYTES_MAX, GROUP_REQUESTS_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_MAX,
+    GROUP_BYTES_MAX, GROUP_REQUESTS_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_BYTES_MAX,
+    MAILBOX_WAITING_MAX,
 };
 use crate::op::{Completer, pending};
-use crate::sync::{Condvar, Mutex, lock, spawn, wait};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn, wait};
 use crate::{Batch, Commit, Durability, Error, ErrorKind, Op, Outcome, Refusal, Result, TenantId};
 
 /// One batch on its way to a tenant's engine. An empty Durable one is a flush.
@@ -45,8 +46,20 @@ pub(crate) trait Engine: Send + 'static {
     /// What is to be done once the group was answered: checkpoints.
     fn maintain(&mut self);
 
+    /// Lets go of its files, which are opened again when they are needed; `false` when it needs them now.
+    fn rest(&mut self, how: Rest) -> bool;
+
     /// Makes everything durable and lets go of the tenant.
     fn close(self) -> Result<()>;
+}
+
+/// How a tenant that is not in use lets go of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// As they are, without a flush: somebody else needs the room.
+    Released,
+    /// Whole, as at the end: there is time.
+    Closed,
 }
 
 /// A tenant as an actor: its mailbox, its engine, and its place in the pool.
@@ -64,16 +77,17 @@ pub(crate) struct Actor<E: Engine> {
 
 #[derive(Default)]
 struct Mailbox {
-    /// Requests that will be executed.
+    /// In the order of the calls; each will be executed, also when its `Op` is dropped.
     queue: VecDeque<Entry>,
     queue_bytes: usize,
-    /// Requests that wait for room, in the order of the calls; each is withdrawn when its `Op` is dropped.
-    waiting: VecDeque<Entry>,
     /// Whether the actor stands in the run queue or is being run.
     scheduled: bool,
-    /// Set by a close: the request that ends the mailbox.
-    closing: Option<Completer<()>>,
-    closed: bool,
+    /// Those who wait for the close, which comes after the queue.
+    closing: Vec<Completer<()>>,
+    /// Nothing is queued any more.
+    ending: bool,
+    /// The engine is gone, and this is how it went.
+    ended: Option<Result<()>>,
 }
 
 struct Entry {
@@ -82,28 +96,17 @@ struct Entry {
 }
 
 impl Mailbox {
-    fn has_room_for(&self, bytes: usize) -> bool {
-        self.queue.is_empty()
-            || (self.queue.len() < MAILBOX_REQUESTS_MAX && self.queue_bytes + bytes <= MAILBOX_BYTES_MAX)
+    fn has_room_for(&self, bytes: usize, admission: Admission) -> bool {
+        let (requests_max, bytes_max) = match admission {
+            Admission::Try => (MAILBOX_REQUESTS_MAX, MAILBOX_BYTES_MAX),
+            Admission::Wait => (MAILBOX_WAITING_MAX, MAILBOX_WAITING_BYTES_MAX),
+        };
+        self.queue.is_empty() || (self.queue.len() < requests_max && self.queue_bytes + bytes <= bytes_max)
     }
 
     fn push(&mut self, entry: Entry) {
-        self.queue_bytes += entry.request.batch.bytes();
+        self.queue_bytes += entry.request.batch.held_bytes();
         self.queue.push_back(entry);
-    }
-
-    /// Lets in what waits for room, in order.
-    fn admit_waiting(&mut self) {
-        while let Some(entry) = self.waiting.front() {
-            if !self.has_room_for(entry.request.batch.bytes()) {
-                return;
-            }
-            if let Some(entry) = self.waiting.pop_front()
-                && entry.completer.admit()
-            {
-                self.push(entry);
-            }
-        }
     }
 
     /// What one flush will serve.
@@ -115,12 +118,11 @@ impl Mailbox {
                 break;
             }
             if let Some(entry) = self.queue.pop_front() {
-                self.queue_bytes -= entry.request.batch.bytes();
+                self.queue_bytes -= entry.request.batch.held_bytes();
                 requests.push(entry.request);
                 completers.push(entry.completer);
             }
         }
-        self.admit_waiting();
         (requests, completers)
     }
 }
@@ -139,7 +141,7 @@ impl<E: Engine> Actor<E> {
         })
     }
 
-    /// Queues a request. It is in the mailbox, or waits for room in it, when this returns.
+    /// Queues a request: it is in the mailbox when this returns, or it failed.
     pub(crate) fn submit(
         self: &Arc<Self>,
         batch: Batch,
@@ -147,33 +149,27 @@ impl<E: Engine> Actor<E> {
         admission: Admission,
     ) -> Op<Outcome> {
         let mut mailbox = lock(&self.mailbox);
-        if mailbox.closed {
+        if mailbox.ending {
             return self.failed(self.closed().in_batch(&batch));
         }
-        let has_room = mailbox.waiting.is_empty() && mailbox.has_room_for(batch.bytes());
-        if !has_room && (admission == Admission::Try || mailbox.waiting.len() >= MAILBOX_WAITING_MAX) {
-            return self.failed(self.busy().in_batch(&batch));
+        if !mailbox.has_room_for(batch.held_bytes(), admission) {
+            return self.failed(self.busy(admission).in_batch(&batch));
         }
-        let (completer, op) = pending(has_room, self.unobserved_failures.clone());
-        let entry = Entry { request: Request { batch, durability }, completer };
-        if has_room {
-            mailbox.push(entry);
-        } else {
-            mailbox.waiting.push_back(entry);
-        }
+        let (completer, op) = pending(self.unobserved_failures.clone());
+        mailbox.push(Entry { request: Request { batch, durability }, completer });
         self.schedule(&mut mailbox);
         op
     }
 
-    /// Executes what is queued, then closes the engine. A second close is Ok at once.
+    /// Executes what is queued, then closes the engine. Whoever closes again waits for the same end.
     pub(crate) fn close(self: &Arc<Self>) -> Op<()> {
         let mut mailbox = lock(&self.mailbox);
-        if mailbox.closed {
-            return Op::ready(Ok(()));
+        if let Some(ended) = &mailbox.ended {
+            return Op::ready(ended.clone());
         }
-        mailbox.closed = true;
-        let (completer, op) = pending(true, self.unobserved_failures.clone());
-        mailbox.closing = Some(completer);
+        mailbox.ending = true;
+        let (completer, op) = pending(self.unobserved_failures.clone());
+        mailbox.closing.push(completer);
         self.schedule(&mut mailbox);
         op
     }
@@ -185,6 +181,24 @@ impl<E: Engine> Actor<E> {
         done.map_err(|error| error.in_tenant(&self.tenant))
     }
 
+    /// Lets the engine rest; `false` when there is something to do for it. Never waits.
+    #[cfg(any(feature = "sqlite", test))]
+    pub(crate) fn rest(&self, how: Rest) -> bool {
+        if lock(&self.mailbox).scheduled {
+            return false;
+        }
+        let Ok(mut engine) = self.engine.try_lock() else { return false };
+        let Some(engine) = engine.as_mut() else { return true };
+        let rested = engine.rest(how);
+        self.durable_seq.store(engine.durable_seq(), Ordering::Release);
+        rested
+    }
+
+    /// Whether it was closed, or its engine failed beyond repair.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.mailbox).ending
+    }
+
     fn schedule(self: &Arc<Self>, mailbox: &mut Mailbox) {
         if !mailbox.scheduled {
             mailbox.scheduled = true;
@@ -192,55 +206,59 @@ impl<E: Engine> Actor<E> {
         }
     }
 
-    /// Executes one group, on a writer thread.
+    /// Executes one group, on a writer thread. A panic costs this tenant, not its writer thread and with it every other tenant.
     fn run(self: &Arc<Self>) {
-        let (requests, completers) = lock(&self.mailbox).take_group();
-        let mut engine = lock(&self.engine);
-        if !requests.is_empty() {
-            self.run_group(&mut engine, &requests, completers);
-        }
-        let closing = {
-            let mut mailbox = lock(&self.mailbox);
-            if mailbox.queue.is_empty() { mailbox.closing.take() } else { None }
-        };
-        if let Some(completer) = closing {
-            let result = engine.take().map_or(Ok(()), E::close);
-            completer.complete(result.map_err(|error| error.in_tenant(&self.tenant)));
-        }
-        drop(engine);
+        let ran = catch_unwind(AssertUnwindSafe(|| self.run_group()));
         let mut mailbox = lock(&self.mailbox);
+        if ran.is_err() {
+            tracing::error!(tenant = %self.tenant, "the engine panicked; the tenant is closed");
+            mailbox.ending = true;
+            self.end(mailbox, |_| Ok(()));
+            return;
+        }
+        if mailbox.queue.is_empty() && mailbox.ending {
+            self.end(mailbox, |engine| engine.map_or(Ok(()), E::close));
+            return;
+        }
         mailbox.scheduled = false;
-        if !mailbox.queue.is_empty() || mailbox.closing.is_some() {
+        if !mailbox.queue.is_empty() {
             // At the back of the run queue: other tenants come first.
             self.schedule(&mut mailbox);
         }
     }
 
-    fn run_group(
-        self: &Arc<Self>,
-        engine: &mut Option<E>,
-        requests: &[Request],
-        completers: Vec<Completer<Outcome>>,
-    ) {
-        let Some(running) = engine.as_mut() else {
-            for (completer, request) in completers.into_iter().zip(requests) {
-                completer.complete(Err(self.closed().in_batch(&request.batch)));
-            }
-            return;
-        };
-        // A panic costs this tenant, not its writer thread, and with it every other tenant.
-        let Ok(verdicts) = catch_unwind(AssertUnwindSafe(|| running.commit_group(requests))) else {
-            tracing::error!(tenant = %self.tenant, "the engine panicked; the tenant is closed");
-            *engine = None;
-            lock(&self.mailbox).closed = true;
-            return; // Each completer answers Closed and Unknown as it is dropped.
-        };
-        self.durable_seq.store(running.durable_seq(), Ordering::Release);
+    /// The last that is done for the tenant. It stays `scheduled`, so that nothing is done for it again.
+    fn end(&self, mailbox: MutexGuard<'_, Mailbox>, close: impl FnOnce(Option<E>) -> Result<()>) {
+        drop(mailbox);
+        let engine = lock(&self.engine).take();
+        let closed = catch_unwind(AssertUnwindSafe(|| close(engine))).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Backend, "closing the tenant panicked; what was acknowledged is safe"))
+        });
+        let closed = closed.map_err(|error| error.in_tenant(&self.tenant));
+        let mut mailbox = lock(&self.mailbox);
+        mailbox.ended = Some(closed.clone());
+        let (queue, closing) = (std::mem::take(&mut mailbox.queue), std::mem::take(&mut mailbox.closing));
+        drop(mailbox);
+        for entry in queue {
+            entry.completer.complete(Err(self.closed().in_batch(&entry.request.batch)));
+        }
+        for completer in closing {
+            completer.complete(closed.clone());
+        }
+    }
+
+    fn run_group(self: &Arc<Self>) {
+        let (requests, completers) = lock(&self.mailbox).take_group();
+        let mut engine = lock(&self.engine);
+        let Some(engine) = engine.as_mut().filter(|_| !requests.is_empty()) else { return };
+        let verdicts = engine.commit_group(&requests);
+        self.durable_seq.store(engine.durable_seq(), Ordering::Release);
         self.groups.fetch_add(1, Ordering::Relaxed);
-        for ((verdict, completer), request) in verdicts.into_iter().zip(completers).zip(requests) {
+        for ((verdict, completer), request) in verdicts.into_iter().zip(completers).zip(&requests) {
             completer.complete(match verdict {
                 Ok(Verdict::Applied { seq, deleted }) => {
-                    self.commits.fetch_add(1, Ordering::Relaxed);
+                    // A flush is a batch without writes.
+                    self.commits.fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
                     Ok(Outcome::Applied(match request.durability {
                         Durability::Durable => Commit::durable(seq, deleted),
                         Durability::Relaxed => Commit::relaxed(seq, deleted, self.clone()),
@@ -250,12 +268,12 @@ impl<E: Engine> Actor<E> {
                 Err(error) => Err(error.in_tenant(&self.tenant).in_batch(&request.batch)),
             });
         }
-        running.maintain();
+        engine.maintain();
     }
 
     /// A failure that is logged and counted when nobody awaits it, like every other.
     fn failed(&self, error: Error) -> Op<Outcome> {
-        let (completer, op) = pending(true, self.unobserved_failures.clone());
+        let (completer, op) = pending(self.unobserved_failures.clone());
         completer.complete(Err(error));
         op
     }
@@ -264,9 +282,13 @@ impl<E: Engine> Actor<E> {
         Error::new(ErrorKind::Closed, "the tenant is closed; open it again").in_tenant(&self.tenant)
     }
 
-    fn busy(&self) -> Error {
+    fn busy(&self, admission: Admission) -> Error {
+        let (requests, bytes) = match admission {
+            Admission::Try => (MAILBOX_REQUESTS_MAX, MAILBOX_BYTES_MAX),
+            Admission::Wait => (MAILBOX_WAITING_MAX, MAILBOX_WAITING_BYTES_MAX),
+        };
         let message = format!(
-            "the mailbox is full ({MAILBOX_REQUESTS_MAX} requests or {MAILBOX_BYTES_MAX} bytes); nothing was applied, try again later"
+            "the mailbox is full ({requests} requests or {bytes} bytes wait); nothing was applied, try again later"
         );
         Error::new(ErrorKind::Busy, message).in_tenant(&self.tenant)
     }
@@ -382,3 +404,65 @@ impl<E: Engine> Pool<E> {
 
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// Panics over a batch that writes nothing, and when it is closed if it was told to.
+    struct Panicking {
+        at_close: bool,
+    }
+
+    impl Engine for Panicking {
+        fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
+            assert!(requests.iter().all(|request| !request.batch.writes().is_empty()), "planted");
+            requests.iter().map(|_| Ok(Verdict::Applied { seq: 1, deleted: 0 })).collect()
+        }
+
+        fn durable_seq(&self) -> u64 {
+            1
+        }
+
+        fn maintain(&mut self) {}
+
+        fn rest(&mut self, _: Rest) -> bool {
+            true
+        }
+
+        fn close(self) -> Result<()> {
+            assert!(!self.at_close, "planted");
+            Ok(())
+        }
+    }
+
+    fn write() -> Batch {
+        let mut batch = Batch::new();
+        batch.put("c", b"k", b"x");
+        batch
+    }
+
+    #[test]
+    fn a_panic_ends_its_tenant_and_nothing_else() {
+        let owner = PoolOwner::start(1).unwrap();
+        let actor =
+            |id: &str, at_close| Actor::new(TenantId::new(id).unwrap(), Panicking { at_close }, owner.pool());
+        let submit = |actor: &Arc<Actor<Panicking>>, batch| {
+            actor.submit(batch, Durability::Durable, Admission::Wait).wait()
+        };
+        let (dying, other) = (actor("dying", false), actor("other", true));
+        assert!(submit(&dying, write()).is_ok());
+        let error = submit(&dying, Batch::new()).unwrap_err();
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Closed, crate::Applied::Unknown));
+        // The thread that answers still has to end the tenant.
+        dying.close().wait().unwrap();
+        assert!(dying.is_closed());
+        assert_eq!(submit(&dying, write()).unwrap_err().kind(), ErrorKind::Closed);
+
+        // The one writer thread lives, also after a panic while closing.
+        assert!(submit(&other, write()).is_ok());
+        assert_eq!(other.close().wait().unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(other.close().wait().unwrap_err().kind(), ErrorKind::Backend);
+        assert!(submit(&actor("third", false), write()).is_ok());
+    }
+}

@@ -289,9 +289,15 @@ impl StagedWriter {
     /// refused when a sweep has overtaken the writer; the value must then be written again.
     pub fn attach(&mut self, batch: &mut Batch) {
         if matches!(self.state, WriterState::Pending | WriterState::Attached) {
-            batch.check_exists(&self.staging.pending, self.id).delete(&self.staging.pending, self.id);
+            self.check_not_swept(batch);
+            batch.delete(&self.staging.pending, self.id);
             self.state = WriterState::Attached;
         }
+    }
+
+    /// A sweep marks the value as discarded before it removes the first chunk.
+    fn check_not_swept(&self, batch: &mut Batch) {
+        batch.check_equals(&self.staging.pending, self.id, Pending::Writing.row(self.now_ms));
     }
 
     async fn store(&mut self, all: bool) -> Result<()> {
@@ -307,6 +313,8 @@ impl StagedWriter {
         let mut batch = Batch::new();
         if self.state == WriterState::Empty {
             batch.put(&self.staging.pending, self.id, Pending::Writing.row(self.now_ms));
+        } else {
+            self.check_not_swept(&mut batch);
         }
         for chunk in ready.chunks(chunk_bytes) {
             batch.put(&self.staging.chunks, chunk_key(self.id, self.chunks), chunk);
@@ -317,7 +325,12 @@ impl StagedWriter {
         }
         self.buffer = rest.to_vec();
         self.state = WriterState::Broken;
-        self.staging.tenant.apply(batch, Durability::Relaxed).await?;
+        if let Outcome::Refused(_) = self.staging.tenant.apply(batch, Durability::Relaxed).await? {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "the staged value was swept before it was attached: it took too long; write it again",
+            ));
+        }
         self.state = WriterState::Pending;
         Ok(())
     }
@@ -328,13 +341,11 @@ impl Drop for StagedWriter {
         if self.state == WriterState::Empty {
             return;
         }
-        // Refused, and so without effect, once the batch that attaches the value was applied.
+        // Refused, and so without effect, once the batch that attaches the value was applied. Nobody reads what was never attached, so
+        // the next sweep may take it.
         let mut batch = Batch::new();
-        batch.check_exists(&self.staging.pending, self.id).put(
-            &self.staging.pending,
-            self.id,
-            Pending::Discarded.row(self.now_ms),
-        );
+        self.check_not_swept(&mut batch);
+        batch.put(&self.staging.pending, self.id, Pending::Discarded.row(0));
         // A failure is logged and counted by the tenant; the next owner's sweep removes the value all the same.
         drop(self.staging.tenant.apply(batch, Durability::Relaxed));
     }

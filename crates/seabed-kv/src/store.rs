@@ -4,15 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
+use crate::ending::Ending;
 use crate::memory::MemoryBackend;
-use crate::sync::{Mutex, lock};
+use crate::op::pending;
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::{
-    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, Scan, ScanSpec, TenantId,
+    Batch, Durability, Error, ErrorKind, KeyPart, KeyRange, Op, Outcome, Page, Result, Scan, ScanSpec,
+    TenantId,
 };
 
-/// A root that holds tenants: a directory, or memory. Cheap to clone.
+/// A root that holds tenants: a directory, or memory (upstream: Persistency). Cheap to clone; every clone is the same store.
+///
+/// A store that is dropped without [`close`](Store::close) applies what is queued all the same, on its writer threads; only a
+/// close that is awaited tells whether it reached the disk.
 ///
 /// ```
 /// use seabed_kv::{Durability, KeyRange, ScanSpec, Store};
@@ -31,13 +39,30 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     backend: Arc<dyn Backend>,
-    open: Mutex<Registry>,
+    registry: Mutex<Registry>,
 }
 
 #[derive(Default)]
 struct Registry {
-    tenants: BTreeMap<TenantId, Tenant>,
-    closed: bool,
+    tenants: BTreeMap<TenantId, Entry>,
+    /// Set by the first close.
+    closing: Option<Arc<Ending>>,
+}
+
+/// What the store knows of a tenant that the program has opened.
+enum Entry {
+    Open(Tenant),
+    /// Being closed or dropped: who opens it waits, so that a tenant is never opened twice.
+    Leaving(Arc<Ending>),
+}
+
+impl Registry {
+    fn require_open(&self) -> Result<()> {
+        match self.closing {
+            None => Ok(()),
+            Some(_) => Err(Error::new(ErrorKind::Closed, "the store is closed; make a new one")),
+        }
+    }
 }
 
 impl Store {
@@ -64,7 +89,33 @@ impl Store {
     /// `InvalidArgument` for a root that is empty, a file, or below a file.
     #[cfg(feature = "sqlite")]
     pub fn sqlite(root: impl AsRef<Path>) -> Result<Self> {
-        let backend = crate::sqlite::SqliteBackend::new(root.as_ref())?;
+        Self::sqlite_with(root, crate::sqlite::SqliteOptions::default())
+    }
+
+    /// The same, for those with thousands of tenants.
+    ///
+    /// ```
+    /// use seabed_kv::Store;
+    /// use seabed_kv::sqlite::SqliteOptions;
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let root = directory.path();
+    /// let store = Store::sqlite_with(root, SqliteOptions { open_tenants_max: 2, ..SqliteOptions::default() })?;
+    /// let tenants: Vec<_> = (0..20).map(|number| store.open(format!("t{number}")).wait()).collect::<Result<_, _>>()?;
+    /// // Each is open for the program; two of them have their files open.
+    /// for tenant in &tenants {
+    ///     tenant.put("note", b"1", tenant.id().as_str()).wait()?;
+    /// }
+    /// assert_eq!(tenants[0].get("note", b"1").wait()?, Some(b"t0".to_vec()));
+    /// store.close().wait()?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sqlite`](Store::sqlite).
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_with(root: impl AsRef<Path>, options: crate::sqlite::SqliteOptions) -> Result<Self> {
+        let backend = crate::sqlite::SqliteBackend::new(root.as_ref(), options)?;
         Ok(Self::with_backend(Arc::new(backend)))
     }
 
@@ -94,116 +145,235 @@ impl Store {
     /// Becomes the owner of the root now, instead of with the first opened tenant: makes the directory and takes its `LOCK`.
     ///
     /// # Errors
-    /// `Busy` when another process owns it, `Unsupported` on a network file system, `Backend` when it cannot be made.
+    /// `Busy` when another process owns it, `Unsupported` on a network file system, `Backend` when it cannot be made, `Closed` after
+    /// [`close`](Store::close).
     pub fn own(&self) -> Result<()> {
+        let registry = lock(&self.0.registry);
+        registry.require_open()?;
         self.0.backend.own()
     }
 
     /// A store over a backend of any kind.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
-        Self(Arc::new(Inner { backend, open: Mutex::default() }))
+        Self(Arc::new(Inner { backend, registry: Mutex::default() }))
     }
 
     /// Opens a tenant, creating it when it is not there; a tenant that is open already is the same one.
     ///
-    /// With the SQLite backend this does its 0.1 to 2 ms of file system work on the caller's thread.
+    /// With the SQLite backend this does its 0.1 to 2 ms of file system work on the caller's thread. While the tenant is being
+    /// closed or dropped it waits until that is over, and then opens what is left. A dropped `Op` has opened the tenant or not.
     ///
     /// # Errors
     /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Closed` after [`close`](Store::close), `Unsupported` or `Corrupt` for a
     /// file that is not ours, which is left untouched, `Busy` when another process owns the root, `Backend` when files cannot be
     /// made.
     pub fn open(&self, id: impl AsRef<str>) -> Op<Tenant> {
-        Op::ready(TenantId::new(id).and_then(|id| self.open_tenant(id)))
+        match TenantId::new(id) {
+            Ok(id) => self.open_checked(id),
+            Err(error) => Op::ready(Err(error)),
+        }
     }
 
-    fn open_tenant(&self, id: TenantId) -> Result<Tenant> {
+    fn open_checked(&self, id: TenantId) -> Op<Tenant> {
+        match self.open_or_leaving(&id) {
+            Ok(Entry::Open(tenant)) => Op::ready(Ok(tenant)),
+            Ok(Entry::Leaving(ending)) => {
+                let (store, over) = (self.clone(), self.over(id.clone(), ending));
+                Op::from_future(async move {
+                    // What it could not flush, those were told who closed it.
+                    let _ = over.await;
+                    store.open_checked(id).await
+                })
+            }
+            Err(error) => Op::ready(Err(error)),
+        }
+    }
+
+    fn open_or_leaving(&self, id: &TenantId) -> Result<Entry> {
         // The registry is locked meanwhile, so that a tenant is never opened twice.
-        let mut registry = lock(&self.0.open);
-        if registry.closed {
-            return Err(Error::new(ErrorKind::Closed, "the store is closed; make a new one"));
+        let mut registry = lock(&self.0.registry);
+        registry.require_open()?;
+        match registry.tenants.get(id) {
+            Some(Entry::Open(tenant)) if !tenant.backend.is_closed() => {
+                return Ok(Entry::Open(tenant.clone()));
+            }
+            // It failed beyond repair; a new one begins with what is on the disk.
+            Some(Entry::Open(tenant)) => tenant.backend.close().wait().unwrap_or_else(|error| {
+                tracing::warn!(%error, "a tenant that failed had not closed cleanly");
+            }),
+            Some(Entry::Leaving(ending)) => return Ok(Entry::Leaving(ending.clone())),
+            None => {}
         }
-        if let Some(tenant) = registry.tenants.get(&id) {
-            return Ok(tenant.clone());
-        }
-        let tenant = Tenant { id: id.clone(), backend: self.0.backend.open(&id).wait()? };
-        registry.tenants.insert(id, tenant.clone());
-        Ok(tenant)
+        let tenant = Tenant {
+            id: id.clone(),
+            backend: self.0.backend.open(id).wait()?,
+            unobserved_failures: Arc::default(),
+        };
+        registry.tenants.insert(id.clone(), Entry::Open(tenant.clone()));
+        Ok(Entry::Open(tenant))
+    }
+
+    /// Whether the program has opened that tenant and not closed it since. The disk is not touched: a tenant that exists and is
+    /// not open is in [`list`](Store::list) alone.
+    pub fn has(&self, id: impl AsRef<str>) -> bool {
+        self.tenant(id).is_ok()
     }
 
     /// The tenant of that id, when the program has opened it.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `TenantNotFound` when it is not open. The disk is not
-    /// touched.
+    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `TenantNotFound` when it is not open, `Closed` after
+    /// [`close`](Store::close). The disk is not touched.
     pub fn tenant(&self, id: impl AsRef<str>) -> Result<Tenant> {
         let id = TenantId::new(id)?;
-        let tenant = lock(&self.0.open).tenants.get(&id).cloned();
-        tenant.ok_or_else(|| {
-            Error::new(ErrorKind::TenantNotFound, "the tenant is not open; open it first").in_tenant(&id)
-        })
+        let registry = lock(&self.0.registry);
+        registry.require_open().map_err(|error| error.in_tenant(&id))?;
+        match registry.tenants.get(&id) {
+            Some(Entry::Open(tenant)) => Ok(tenant.clone()),
+            Some(Entry::Leaving(_)) | None => {
+                let message = "the tenant is not open; open it first";
+                Err(Error::new(ErrorKind::TenantNotFound, message).in_tenant(&id))
+            }
+        }
     }
 
     /// Every tenant that exists, open or not, in ascending order of ids.
-    pub fn list(&self) -> Op<Vec<TenantId>> {
-        self.0.backend.list()
-    }
-
-    /// Applies what is queued for a tenant, closes it and keeps its data. Ok when it is not open.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Backend` when the last flush failed.
-    pub fn close_tenant(&self, id: impl AsRef<str>) -> Op<()> {
-        match TenantId::new(id) {
-            Ok(id) => self.close_open(&id),
+    /// Through the `Op`: `Backend` when the root cannot be read, `Closed` after [`close`](Store::close).
+    pub fn list(&self) -> Op<Vec<TenantId>> {
+        let open = lock(&self.0.registry).require_open();
+        match open {
+            Ok(()) => self.0.backend.list(),
             Err(error) => Op::ready(Err(error)),
         }
     }
 
-    fn close_open(&self, id: &TenantId) -> Op<()> {
-        let tenant = lock(&self.0.open).tenants.remove(id);
-        tenant.map_or_else(|| Op::ready(Ok(())), |tenant| tenant.backend.close())
-    }
-
-    /// Closes a tenant and removes it with everything it holds. Ok when it does not exist.
+    /// Applies what is queued for a tenant, closes it and keeps its data. Ok when it is not open.
+    ///
+    /// From the call on the tenant is not open: its handles answer Closed. The `Op` may be dropped; who opens the tenant next
+    /// waits until it is closed.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that [`TenantId::new`] refuses, `Backend` when an existing file cannot be removed.
+    /// Through the `Op`: `InvalidArgument` for an id that [`TenantId::new`] refuses, `Backend` when the last flush failed.
+    pub fn close_tenant(&self, id: impl AsRef<str>) -> Op<()> {
+        let id = match TenantId::new(id) {
+            Ok(id) => id,
+            Err(error) => return Op::ready(Err(error)),
+        };
+        let mut registry = lock(&self.0.registry);
+        let Some(entry) = registry.tenants.remove(&id) else { return Op::ready(Ok(())) };
+        self.end(registry, id, Ending::new(entry.end()))
+    }
+
+    /// Closes a tenant and removes it with everything it holds: its file, `-wal` and `-shm`. Ok when it does not exist.
+    ///
+    /// From the call on the tenant is not open: its handles answer Closed, what they had queued is applied and then removed. Await
+    /// the `Op`: when it is dropped, the files of a tenant that was open are removed as soon as somebody opens, closes or drops the
+    /// tenant or closes the store.
+    ///
+    /// # Errors
+    /// Through the `Op`: `InvalidArgument` for an id that [`TenantId::new`] refuses, `Backend` when an existing file cannot be removed
+    /// (drop it again once it can), `Busy` when another process owns the root, `Closed` after [`close`](Store::close).
     pub fn drop_tenant(&self, id: impl AsRef<str>) -> Op<()> {
         let id = match TenantId::new(id) {
             Ok(id) => id,
             Err(error) => return Op::ready(Err(error)),
         };
-        let close = self.close_open(&id);
-        let store = self.clone();
-        Op::from_future(async move {
+        let mut registry = lock(&self.0.registry);
+        if let Err(error) = registry.require_open() {
+            return Op::ready(Err(error.in_tenant(&id)));
+        }
+        let entry = registry.tenants.remove(&id);
+        let (backend, removed) = (self.0.backend.clone(), id.clone());
+        let ending = Ending::new(async move {
             // What a tenant about to be removed could not flush is of no concern.
-            if let Err(error) = close.await {
+            if let Some(entry) = entry
+                && let Err(error) = entry.end().await
+            {
                 tracing::warn!(%error, "closing a tenant before removing it failed");
             }
-            store.0.backend.remove(&id).await
+            backend.remove(&removed).await
+        });
+        self.end(registry, id, ending)
+    }
+
+    /// Begins the end of a tenant and notes it, so that nobody opens the tenant before it is over.
+    fn end(&self, mut registry: MutexGuard<'_, Registry>, id: TenantId, ending: Arc<Ending>) -> Op<()> {
+        registry.tenants.insert(id.clone(), Entry::Leaving(ending.clone()));
+        drop(registry);
+        self.over(id, ending)
+    }
+
+    /// Carries an end on until it is over; then it is forgotten.
+    fn over(&self, id: TenantId, ending: Arc<Ending>) -> Op<()> {
+        if let Poll::Ready(result) = ending.begin() {
+            self.forget(&id, &ending);
+            return Op::ready(result);
+        }
+        let store = self.clone();
+        Op::from_future(async move {
+            let result = ending.clone().over().await;
+            store.forget(&id, &ending);
+            result
         })
     }
 
+    fn forget(&self, id: &TenantId, over: &Arc<Ending>) {
+        let mut registry = lock(&self.0.registry);
+        // Another end, or the tenant opened anew, may stand there by now.
+        if matches!(registry.tenants.get(id), Some(Entry::Leaving(ending)) if Arc::ptr_eq(ending, over)) {
+            registry.tenants.remove(id);
+        }
+    }
+
     /// Closes every tenant and the store: what is queued is applied and made durable first. Later calls answer Closed. Twice is
-    /// fine.
+    /// fine: each caller is answered when the store is closed.
+    ///
+    /// From the call on no tenant is open. Await the `Op` to know that everything is on disk and another process may own the root.
     ///
     /// # Errors
     /// Through the `Op`: the first failure of a tenant's last flush; the others are closed all the same.
     pub fn close(&self) -> Op<()> {
-        let tenants = {
-            let mut open = lock(&self.0.open);
-            open.closed = true;
-            std::mem::take(&mut open.tenants)
-        };
-        let closing: Vec<_> = tenants.into_values().map(|tenant| tenant.backend.close()).collect();
+        let mut registry = lock(&self.0.registry);
+        let tenants = std::mem::take(&mut registry.tenants);
         let backend = self.0.backend.clone();
-        Op::from_future(async move {
-            let mut first_failure = Ok(());
-            for close in closing {
-                first_failure = first_failure.and(close.await);
-            }
-            first_failure.and(backend.close().await)
-        })
+        let close = || {
+            Ending::new(async move {
+                let endings: Vec<_> = tenants.into_values().map(|entry| Ending::new(entry.end())).collect();
+                // All begin before the first is waited for: their flushes overlap.
+                for ending in &endings {
+                    let _ = ending.begin();
+                }
+                let mut first_failure = Ok(());
+                for ending in endings {
+                    first_failure = first_failure.and(ending.over().await);
+                }
+                first_failure.and(backend.close().await)
+            })
+        };
+        let closing = registry.closing.get_or_insert_with(close).clone();
+        drop(registry);
+        match closing.begin() {
+            Poll::Ready(result) => Op::ready(result),
+            Poll::Pending => Op::from_future(closing.over()),
+        }
+    }
+
+    /// Whether [`close`](Store::close) was called.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.0.registry).closing.is_some()
+    }
+}
+
+impl Entry {
+    /// Closes what is open, or waits until what is leaving has left.
+    async fn end(self) -> Result<()> {
+        match self {
+            Self::Open(tenant) => tenant.backend.close().await,
+            Self::Leaving(ending) => ending.over().await,
+        }
     }
 }
 
@@ -217,10 +387,16 @@ impl fmt::Debug for Store {
 ///
 /// Every read sees every write that was acknowledged before it began. Writes take effect in the order of the calls, and
 /// each is queued when the call returns: its [`Op`] may be dropped and the write still happens.
+///
+/// Every method answers `Closed` once the tenant was closed or dropped, or its store closed, and `Backend` or `Corrupt` when the
+/// disk fails or holds what it must not. Categories, keys and payloads have the bounds of [`limits`](crate::limits). Dropping the
+/// `Op` of a read is without effect. Each read and write is also on the [`Store`], by tenant id.
 #[derive(Clone)]
 pub struct Tenant {
     id: TenantId,
     backend: Arc<dyn TenantBackend>,
+    /// Failures before the backend was asked, that nobody awaited.
+    unobserved_failures: Arc<AtomicU64>,
 }
 
 impl Tenant {
@@ -244,7 +420,7 @@ impl Tenant {
         self.backend.count(category.as_ref(), range)
     }
 
-    /// Reads rows in order, page by page.
+    /// Reads rows in order, page by page; nothing is read before the first row is asked for.
     pub fn scan(&self, spec: ScanSpec) -> Scan {
         Scan::new(self.backend.clone(), spec)
     }
@@ -264,17 +440,20 @@ impl Tenant {
         self.backend.snapshot().map(Snapshot)
     }
 
-    /// Applies a batch. When the mailbox is full the request waits for room, in the order of the calls, and dropping its `Op`
-    /// until then withdraws it.
+    /// Applies a batch. The request is queued when this returns: its `Op` may be dropped.
     ///
     /// # Errors
-    /// Through the `Op`: `InvalidArgument` for a batch beyond a limit; `Backend` with
+    /// Through the `Op`: `InvalidArgument` for a batch beyond a limit; `Busy` when more than
+    /// [`MAILBOX_WAITING_MAX`](crate::limits::MAILBOX_WAITING_MAX) requests or
+    /// [`MAILBOX_WAITING_BYTES_MAX`](crate::limits::MAILBOX_WAITING_BYTES_MAX) bytes wait; `Backend` with
     /// [`Applied::Unknown`](crate::Applied::Unknown) when the flush failed; `Closed`.
     pub fn apply(&self, batch: Batch, durability: Durability) -> Op<Outcome> {
         self.submit(batch, durability, Admission::Wait)
     }
 
-    /// The same, but answers `Busy` when the mailbox is full.
+    /// The same, but answers `Busy` rather than wait behind more than
+    /// [`MAILBOX_REQUESTS_MAX`](crate::limits::MAILBOX_REQUESTS_MAX) requests or
+    /// [`MAILBOX_BYTES_MAX`](crate::limits::MAILBOX_BYTES_MAX) bytes.
     ///
     /// # Errors
     /// Through the `Op`: as [`apply`](Tenant::apply), and `Busy`, after which nothing was applied.
@@ -285,11 +464,21 @@ impl Tenant {
     fn submit(&self, batch: Batch, durability: Durability, admission: Admission) -> Op<Outcome> {
         match batch.validate() {
             Ok(()) => self.backend.apply(batch, durability, admission),
-            Err(error) => Op::ready(Err(error.in_tenant(&self.id))),
+            Err(error) => self.failed(error.in_batch(&batch)),
         }
     }
 
-    /// Inserts a row or replaces its payload, durably.
+    /// A failure that is logged and counted when nobody awaits it, like those of the backend.
+    fn failed<T>(&self, error: Error) -> Op<T> {
+        let (completer, op) = pending(self.unobserved_failures.clone());
+        completer.complete(Err(error.in_tenant(&self.id)));
+        op
+    }
+
+    /// Inserts a row or replaces its payload, durably. Dropping the `Op` changes nothing, as with [`apply`](Tenant::apply).
+    ///
+    /// # Errors
+    /// As [`apply`](Tenant::apply).
     pub fn put(
         &self,
         category: impl AsRef<[u8]>,
@@ -301,7 +490,38 @@ impl Tenant {
         self.apply(batch, Durability::Durable).map(|_| ())
     }
 
+    /// Inserts a row, durably, or replaces its payload by `payload` in the encoding that keys have: what
+    /// [`KeyReader`](crate::KeyReader) takes apart again.
+    ///
+    /// ```
+    /// # use seabed_kv::{KeyReader, Store};
+    /// # let tenant = Store::memory().open("notes").wait()?;
+    /// tenant.put_encoded("note", b"1", ("hello", 7_i64, true)).wait()?;
+    /// let payload = tenant.get("note", b"1").wait()?.unwrap();
+    /// let mut fields = KeyReader::new(&payload);
+    /// assert_eq!((fields.str(), fields.int(), fields.bool()), (Some("hello"), Some(7), Some(true)));
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`apply`](Tenant::apply), and `InvalidArgument` for a text or bytes component longer than 65,535 bytes.
+    pub fn put_encoded(
+        &self,
+        category: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+        payload: impl KeyPart,
+    ) -> Op<()> {
+        let mut batch = Batch::new();
+        match batch.put_encoded(category, key, payload) {
+            Ok(_) => self.apply(batch, Durability::Durable).map(|_| ()),
+            Err(error) => self.failed(error),
+        }
+    }
+
     /// Removes a row, durably; answers whether it was there.
+    ///
+    /// # Errors
+    /// As [`apply`](Tenant::apply).
     pub fn delete(&self, category: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Op<bool> {
         let mut batch = Batch::new();
         batch.delete(category, key);
@@ -309,7 +529,11 @@ impl Tenant {
             .map(|outcome| matches!(outcome, Outcome::Applied(commit) if commit.deleted > 0))
     }
 
-    /// Removes every row of the category whose key begins with `prefix`, durably; answers how many there were.
+    /// Removes every row of the category whose key begins with `prefix`, durably; answers how many there were. An empty
+    /// prefix is the whole category.
+    ///
+    /// # Errors
+    /// As [`apply`](Tenant::apply).
     pub fn delete_prefix(&self, category: impl AsRef<[u8]>, prefix: impl AsRef<[u8]>) -> Op<u64> {
         let mut batch = Batch::new();
         batch.delete_prefix(category, prefix);
@@ -319,7 +543,10 @@ impl Tenant {
         })
     }
 
-    /// Makes every commit acknowledged so far durable, and every write queued so far.
+    /// Makes every commit acknowledged so far durable, and every write queued so far; reads that start later see them all.
+    ///
+    /// # Errors
+    /// As [`apply`](Tenant::apply).
     pub fn flush(&self) -> Op<()> {
         self.backend.flush()
     }
@@ -353,7 +580,11 @@ impl Tenant {
 
     /// What the tenant takes now.
     pub fn stats(&self) -> Op<TenantStats> {
-        self.backend.stats()
+        let unobserved_failures = self.unobserved_failures.load(Ordering::Relaxed);
+        self.backend.stats().map(move |mut stats| {
+            stats.unobserved_failures += unobserved_failures;
+            stats
+        })
     }
 }
 
@@ -364,7 +595,7 @@ impl fmt::Debug for Tenant {
 }
 
 /// A view of a tenant that does not change. It pins the log, so it answers Timeout when it is older than
-/// [`SNAPSHOT_AGE_MS_MAX`](crate::limits::SNAPSHOT_AGE_MS_MAX): take another one.
+/// [`SNAPSHOT_AGE_MS_MAX`](crate::limits::SNAPSHOT_AGE_MS_MAX): take another one. With its tenant closed it answers Closed.
 #[derive(Clone)]
 pub struct Snapshot(Arc<dyn View>);
 

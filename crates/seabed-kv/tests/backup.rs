@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use seabed_kv::sqlite::Restore;
+use seabed_kv::sqlite::{Restore, SqliteOptions};
 use seabed_kv::{Applied, Batch, Copied, Durability, ErrorKind, KeyRange, ScanSpec, Store, Tenant};
 
 type Rows = Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>;
@@ -276,4 +276,33 @@ fn a_root_that_is_being_restored_opens_only_when_it_is_complete() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("not empty"), "{error}");
     assert_eq!(rows(&Store::sqlite(&root).unwrap().open("one").wait().unwrap()).len(), 3);
+}
+
+#[test]
+fn copying_many_tenants_keeps_few_files_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("data");
+    let options = SqliteOptions { open_tenants_max: 2, ..SqliteOptions::default() };
+    let store = Store::sqlite_with(&root, options).unwrap();
+    let tenants: Vec<_> = (0..12).map(|number| store.open(format!("t{number}")).wait().unwrap()).collect();
+    for (number, tenant) in tenants.iter().enumerate() {
+        count_up(tenant, 0, Durability::Durable);
+        let copy = directory.path().join(format!("copy-{number}"));
+        tenant.backup(&copy, None).wait().unwrap();
+        assert_eq!(number_of(&copy), 0);
+    }
+    let mut open: Vec<_> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|path| path.starts_with(&root) && path.extension().is_some_and(|extension| extension == "db"))
+        .collect();
+    open.sort();
+    open.dedup();
+    assert!(open.len() <= 2, "{open:?}");
+    // Those at rest are copied too, with what is only in their logs.
+    for (number, tenant) in tenants.iter().enumerate() {
+        let (copy, next) = (directory.path().join(format!("copy-{number}")), directory.path().join("next"));
+        assert_eq!(tenant.backup(&next, Some(&copy)).wait().unwrap(), Copied::Unchanged);
+    }
+    store.close().wait().unwrap();
 }

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a failure is the test's")]
 
 use rusqlite::{Connection, OpenFlags};
-use seabed_kv::sqlite::EngineOptions;
+use seabed_kv::sqlite::simulation::EngineOptions;
 use seabed_kv::{Batch, Durability, Error, ErrorKind};
 use seabed_testkit::program::{Step, program};
 use seabed_testkit::sim::Run;

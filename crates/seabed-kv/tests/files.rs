@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use seabed_kv::{ErrorKind, KeyRange, ScanSpec, Store, Tenant};
+use seabed_kv::{Error, ErrorKind, KeyRange, ScanSpec, Store, Tenant};
 use serde_json::Value;
 
 type Rows = Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>;
@@ -128,13 +128,17 @@ fn a_page_size_of_another_program_is_kept() {
 
 /// Opens `contents` as a tenant's file and gives back what was answered; a refused file must be as it was.
 fn open_bytes(contents: &[u8]) -> seabed_kv::Result<Rows> {
+    open_and(contents, read_rows)
+}
+
+fn open_and<T>(contents: &[u8], look: impl FnOnce(&Tenant) -> seabed_kv::Result<T>) -> seabed_kv::Result<T> {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("sds.db");
     fs::write(&file, contents).unwrap();
     let store = Store::sqlite(root.path()).unwrap();
     let opened = store.open("sds").wait();
     let result = match opened {
-        Ok(tenant) => read_rows(&tenant),
+        Ok(tenant) => look(&tenant),
         Err(error) => {
             assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt), "{error:?}");
             assert!(fs::read(&file).unwrap() == contents, "a refused file was changed: {error}");
@@ -208,15 +212,20 @@ fn flipped_bits_give_rows_or_an_error_and_never_a_panic() {
     let whole = fs::read(vector("upstream-checkpointed.db")).unwrap();
     let expected = expected_rows();
     let (mut refused, mut read) = (0, 0);
-    // Every bit of the header and the schema's page would take minutes; every 7th byte, each with another bit, meets every field.
+    // Every bit would take minutes: the header's bytes, then every 173rd, each with another bit.
     for (number, position) in (0..100).chain((100..whole.len()).step_by(173)).enumerate() {
         let mut flipped = whole.clone();
         flipped[position] ^= 1 << (number % 8);
-        match open_bytes(&flipped) {
-            Ok(rows) => {
+        match open_and(&flipped, |tenant| Ok((read_rows(tenant)?, tenant.verify().wait()?))) {
+            Ok((rows, report)) => {
                 read += 1;
-                // SQLite has no checksums: a flip inside a payload is a payload. The number of rows may only fall with an error.
-                assert!(rows.len() <= expected.len() + 1, "byte {position}");
+                // SQLite has no checksums: a flip inside a payload is another payload. A row that is gone is found.
+                assert!(
+                    rows.len() == expected.len() || !report.findings.is_empty(),
+                    "byte {position}: {} rows of {}, and nothing was found",
+                    rows.len(),
+                    expected.len()
+                );
             }
             Err(error) => {
                 refused += 1;
@@ -230,23 +239,57 @@ fn flipped_bits_give_rows_or_an_error_and_never_a_panic() {
     assert!(refused > 20 && read > 20, "{refused} refused, {read} read");
 }
 
+/// Opens a file with what lies beside it, and sees that a refusal leaves both as they are.
+fn refused(file: &[u8], suffix: &str, beside: &[u8]) -> Error {
+    let root = tempfile::tempdir().unwrap();
+    let (path, sibling) = (root.path().join("t.db"), root.path().join(format!("t.db{suffix}")));
+    fs::write(&path, file).unwrap();
+    fs::write(&sibling, beside).unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let error = store.open("t").wait().unwrap_err();
+    store.close().wait().unwrap();
+    assert!(fs::read(path).unwrap() == file && fs::read(sibling).unwrap() == beside, "{error}");
+    error
+}
+
 #[test]
-fn roots_that_cannot_be_are_refused_before_anything_is_touched() {
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("file");
-    fs::write(&file, b"x").unwrap();
-    for root in [Path::new(""), &file, &file.join("below"), &file.join("below/deeper")] {
-        assert_eq!(Store::sqlite(root).unwrap_err().kind(), ErrorKind::InvalidArgument, "{}", root.display());
+fn a_damaged_log_is_not_taken_for_an_empty_one() {
+    let (file, log) =
+        (fs::read(vector("upstream.db")).unwrap(), fs::read(vector("upstream.db-wal")).unwrap());
+    // Any bit of the header, and of the frames that make the table: without them everything behind them is lost.
+    for position in (0..32).chain((32..32 + 24).step_by(3)).chain([100, 3_000, 4_200, 8_000]) {
+        let mut flipped = log.clone();
+        flipped[position] ^= 1 << (position % 8);
+        assert_eq!(refused(&file, "-wal", &flipped).kind(), ErrorKind::Corrupt, "byte {position}");
     }
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
-    let root = place.path().join("new/deep/root");
-    let store = Store::sqlite(&root).unwrap();
-    assert!(store.list().wait().unwrap().is_empty());
-    assert!(!place.path().join("new").exists(), "nothing is made before the first tenant");
-    store.open("t").wait().unwrap();
-    assert!(root.join("LOCK").exists() && root.join("t.db").exists());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&root).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o700, "what is stored is nobody else's to read");
+    assert_eq!(refused(&[], "-wal", &log).kind(), ErrorKind::Corrupt);
+    // Once carried over, the file has a table, and the header of a later log still says that it is one.
+    let checkpointed = fs::read(vector("upstream-checkpointed.db")).unwrap();
+    let mut flipped = log;
+    flipped[13] ^= 1;
+    assert_eq!(refused(&checkpointed, "-wal", &flipped).kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_rollback_journal_is_not_played_back_into_a_file_that_is_not_ours() {
+    let root = tempfile::tempdir().unwrap();
+    let (other, copy) = (root.path().join("other"), root.path().join("copy"));
+    // As a program that was killed in the middle of its transaction leaves it: with pages of it in the file.
+    python(
+        &other,
+        &format!(
+            "import shutil\ndb.execute('create table notes (t text)')\n\
+             db.execute(\"insert into notes select hex(randomblob(4000)) from (select 1 union select 2 union select 3)\")\n\
+             db.commit()\ndb.execute('pragma cache_size=1')\ndb.execute('update notes set t=lower(t)')\n\
+             shutil.copy({path:?}, {copy:?})\nshutil.copy({path:?}+'-journal', {copy:?}+'-journal')",
+            path = other.display().to_string(),
+            copy = copy.display().to_string()
+        ),
+    );
+    let journal = fs::read(root.path().join("copy-journal")).unwrap();
+    let error = refused(&fs::read(copy).unwrap(), "-journal", &journal);
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("journal"), "{error}");
 }
 
 #[test]

@@ -14,9 +14,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use seabed_kv::limits::{
-    LOG_BYTES_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, SNAPSHOT_AGE_MS_MAX, SNAPSHOTS_MAX,
+    BATCH_STEPS_MAX, LOG_BYTES_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_BYTES_MAX,
+    PAYLOAD_BYTES_MAX, SNAPSHOT_AGE_MS_MAX, SNAPSHOTS_MAX,
 };
-use seabed_kv::{Applied, Batch, Durability, ErrorKind, Key, KeyRange, Op, Outcome, ScanSpec, Store, Tenant};
+use seabed_kv::{
+    Applied, Batch, Durability, Error, ErrorKind, Key, KeyRange, Op, Outcome, ScanSpec, Store, Tenant,
+};
 
 struct Place {
     store: Store,
@@ -72,56 +75,76 @@ fn a_full_mailbox_says_busy_or_waits_in_order() {
     let place = place();
     let held = Held::on(&place);
     // The first is taken out and waits for the file; then the mailbox fills.
-    let mut accepted = Vec::new();
-    let busy = loop {
-        let mut write = place.tenant.try_apply(put(accepted.len() as u64, b"x"), Durability::Relaxed);
-        match pin!(&mut write).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => accepted.push(write),
-            Poll::Ready(answer) => break answer.unwrap_err(),
-        }
-    };
+    let (accepted, busy) = fill(&place, || place.tenant.try_apply(put(1, b"x"), Durability::Relaxed));
     assert_eq!((busy.kind(), busy.applied(), busy.is_retryable()), (ErrorKind::Busy, Applied::No, true));
     assert!(busy.to_string().contains(&MAILBOX_REQUESTS_MAX.to_string()), "{busy}");
     assert!(accepted.len() >= MAILBOX_REQUESTS_MAX);
-    // Those that wait for room are let in, in order; a dropped one of them is withdrawn whole.
-    let mut last = Batch::new();
-    last.put("c", b"order", b"first");
-    let first = place.tenant.apply(last.clone(), Durability::Durable);
-    let mut withdrawn = Batch::new();
-    withdrawn.put("c", b"withdrawn", b"x").put("c", b"order", b"withdrawn");
-    drop(place.tenant.apply(withdrawn, Durability::Durable));
-    last.check_equals("c", b"order", b"first");
-    let second = place.tenant.apply(last, Durability::Durable);
+    // Those that wait come after them, in order, also when nobody awaits them.
+    let mut order = Batch::new();
+    order.put("c", b"order", b"first");
+    let first = place.tenant.apply(order, Durability::Durable);
+    let mut dropped = Batch::new();
+    dropped.check_equals("c", b"order", b"first").put("c", b"order", b"dropped");
+    drop(place.tenant.apply(dropped, Durability::Durable));
+    let mut order = Batch::new();
+    order.check_equals("c", b"order", b"dropped").put("c", b"order", b"last");
+    let last = place.tenant.apply(order, Durability::Durable);
     held.release();
     assert!(first.wait().unwrap().is_applied());
-    assert!(second.wait().unwrap().is_applied());
+    assert!(last.wait().unwrap().is_applied());
     for write in accepted {
         assert!(write.wait().unwrap().is_applied());
     }
-    assert!(!place.tenant.exists("c", b"withdrawn").wait().unwrap());
     assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 0);
+}
+
+/// How many writes are accepted behind one that waits for the file, and what the next is told.
+fn fill(place: &Place, write: impl Fn() -> Op<Outcome>) -> (Vec<Op<Outcome>>, Error) {
+    let mut accepted = Vec::new();
+    loop {
+        let mut write = write();
+        match pin!(&mut write).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => accepted.push(write),
+            Poll::Ready(answer) => {
+                assert!(place.tenant.stats().wait().is_ok());
+                return (accepted, answer.unwrap_err());
+            }
+        }
+    }
 }
 
 #[test]
 fn a_mailbox_is_bounded_by_bytes() {
-    let place = place();
-    let held = Held::on(&place);
-    let payload = vec![0; 1 << 20];
-    let mut accepted = Vec::new();
-    let busy = loop {
-        let mut write =
-            place.tenant.try_apply(put(accepted.len() as u64, payload.clone()), Durability::Relaxed);
-        match pin!(&mut write).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => accepted.push(write),
-            Poll::Ready(answer) => break answer.unwrap_err(),
+    let deletions = {
+        let mut batch = Batch::new();
+        for _ in 0..BATCH_STEPS_MAX {
+            batch.delete(b"", b"");
         }
+        batch
     };
-    assert_eq!(busy.kind(), ErrorKind::Busy);
-    let mailbox = MAILBOX_BYTES_MAX / payload.len();
-    assert!((mailbox - 1..=mailbox + 5).contains(&accepted.len()), "{}", accepted.len());
-    held.release();
-    for write in accepted {
-        write.wait().unwrap();
+    // What a batch takes in memory is counted, whatever it holds.
+    let held_bytes = [1 << 20, BATCH_STEPS_MAX * 64];
+    for (batch, held_bytes) in [put(1, vec![0; 1 << 20]), deletions].into_iter().zip(held_bytes) {
+        for (bytes_max, waits) in [(MAILBOX_BYTES_MAX, false), (MAILBOX_WAITING_BYTES_MAX, true)] {
+            let place = place();
+            let held = Held::on(&place);
+            let (accepted, busy) = fill(&place, || {
+                if waits {
+                    place.tenant.apply(batch.clone(), Durability::Relaxed)
+                } else {
+                    place.tenant.try_apply(batch.clone(), Durability::Relaxed)
+                }
+            });
+            assert_eq!(busy.kind(), ErrorKind::Busy);
+            assert!(busy.to_string().contains(&bytes_max.to_string()), "{busy}");
+            // Up to a group more: the one that was taken out and waits for the file.
+            let mailbox = bytes_max / held_bytes;
+            assert!((mailbox - 1..=mailbox + 5).contains(&accepted.len()), "{}", accepted.len());
+            held.release();
+            for write in accepted {
+                assert!(write.wait().unwrap().is_applied());
+            }
+        }
     }
 }
 
@@ -148,9 +171,11 @@ fn failures_that_nobody_awaits_are_counted_and_errors_name_tenant_and_key() {
     }
     assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 1);
     held.release();
+    drop(place.tenant.put("category", b"large", vec![0; PAYLOAD_BYTES_MAX + 1]));
+    assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 2);
     place.store.close_tenant("t").wait().unwrap();
     drop(place.tenant.put("category", b"late", b"y"));
-    assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 2);
+    assert_eq!(place.tenant.stats().wait().unwrap().unobserved_failures, 3);
 }
 
 /// Polls an operation `polls` times, then drops it.
@@ -262,7 +287,7 @@ fn the_log_is_capped_also_under_snapshots_and_scans() {
 }
 
 #[test]
-fn one_batch_that_cannot_be_applied_does_not_fail_the_group() {
+fn a_batch_that_is_refused_does_not_fail_its_group() {
     let place = place();
     let held = Held::on(&place);
     let mut refused = put(1, b"never");

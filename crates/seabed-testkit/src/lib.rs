@@ -5,7 +5,6 @@
 pub mod disk;
 pub mod fuzz;
 pub mod model;
-pub mod process;
 pub mod program;
 pub mod rng;
 pub mod sim;
@@ -13,6 +12,5 @@ mod vfs;
 
 pub use disk::{Counters, Fault};
 pub use model::History;
-pub use process::Process;
 pub use rng::Rng;
 pub use vfs::Disk;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use seabed_kv::sqlite::EngineOptions;
 use seabed_kv::sqlite::simulation::Engine;
+use seabed_kv::sqlite::simulation::EngineOptions;
 use seabed_kv::{Batch, Durability, Error};
 
 use crate::disk::Fault;
@@ -80,6 +80,7 @@ struct Case {
     rng: Rng,
     steps: Vec<Step>,
     options: EngineOptions,
+    rests: bool,
 }
 
 impl Case {
@@ -93,7 +94,8 @@ impl Case {
             log_bytes_max: *shape.pick(&[30_000, 80_000, 64 << 20]),
             plant_early_acknowledgement,
         };
-        Self { steps: program(&mut rng.fork(0x2), length), rng, options }
+        let rests = shape.chance(1, 2);
+        Self { steps: program(&mut rng.fork(0x2), length), rng, options, rests }
     }
 
     /// Runs the program on a disk that does not fail: how many changes it makes, and at which of them it syncs.
@@ -104,7 +106,7 @@ impl Case {
     }
 
     fn run(&self, disk: Disk) -> Run {
-        Run::new(disk, self.options.clone())
+        Run { rests: self.rests, ..Run::new(disk, self.options.clone()) }
     }
 
     fn cut(&self, cut_at: u64, failed_sync_at: Option<u64>) -> Result<(), String> {
@@ -164,6 +166,8 @@ pub struct Run {
     may_fail: bool,
     /// Whether a fault passes, so that what is read after a failed group is what became of it.
     pub heals: bool,
+    /// Whether the tenant lets go of its files where the program says that it is opened again, and stays open.
+    rests: bool,
     /// What failed on a disk with faults.
     pub errors: Vec<Error>,
 }
@@ -178,6 +182,7 @@ impl Run {
             engine: None,
             may_fail: false,
             heals: false,
+            rests: false,
             errors: Vec::new(),
         }
     }
@@ -208,6 +213,7 @@ impl Run {
     /// # Errors
     /// What was wrong.
     pub fn step(&mut self, step: &Step) -> Result<(), String> {
+        let (rests, changes) = (self.rests, self.disk.counters().changes);
         let Some(engine) = self.open()? else { return Ok(()) };
         match step {
             Step::Group(requests) => {
@@ -231,6 +237,14 @@ impl Run {
             Step::Checkpoint => {
                 let result = engine.checkpoint();
                 result.or_else(|error| self.forgive(error))
+            }
+            Step::Reopen if rests => {
+                // Properly, or as when somebody else needs the room; at work, or after a failed flush, it does not.
+                let closed = changes % 2 == 0;
+                if engine.rest(closed) && closed {
+                    self.history.flushed();
+                }
+                Ok(())
             }
             Step::Reopen => {
                 let closed = self.engine.take().map_or(Ok(()), Engine::close);

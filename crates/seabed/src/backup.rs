@@ -8,7 +8,6 @@ pub(crate) mod manifest;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use seabed_kv::{Copied, ErrorKind, Store, TenantId};
@@ -111,21 +110,17 @@ impl Drop for Share<'_> {
     }
 }
 
-/// Copies every tenant into a directory.
-pub(crate) async fn run(node: &Arc<Node>, to: &Path) -> Result<Report, Failure> {
+/// Copies every tenant into a directory, on the thread that asks for it.
+pub(crate) async fn run(node: &Node, to: &Path) -> Result<Report, Failure> {
     if !to.is_absolute() {
         return Err(Failure::bad_request(format!("'{}' is no absolute path", to.display())));
     }
-    let directory = to.to_owned();
     let store = node.root.display().to_string();
-    let place = {
-        let (directory, store) = (directory.clone(), store.clone());
-        Arc::new(blocking(move || Place::prepare(directory, &store)).await??)
-    };
+    let place = Place::prepare(to.to_owned(), &store)?;
     let mut manifest = Manifest::new(store, now_unix_s());
     let mut report = Report {
         store: manifest.store.clone(),
-        backup: directory.display().to_string(),
+        backup: to.display().to_string(),
         complete: true,
         copied: 0,
         unchanged: 0,
@@ -136,15 +131,11 @@ pub(crate) async fn run(node: &Arc<Node>, to: &Path) -> Result<Report, Failure> 
     let ids = node.tenants(None).await?;
     let mut share = Share::new(&node.backups, ids.len() as u64);
     for id in ids {
-        let before = place.before.as_ref().and_then(|before| before.entry(&id)).cloned();
-        let copied = {
-            let (node, place, id, before) = (node.clone(), place.clone(), id.clone(), before.clone());
-            blocking(move || place.copy(&node, &id, before.as_ref())).await?
-        };
-        match copied {
+        let before = place.before.as_ref().and_then(|before| before.entry(&id));
+        match place.copy(node, &id, before) {
             Ok((outcome, entry)) => report.add(&id, outcome, Some(&entry), None, &mut manifest),
             Err(Failed::Tenant(why)) => {
-                report.add(&id, Outcome::Failed, before.as_ref(), Some(why), &mut manifest);
+                report.add(&id, Outcome::Failed, before, Some(why), &mut manifest);
             }
             Err(Failed::Backup(failure)) => return Err(failure),
         }
@@ -154,7 +145,7 @@ pub(crate) async fn run(node: &Arc<Node>, to: &Path) -> Result<Report, Failure> 
         let why = report.tenants.into_iter().find_map(|tenant| tenant.error).unwrap_or_default();
         return Err(Failure::internal(format!("no tenant could be copied: {why}")));
     }
-    blocking(move || place.finish(&manifest)).await??;
+    place.finish(&manifest)?;
     Ok(report)
 }
 
@@ -401,10 +392,4 @@ fn io_sentence(error: &io::Error) -> String {
         io::ErrorKind::StorageFull => format!("the disk is full ({error}); make room, then try again"),
         _ => error.to_string(),
     }
-}
-
-/// Runs work that reads and writes files, beside the requests.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Failure::internal(format!("the backup ended: {error}")))
 }

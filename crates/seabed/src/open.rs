@@ -22,8 +22,8 @@ use crate::server::admin;
 use crate::server::limits::Peer;
 use crate::server::socket;
 
-/// How long a command waits for a server that holds the lock and has not opened its socket yet: it is just starting.
-const STARTING_MS_MAX: u64 = 5_000;
+/// How long a command waits for whoever holds the lock and does not answer: a server that starts or ends, another command.
+const OWNED_MS_MAX: u64 = 5_000;
 
 /// The store in a directory. Nothing is read or created yet.
 pub(crate) fn store(root: &Path) -> anyhow::Result<Store> {
@@ -73,18 +73,23 @@ impl Access {
         }
         match store.own() {
             Ok(()) => Ok(Self::Here(Arc::new(Node::new(store, path)))),
-            Err(error) if error.kind() == ErrorKind::Busy => Self::starting(path).await,
+            Err(error) if error.kind() == ErrorKind::Busy => Self::wait(store, path).await,
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Somebody holds the lock: a server that is about to listen, or another command.
-    async fn starting(path: PathBuf) -> anyhow::Result<Self> {
-        let deadline = tokio::time::Instant::now() + Duration::from_millis(STARTING_MS_MAX);
+    /// Somebody holds the lock: a server that is about to listen or to end, or another command.
+    async fn wait(store: Store, path: PathBuf) -> anyhow::Result<Self> {
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(OWNED_MS_MAX);
         while tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
             if socket::connect(&path).is_ok() {
                 return Ok(Self::Server(path));
+            }
+            match store.own() {
+                Ok(()) => return Ok(Self::Here(Arc::new(Node::new(store, path)))),
+                Err(error) if error.kind() == ErrorKind::Busy => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Exit::usage(format!(

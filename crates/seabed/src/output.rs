@@ -36,13 +36,32 @@ impl fmt::Display for Exit {
 
 impl std::error::Error for Exit {}
 
+/// Whoever read our output stopped (`seabed tenants | head -1`): they have what they wanted.
+#[derive(Debug)]
+struct ReaderGone;
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reader of the output went away")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// The exit code of a command that has found its answer, whether or not anybody read it to its end.
+///
+/// # Errors
+/// What stdout answered otherwise.
+pub(crate) fn exit(printed: anyhow::Result<()>, code: u8) -> anyhow::Result<ExitCode> {
+    match printed {
+        Err(error) if !error.is::<ReaderGone>() => Err(error),
+        _ => Ok(ExitCode::from(code)),
+    }
+}
+
 /// Prints why the program ends, and answers with which code.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
-    // Whoever stopped reading (`seabed tenants | head -1`) has what they wanted.
-    let closed = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(closed) {
+    if error.is::<ReaderGone>() {
         return ExitCode::from(EXIT_OK);
     }
     note(&format!("{} {}", paint(io::stderr().is_terminal(), "1;31", "error:"), sentence(error)));
@@ -72,11 +91,7 @@ pub(crate) fn note(line: &str) {
 /// # Errors
 /// What stdout answers; a reader that went away ends the program quietly.
 pub(crate) fn line(line: impl AsRef<str>) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{}", line.as_ref())?;
-    // A reader on a pipe waits for the ready line; nothing here prints enough lines for the flush to cost anything.
-    out.flush()?;
-    Ok(())
+    raw(format!("{}\n", line.as_ref()).as_bytes())
 }
 
 /// Bytes on stdout, as they are.
@@ -85,9 +100,12 @@ pub(crate) fn line(line: impl AsRef<str>) -> anyhow::Result<()> {
 /// As [`line()`].
 pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    // A reader on a pipe waits for the ready line; nothing here prints enough for the flush to cost anything.
+    let printed = out.write_all(bytes).and_then(|()| out.flush());
+    printed.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::Error::new(error).context("cannot write to stdout"),
+    })
 }
 
 /// A value as JSON on stdout, the face for programs.

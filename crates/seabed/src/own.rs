@@ -59,10 +59,10 @@ pub(crate) async fn has_imported(store: &Store, file: &str) -> Result<bool, Erro
     open(store).await?.exists(IMPORTED, file).await
 }
 
-/// Writes a row, durably.
+/// Writes a row, durably. `now_ms` makes it another one than the last: bytes that do not change are not written.
 ///
 /// # Errors
 /// Those of the store: it takes no writes.
-pub(crate) async fn write(tenant: &Tenant) -> Result<(), Error> {
-    tenant.put(READY, b"", Vec::new()).await
+pub(crate) async fn write(tenant: &Tenant, now_ms: u64) -> Result<(), Error> {
+    tenant.put(READY, b"", now_ms.to_be_bytes()).await
 }

@@ -1,19 +1,30 @@
 /* Preloaded under a server: while the file that FULL_DISK_FLAG names exists, no regular file may grow, as on a disk without a
- * free block; bytes that a file has already can be written over. When the one that FAILED_FLUSH_FLAG names exists, the store's next
+ * free block; bytes that a file has already can be written over, and the index of a log, which is removed and made again when its
+ * file is opened anew, has the room that its removal gave back. When the one that FAILED_FLUSH_FLAG names exists, the store's next
  * flush removes it and fails; what it was to flush stays readable. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+static int is_index(int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path);
+    return length > 4 && memcmp(path + length - 4, "-shm", 4) == 0;
+}
+
 static int is_full(int fd, off64_t end) {
     const char *flag = getenv("FULL_DISK_FLAG");
     struct stat64 file;
-    if (!flag || access(flag, F_OK) != 0 || fstat64(fd, &file) != 0 || !S_ISREG(file.st_mode) || end <= file.st_size)
+    if (!flag || access(flag, F_OK) != 0 || fstat64(fd, &file) != 0 || !S_ISREG(file.st_mode) || end <= file.st_size ||
+        is_index(fd))
         return 0;
     errno = ENOSPC;
     return 1;

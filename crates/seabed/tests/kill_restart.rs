@@ -33,11 +33,7 @@ fn nothing_that_was_acknowledged_is_lost() {
 
     for round in 0..ROUNDS {
         let server = Server::start(dir.path());
-        for (client, told) in clients.iter().zip(&told) {
-            holds(&server, client, &told.lock().unwrap());
-        }
-        let verified = json(dir.path(), &["verify"]);
-        assert_eq!((&verified["findings"], &verified["complete"]), (&0.into(), &true.into()), "{verified}");
+        nothing_is_lost(&dir, &server, &clients, &told);
 
         // Killed after so many acknowledgements, wherever the writers are then.
         let acknowledged = AtomicU64::new(0);
@@ -64,9 +60,16 @@ fn nothing_that_was_acknowledged_is_lost() {
         assert!(acknowledged.load(Ordering::Relaxed) >= kill_after, "round {round}");
     }
     let server = Server::start(dir.path());
-    for (client, told) in clients.iter().zip(&told) {
-        holds(&server, client, &told.lock().unwrap());
+    nothing_is_lost(&dir, &server, &clients, &told);
+}
+
+/// Every acknowledged version is at its place, and every chain is whole.
+fn nothing_is_lost(dir: &tempfile::TempDir, server: &Server, clients: &[String], told: &[Mutex<Told>]) {
+    for (client, told) in clients.iter().zip(told) {
+        holds(server, client, &told.lock().unwrap());
     }
+    let verified = json(dir.path(), &["verify"]);
+    assert_eq!((&verified["findings"], &verified["complete"]), (&0.into(), &true.into()), "{verified}");
 }
 
 /// Pushes until the server is gone. Two writers of one client get in each other's way, as two devices do.

@@ -91,7 +91,7 @@ async fn all_devices_converge_whatever_happens_to_the_server() {
     let mut random = StdRng::seed_from_u64(common::seed());
     let dir = tempfile::tempdir().unwrap();
     // Snapshots are asked for all the time.
-    let serve = || Server::start_with(dir.path(), &["--snapshot-versions", "3"], &[]);
+    let serve = || Server::start_with(dir.path(), &["--snapshot-versions", "3"], &[("RUST_LOG", "info")]);
     let mut users =
         [User::new(Uuid::from_u128(random.random())), User::new(Uuid::from_u128(random.random()))];
 
@@ -106,12 +106,18 @@ async fn all_devices_converge_whatever_happens_to_the_server() {
             }
         }
         if round % 2 == 1 {
-            // In the middle of a synchronisation of its own.
+            // In the middle of a synchronisation: with the first answer of several.
             let url = server.url();
             let device = random.random_range(0..DEVICES);
             users[0].change(&mut random).await;
             let syncing = users[0].sync(&url, device);
-            let killing = tokio::task::spawn_blocking(move || server.kill());
+            let killing = tokio::task::spawn_blocking(move || {
+                let before = server.logs().len();
+                while server.logs().len() == before {
+                    std::thread::yield_now();
+                }
+                server.kill();
+            });
             let (synced, killed) = tokio::join!(syncing, killing);
             killed.unwrap();
             // It may or may not have come in time; either way nothing is lost, which the end shows.

@@ -47,6 +47,9 @@ fn without_settings_it_makes_a_store_here_and_says_what_to_paste() {
 
     let server = Server::start(&root);
     assert!(server.banner.contains("1 clients"), "{}", server.banner);
+    // What is printed may end up in a log: no credentials once somebody has some.
+    assert!(server.banner.contains("sync.server.client_id THE-ID-OF"), "{}", server.banner);
+    assert!(server.banner.contains("sync.encryption_secret THE-SECRET-OF"), "{}", server.banner);
     assert_eq!(server.get_child(&client.to_string(), NIL).body, b"pasted");
 }
 
@@ -192,7 +195,7 @@ fn requests_under_way_are_answered_before_it_ends() {
 #[test]
 fn a_request_that_never_ends_does_not_keep_it_from_ending() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
+    let server = Server::start_with(dir.path(), &["--silence-ms-max", "3600000"], &[]);
     let mut upload = server.connect();
     let head = format!(
         "POST /v1/client/add-version/{NIL} HTTP/1.1\r\nHost: x\r\nX-Client-Id: {}\r\n\

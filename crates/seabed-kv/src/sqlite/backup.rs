@@ -178,6 +178,7 @@ fn in_copy(to: &Path, error: rusqlite::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache::CacheBudget;
     use super::super::engine::EngineOptions;
     use super::*;
     use crate::TenantId;
@@ -186,9 +187,9 @@ mod tests {
     const ROWS: u32 = 1_500;
 
     fn tenant(directory: &Path) -> (PoolOwner<SqliteEngine>, Arc<Actor<SqliteEngine>>) {
-        let pool = PoolOwner::start(1).unwrap();
+        let (pool, cache) = (PoolOwner::start(1).unwrap(), CacheBudget::new(1 << 20));
         let engine =
-            SqliteEngine::open(&directory.join("t.db"), None, EngineOptions::default(), None).unwrap();
+            SqliteEngine::open(&directory.join("t.db"), None, EngineOptions::default(), None, cache).unwrap();
         let actor = Actor::new(TenantId::new("t").unwrap(), engine, pool.pool());
         for row in 0..ROWS {
             let mut batch = Batch::new();

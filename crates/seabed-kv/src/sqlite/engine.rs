@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
+use super::cache::{CacheBudget, CacheShare};
+use super::open_files::Files;
 use super::schema::{self, sql};
 use super::{ffi, reader::ReaderPool, root::RootLock};
-use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES};
-use crate::scheduler::{Engine, Request, Verdict};
+use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
+use crate::scheduler::{Engine, Request, Rest, Verdict};
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Refusal, Result, Write};
 
 const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
@@ -29,12 +31,14 @@ const DELETE_FROM: &str = "DELETE FROM kv WHERE category=?1 AND key>=?2";
 
 /// What the engine of one tenant needs to know.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "simulation"), allow(unreachable_pub, reason = "simulators set them"))]
 pub struct EngineOptions {
     /// When the log is carried over into the file.
     pub checkpoint_bytes: u64,
     /// Beyond this the log takes no more.
     pub log_bytes_max: u64,
     /// Answers Durable requests before their flush: the planted fault that the simulator must find.
+    #[cfg(feature = "simulation")]
     pub plant_early_acknowledgement: bool,
 }
 
@@ -43,6 +47,7 @@ impl Default for EngineOptions {
         Self {
             checkpoint_bytes: LOG_CHECKPOINT_BYTES,
             log_bytes_max: LOG_BYTES_MAX,
+            #[cfg(feature = "simulation")]
             plant_early_acknowledgement: false,
         }
     }
@@ -55,12 +60,17 @@ pub(crate) struct SqliteEngine {
     options: EngineOptions,
     /// Those who may pin the log; the simulator has none.
     pub(super) readers: Option<Arc<ReaderPool>>,
-    /// `None` after a failed reopening.
+    /// Where it is noted that the file is in use; the simulator has none.
+    pub(super) files: Option<Arc<Files>>,
+    cache: CacheBudget,
+    /// `None` at rest, and after a failed reopening.
     connection: Option<Writer>,
     seq: u64,
     durable_seq: u64,
     /// Whether all of the log has been carried over, so that the next commit begins it anew, unless a reader stands in it.
     carried_over: bool,
+    /// Whether the log was left by an earlier opening, so that it is read at each.
+    was_reopened: bool,
     /// Whether a flush failed since the log was last written again.
     poisoned: bool,
     /// Held until the file is closed.
@@ -74,6 +84,7 @@ struct Writer {
     level: Durability,
     /// Bytes of the log that hold commits, told by SQLite after each commit that wrote.
     log_bytes: Arc<AtomicU64>,
+    _cache: CacheShare,
 }
 
 /// A category, a key and a payload.
@@ -101,8 +112,9 @@ impl SqliteEngine {
         vfs: Option<&str>,
         options: EngineOptions,
         lock: Option<Arc<RootLock>>,
+        cache: CacheBudget,
     ) -> Result<Self> {
-        let writer = Writer::open(path, vfs, schema::Opening::First)?;
+        let writer = Writer::open(path, vfs, schema::Opening::First, cache.share())?;
         // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
         // not yet what the disk holds, and we are about to tell others of it.
         ffi::rewrite_log(&writer.connection).map_err(sql)?;
@@ -111,10 +123,13 @@ impl SqliteEngine {
             vfs: vfs.map(str::to_owned),
             options,
             readers: None,
+            files: None,
+            cache,
             connection: Some(writer),
             seq: 0,
             durable_seq: 0,
             carried_over: false,
+            was_reopened: false,
             poisoned: false,
             _lock: lock,
         })
@@ -122,21 +137,33 @@ impl SqliteEngine {
 
     /// A connection whose log is whole on the disk, with room in it.
     fn make_ready(&mut self) -> Result<()> {
-        if self.connection.is_none() {
-            self.connection = Some(Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?);
-        }
-        if self.poisoned {
-            self.write_log_again()?;
-        }
+        self.make_whole()?;
         if self.log_bytes() >= self.options.log_bytes_max {
             self.force_checkpoint()?;
         }
         Ok(())
     }
 
+    /// A connection whose log is whole on the disk.
+    fn make_whole(&mut self) -> Result<()> {
+        if self.connection.is_none() {
+            self.connection = Some(self.open_again()?);
+            self.was_reopened = true;
+        }
+        if self.poisoned { self.write_log_again() } else { Ok(()) }
+    }
+
+    fn open_again(&self) -> Result<Writer> {
+        Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again, self.cache.share())
+    }
+
     /// Reads the valid bytes of the log, writes them back in place and flushes them. Then commits go on where the last known one
     /// ended.
     fn write_log_again(&mut self) -> Result<()> {
+        // With the last connection goes the index of the log, which counts pages as carried over that a failed flush of the file has
+        // lost: it is built anew from the log, and they are carried over again.
+        let readers = self.readers.clone();
+        let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
         ffi::rewrite_log(&writer.connection).map_err(|error| {
             let cause = sql(error);
@@ -147,9 +174,9 @@ impl SqliteEngine {
         })?;
         // Whatever the failure left in the connection's memory goes with it.
         self.connection = None;
-        let writer = Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again)?;
+        let writer = self.open_again()?;
         // A commit that changes nothing decides what became of the failed one: it comes behind it when its frames were recovered, and
-        // over them when readers kept the index that does not know them. Without it they could come back at the next recovery.
+        // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
         self.connection = Some(writer);
         self.poisoned = false;
@@ -189,7 +216,10 @@ impl SqliteEngine {
     }
 
     fn try_group(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, Failure> {
+        #[cfg(feature = "simulation")]
         let planted = self.options.plant_early_acknowledgement;
+        #[cfg(not(feature = "simulation"))]
+        let planted = false;
         let durable = requests.iter().any(|request| request.durability == Durability::Durable);
         let level = if durable && !planted { Durability::Durable } else { Durability::Relaxed };
         let mut seq = self.seq;
@@ -283,12 +313,16 @@ impl SqliteEngine {
 
     /// Carries the log over as far as readers allow.
     pub(crate) fn checkpoint(&mut self) -> Result<()> {
+        // After a failed flush the disk may hold a shorter log than we read: carried over, it would be older than the file.
+        self.make_whole()?;
         self.run_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
     }
 
     /// Carries the whole log over, waiting for readers; those that pin it for too long are let go.
     fn force_checkpoint(&mut self) -> Result<()> {
-        if let Some(readers) = &self.readers {
+        let readers = self.readers.clone();
+        let _stopped = readers.as_ref().map(|readers| readers.stop_long_reads());
+        if let Some(readers) = &readers {
             readers.expire();
             readers.end_idle_views();
         }
@@ -310,10 +344,12 @@ impl SqliteEngine {
         });
         match result {
             Ok((_, frames, carried)) => {
-                self.carried_over = frames == carried;
+                // Both are -1 when another program was at it.
+                self.carried_over = frames >= 0 && frames == carried;
                 if self.carried_over {
                     // The log was flushed first.
                     self.durable_seq = self.seq;
+                    self.was_reopened = false;
                 }
                 if frames == 0 {
                     // Cut off.
@@ -327,6 +363,12 @@ impl SqliteEngine {
                 Err(error)
             }
         }
+    }
+
+    /// As after a failed flush.
+    #[cfg(test)]
+    pub(super) fn poison(&mut self) {
+        self.poisoned = true;
     }
 
     /// Every row, in order: what a simulator compares.
@@ -360,7 +402,12 @@ impl Engine for SqliteEngine {
     }
 
     fn maintain(&mut self) {
-        if self.log_bytes() < self.options.checkpoint_bytes || self.carried_over || self.poisoned {
+        if let Some(files) = &self.files {
+            files.used();
+        }
+        let due_bytes = self.options.checkpoint_bytes;
+        let due_bytes = if self.was_reopened { due_bytes.min(LOG_REOPENED_BYTES) } else { due_bytes };
+        if self.log_bytes() < due_bytes || self.carried_over || self.poisoned {
             return;
         }
         // What was acknowledged stays; the next group finds out whether the file can be written again.
@@ -369,22 +416,56 @@ impl Engine for SqliteEngine {
         }
     }
 
+    fn rest(&mut self, how: Rest) -> bool {
+        // After a failed flush the connection goes only once the log was written again, and a copy is done sooner than begun again.
+        if self.poisoned || self.connection.as_ref().is_some_and(|writer| writer.connection.is_copied()) {
+            return false;
+        }
+        if how == Rest::Closed {
+            if let Err(error) = self.close_file() {
+                tracing::error!(file = %self.path.display(), %error, "a tenant that nobody uses was not closed cleanly");
+                self.poisoned |= error.kind() == ErrorKind::Backend;
+                return false;
+            }
+        } else {
+            // What is not flushed yet is in the log, and stays known to be: the next opening goes on from there.
+            self.connection = None;
+        }
+        self.carried_over = false;
+        true
+    }
+
     fn close(mut self) -> Result<()> {
-        self.make_ready()?;
-        let Some(writer) = self.connection.take() else { return Ok(()) };
+        // At rest, with nothing to flush: what the log holds is read by the next opening.
+        if self.connection.is_none() && !self.poisoned && self.durable_seq == self.seq {
+            return Ok(());
+        }
+        // However long the log is: nothing more is written to it.
+        self.make_whole()?;
+        self.close_file()
+    }
+}
+
+impl SqliteEngine {
+    /// Makes everything durable, carries the log over and removes it, where nobody else has the file open.
+    fn close_file(&mut self) -> Result<()> {
+        let Some(writer) = &self.connection else { return Ok(()) };
         if self.durable_seq < self.seq {
             ffi::sync_log(&writer.connection).map_err(sql)?;
+            self.durable_seq = self.seq;
         }
-        // Everything is durable; from here on nothing can be lost, only left for the next opening.
+        // From here on nothing can be lost, only left for the next opening.
         schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        let Some(writer) = self.connection.take() else { return Ok(()) };
         writer.connection.flush_prepared_statement_cache();
         writer.connection.close().map_err(|(_, error)| sql(error))
     }
 }
 
 impl Writer {
-    fn open(path: &Path, vfs: Option<&str>, opening: schema::Opening) -> Result<Self> {
+    fn open(path: &Path, vfs: Option<&str>, opening: schema::Opening, cache: CacheShare) -> Result<Self> {
         let connection = schema::open_writer(path, vfs, opening)?;
+        schema::set_cache(&connection, &cache)?;
         let page_bytes: usize =
             connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
@@ -405,7 +486,7 @@ impl Writer {
             }))
             .map_err(sql)?;
         let connection = ffi::Source::new(connection);
-        Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes })
+        Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes, _cache: cache })
     }
 
     fn set_level(&mut self, level: Durability) -> rusqlite::Result<()> {

@@ -220,6 +220,11 @@ impl Source {
         }
     }
 
+    /// Whether a backup is under way.
+    pub(super) fn is_copied(&self) -> bool {
+        self.copying.borrow().is_some()
+    }
+
     /// Gives up the backup that is under way.
     pub(super) fn end_copy(&self) {
         self.copying.take();

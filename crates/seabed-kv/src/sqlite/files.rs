@@ -5,10 +5,13 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::cache::CacheBudget;
 use super::reader::ReaderPool;
 use super::{schema, verify};
 use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
+use crate::limits::CACHE_BYTES_MAX;
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
 /// Tenants as files with names of any kind.
@@ -28,8 +31,8 @@ impl SqliteFiles {
         let path = std::path::absolute(path).map_err(|error| super::root::cannot("resolve", path, error))?;
         let immutable = immutable(&path);
         let page_bytes = schema::check_copy(&path, &immutable)?;
-        let readers = ReaderPool::new(id.clone(), immutable, page_bytes);
-        Ok(Arc::new(FileTenant { path, readers }))
+        let readers = ReaderPool::new(id.clone(), immutable, page_bytes, CacheBudget::new(CACHE_BYTES_MAX));
+        Ok(Arc::new(FileTenant { path, readers, is_closed: AtomicBool::new(false) }))
     }
 }
 
@@ -81,6 +84,7 @@ impl Backend for SqliteFiles {
 struct FileTenant {
     path: PathBuf,
     readers: Arc<ReaderPool>,
+    is_closed: AtomicBool,
 }
 
 impl View for FileTenant {
@@ -132,7 +136,12 @@ impl TenantBackend for FileTenant {
     }
 
     fn close(&self) -> Op<()> {
+        self.is_closed.store(true, Ordering::Relaxed);
         self.readers.close();
         Op::ready(Ok(()))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 }

@@ -1,9 +1,11 @@
 //! The SQLite backend: a file a tenant, one writer each out of a pool of threads, reads on the caller's thread.
 
 mod backup;
+mod cache;
 mod engine;
 mod ffi;
 mod files;
+mod open_files;
 mod reader;
 mod restore;
 mod root;
@@ -13,22 +15,29 @@ mod verify;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
-pub use engine::EngineOptions;
 pub use ffi::tune_process;
 pub use restore::Restore;
 
-use self::engine::SqliteEngine;
+use self::cache::CacheBudget;
+use self::engine::{EngineOptions, SqliteEngine};
 pub(crate) use self::files::SqliteFiles;
+use self::open_files::{Files, OpenFiles};
 use self::reader::ReaderPool;
 use self::root::RootLock;
 use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
+use crate::limits::{CACHE_BYTES_MAX, OPEN_TENANTS_MAX, TENANT_IDLE_MS_MAX};
 use crate::scheduler::{Actor, PoolOwner};
 use crate::sync::{Mutex, lock};
 use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
 #[cfg(feature = "simulation")]
 pub mod simulation;
+
+/// How many files one tenant has open, on average: its file, log and index, and two for a reader; twice that while it is read a lot.
+const FILES_A_TENANT: u64 = 10;
 
 /// How many writer threads serve all tenants of a store. More than cores, because they mostly wait for flushes.
 const WRITER_THREADS: usize = 4;
@@ -38,9 +47,34 @@ pub fn version() -> &'static str {
     rusqlite::version()
 }
 
+/// How a store uses its machine. What it stores, and what it promises, does not depend on it.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// How many tenants hold their files open at once; those in use at a moment count on top. The one that was used least lately lets go
+    /// of its files for the next, without a flush, and opens them again when it is used: about 0.2 ms. By default
+    /// [`OPEN_TENANTS_MAX`](crate::limits::OPEN_TENANTS_MAX). Never more than a tenth of the files that the process may open.
+    pub open_tenants_max: usize,
+    /// How much all connections cache, beyond 128 KiB each. By default [`CACHE_BYTES_MAX`](crate::limits::CACHE_BYTES_MAX).
+    pub cache_bytes_max: u64,
+    /// How long a tenant may be unused before its file is closed properly, its log carried over and removed. By default
+    /// [`TENANT_IDLE_MS_MAX`](crate::limits::TENANT_IDLE_MS_MAX).
+    pub idle_ms_max: u64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            open_tenants_max: OPEN_TENANTS_MAX,
+            cache_bytes_max: CACHE_BYTES_MAX,
+            idle_ms_max: TENANT_IDLE_MS_MAX,
+        }
+    }
+}
+
 /// Tenants as files of one directory.
 pub(crate) struct SqliteBackend {
     root: PathBuf,
+    options: SqliteOptions,
     /// What exists from the first opened tenant on: the lock of the root and the writer threads.
     running: Mutex<Option<Running>>,
 }
@@ -49,14 +83,17 @@ pub(crate) struct SqliteBackend {
 struct Running {
     lock: Arc<RootLock>,
     writers: PoolOwner<SqliteEngine>,
+    files: Arc<OpenFiles>,
+    /// Ends the sweeping with the last clone.
+    sweeping: Sender<()>,
 }
 
 impl SqliteBackend {
     /// A store in the directory `root`; nothing is touched before it is owned or a tenant is opened.
-    pub(crate) fn new(root: &Path) -> Result<Self> {
+    pub(crate) fn new(root: &Path, options: SqliteOptions) -> Result<Self> {
         root::check(root)?;
         let root = std::path::absolute(root).map_err(|error| root::cannot("resolve", root, error))?;
-        Ok(Self { root, running: Mutex::default() })
+        Ok(Self { root, options, running: Mutex::default() })
     }
 
     fn running(&self) -> Result<Running> {
@@ -66,23 +103,40 @@ impl SqliteBackend {
         }
         let lock = Arc::new(root::own(&self.root)?);
         let writers = PoolOwner::start(WRITER_THREADS)?;
-        Ok(running.insert(Running { lock, writers }).clone())
+        let files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let tenants_max = files_max
+            .map_or(usize::MAX, |files| usize::try_from(files / FILES_A_TENANT).unwrap_or(usize::MAX));
+        let tenants_max = self.options.open_tenants_max.min(tenants_max).max(1);
+        let files = OpenFiles::new(tenants_max, CacheBudget::new(self.options.cache_bytes_max));
+        let sweeping = files.sweep_every(Duration::from_millis(self.options.idle_ms_max.max(1)))?;
+        Ok(running.insert(Running { lock, writers, files, sweeping }).clone())
     }
 
     fn open_tenant(&self, id: &TenantId) -> Result<Arc<dyn TenantBackend>> {
         let running = self.running()?;
         let path = self.root.join(id.file_name());
-        let mut engine =
-            SqliteEngine::open(&path, None, EngineOptions::default(), Some(running.lock.clone()))?;
-        let readers = ReaderPool::new(id.clone(), path.clone(), engine.page_bytes());
-        engine.readers = Some(readers.clone());
+        let cache = &running.files.cache;
+        let mut engine = SqliteEngine::open(
+            &path,
+            None,
+            EngineOptions::default(),
+            Some(running.lock.clone()),
+            cache.clone(),
+        )?;
+        let readers = ReaderPool::new(id.clone(), path.clone(), engine.page_bytes(), cache.clone());
+        let files = Files::new(running.files.clone(), readers.clone());
+        (engine.readers, engine.files) = (Some(readers.clone()), Some(files.clone()));
         let actor = Actor::new(id.clone(), engine, running.writers.pool());
+        files.set_writer(&actor);
+        files.used();
         Ok(Arc::new(SqliteTenant {
             path,
             readers,
+            files,
             actor,
             copying: Mutex::default(),
             _writers: running.writers,
+            _sweeping: running.sweeping,
         }))
     }
 }
@@ -117,8 +171,11 @@ impl Backend for SqliteBackend {
     fn remove(&self, id: &TenantId) -> Op<()> {
         let remove = || {
             let path = self.root.join(id.file_name());
-            if !path.exists() {
-                return Ok(());
+            // Not `exists`, which takes a file that cannot be looked at for one that is not there.
+            match std::fs::symlink_metadata(&path) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(root::cannot("examine", &path, error)),
             }
             // Owned first: another process may have the file open.
             self.running()?;
@@ -158,31 +215,41 @@ impl fmt::Debug for SqliteBackend {
 struct SqliteTenant {
     path: PathBuf,
     readers: Arc<ReaderPool>,
+    files: Arc<Files>,
     actor: Arc<Actor<SqliteEngine>>,
     /// Locked by the one backup that may run.
     copying: Mutex<()>,
+    // Not the lock of the root: a handle that outlives the store must not keep it.
     _writers: PoolOwner<SqliteEngine>,
+    _sweeping: Sender<()>,
+}
+
+impl SqliteTenant {
+    fn read<T>(&self, read: Op<T>) -> Op<T> {
+        self.files.used();
+        read
+    }
 }
 
 impl View for SqliteTenant {
     fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
-        self.readers.get(category, key)
+        self.read(self.readers.get(category, key))
     }
 
     fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
-        self.readers.exists(category, key)
+        self.read(self.readers.exists(category, key))
     }
 
     fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
-        self.readers.count(category, range)
+        self.read(self.readers.count(category, range))
     }
 
     fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
-        self.readers.scan_page(spec)
+        self.read(self.readers.scan_page(spec))
     }
 
     fn categories(&self) -> Op<Vec<Vec<u8>>> {
-        self.readers.categories()
+        self.read(self.readers.categories())
     }
 }
 
@@ -204,11 +271,11 @@ impl TenantBackend for SqliteTenant {
     }
 
     fn verify(&self) -> Op<TenantReport> {
-        Op::ready(verify::file(&self.readers))
+        self.read(Op::ready(verify::file(&self.readers)))
     }
 
     fn backup(&self, to: &Path, previous: Option<&Path>) -> Op<Copied> {
-        Op::ready(backup::copy(&self.actor, &self.copying, to, previous))
+        self.read(Op::ready(backup::copy(&self.actor, &self.copying, to, previous)))
     }
 
     fn stats(&self) -> Op<TenantStats> {
@@ -228,14 +295,20 @@ impl TenantBackend for SqliteTenant {
     }
 
     fn close(&self) -> Op<()> {
+        self.files.forget();
         self.readers.close();
         self.actor.close()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.actor.is_closed()
     }
 }
 
 impl Drop for SqliteTenant {
     /// A store that is dropped without a close applies what is queued all the same, on its writer threads.
     fn drop(&mut self) {
+        self.files.forget();
         self.readers.close();
         drop(self.actor.close());
     }

@@ -3,18 +3,20 @@
 //! A connection keeps its view open between reads for as long as nothing is committed: beginning one takes three system calls, a third
 //! of a hot get. After each group, before it answers, the writer ends the views of idle connections, and those that are at
 //! work end theirs when they are done; so none pins the log for longer than one read or one page takes. A snapshot pins it for at
-//! most its age: past it the reader is taken away, by the next read or by the writer that needs the room.
+//! most its age: past it the reader is taken away, by the next read or by the writer that needs the room. A read that takes long (a count
+//! of millions, a verification) is ended by the writer that needs the room.
 
 use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, OptionalExtension, Params, Row, params};
 
+use super::cache::{CacheBudget, CacheShare};
 use super::ffi::Prepared;
 use super::schema::{self, sql};
 use crate::backend::View;
@@ -30,6 +32,9 @@ const READERS_MAX: usize = 4;
 /// cannot write, and an address range costs no memory.
 const MMAP_BYTES: u64 = 256 * 1024 * 1024;
 
+/// After so many steps of SQLite's machine, some milliseconds of them, a read is a long one.
+const SHORT_READ_STEPS: i32 = 100_000;
+
 /// The read-only connections of one tenant.
 pub(super) struct ReaderPool {
     tenant: TenantId,
@@ -39,22 +44,27 @@ pub(super) struct ReaderPool {
     generation: AtomicU64,
     state: Mutex<PoolState>,
     returned: Condvar,
+    /// How many want long reads to end.
+    stopping: Arc<AtomicUsize>,
+    cache: CacheBudget,
 }
 
 #[derive(Default)]
 struct PoolState {
     #[allow(clippy::vec_box, reason = "a reader is large and moves at every read")]
     idle: Vec<Box<Reader>>,
-    /// Connections that exist, lent out ones included; those of snapshots are counted apart.
+    /// Connections that exist, those at work included; those of snapshots are counted apart, once they are open.
     open: usize,
     /// Threads that wait for a connection to come back: waking nobody is a system call, too.
     waiting: usize,
+    /// No connection may be opened: the log is being written again.
+    paused: bool,
     closed: bool,
     snapshots: Vec<Weak<SnapshotState>>,
 }
 
 impl ReaderPool {
-    pub(super) fn new(tenant: TenantId, path: PathBuf, page_bytes: usize) -> Arc<Self> {
+    pub(super) fn new(tenant: TenantId, path: PathBuf, page_bytes: usize, cache: CacheBudget) -> Arc<Self> {
         Arc::new(Self {
             tenant,
             path,
@@ -62,6 +72,8 @@ impl ReaderPool {
             generation: AtomicU64::new(0),
             state: Mutex::default(),
             returned: Condvar::new(),
+            stopping: Arc::default(),
+            cache,
         })
     }
 
@@ -113,17 +125,33 @@ impl ReaderPool {
             if let Some(reader) = state.idle.pop() {
                 return Ok(reader);
             }
-            if state.open < READERS_MAX {
+            if state.open < READERS_MAX && !state.paused {
                 state.open += 1;
                 break;
             }
             state = self.wait_for_return(state);
         }
         drop(state);
-        self.open().inspect_err(|_| {
-            lock(&self.state).open -= 1;
-            self.returned.notify_all();
-        })
+        self.open().inspect_err(|_| self.count_out(lock(&self.state)))
+    }
+
+    /// Counts in a connection that is not lent out, and so has no turn to wait for.
+    fn count_in(&self) -> Result<MutexGuard<'_, PoolState>> {
+        let mut state = lock(&self.state);
+        while state.paused && !state.closed {
+            state = self.wait_for_return(state);
+        }
+        if state.closed {
+            return Err(self.closed());
+        }
+        state.open += 1;
+        Ok(state)
+    }
+
+    fn count_out(&self, mut state: MutexGuard<'_, PoolState>) {
+        state.open -= 1;
+        drop(state);
+        self.returned.notify_all();
     }
 
     fn wait_for_return<'a>(&self, mut state: MutexGuard<'a, PoolState>) -> MutexGuard<'a, PoolState> {
@@ -139,7 +167,7 @@ impl ReaderPool {
         if reader.view.get() != Some(self.generation.load(Ordering::Acquire)) {
             reader.end_view();
         }
-        if state.closed {
+        if state.closed || state.paused {
             state.open -= 1;
         } else {
             state.idle.push(reader);
@@ -154,9 +182,21 @@ impl ReaderPool {
 
     fn open(&self) -> Result<Box<Reader>> {
         let connection = schema::open_reader(&self.path, MMAP_BYTES);
+        let (stopping, cache) = (self.stopping.clone(), self.cache.share());
+        let connection = connection.and_then(|mut connection| {
+            let stop = move || stopping.load(Ordering::Relaxed) > 0;
+            connection.progress_handler(SHORT_READ_STEPS, Some(stop)).map_err(sql)?;
+            schema::set_cache(&connection, &cache)?;
+            Ok(connection)
+        });
         let get = connection.and_then(|connection| Prepared::new(connection, GET).map_err(sql));
         let get = get.map_err(|error| error.in_tenant(&self.tenant))?;
-        Ok(Box::new(Reader { get, view: Cell::new(None), local_bytes_max: self.local_bytes_max() }))
+        Ok(Box::new(Reader {
+            get,
+            view: Cell::new(None),
+            local_bytes_max: self.local_bytes_max(),
+            _cache: cache,
+        }))
     }
 
     fn closed(&self) -> Error {
@@ -165,27 +205,70 @@ impl ReaderPool {
 
     /// A connection that stands in a read transaction.
     pub(super) fn snapshot(self: &Arc<Self>) -> Result<Arc<dyn View>> {
-        {
-            let mut state = lock(&self.state);
-            if state.closed {
-                return Err(self.closed());
-            }
-            state.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
-            if state.snapshots.len() >= SNAPSHOTS_MAX {
-                let message = format!("{SNAPSHOTS_MAX} snapshots are open; drop one, or try again later");
-                return Err(Error::new(ErrorKind::Busy, message).in_tenant(&self.tenant));
-            }
-        }
-        let reader = self.open()?;
-        reader.pin().map_err(|error| error.in_tenant(&self.tenant))?;
         let expires = Instant::now() + Duration::from_millis(SNAPSHOT_AGE_MS_MAX);
-        let state = Arc::new(SnapshotState {
-            reader: Mutex::new(Some(reader)),
+        let snapshot = Arc::new(SnapshotState {
+            reader: Mutex::default(),
             expires,
+            closed: AtomicBool::new(false),
             tenant: self.tenant.clone(),
         });
-        lock(&self.state).snapshots.push(Arc::downgrade(&state));
-        Ok(Arc::new(SqliteSnapshot(state)))
+        let mut state = self.count_in()?;
+        state.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        if state.snapshots.len() >= SNAPSHOTS_MAX {
+            self.count_out(state);
+            let message = format!("{SNAPSHOTS_MAX} snapshots are open; drop one, or try again later");
+            return Err(Error::new(ErrorKind::Busy, message).in_tenant(&self.tenant));
+        }
+        state.snapshots.push(Arc::downgrade(&snapshot));
+        drop(state);
+        let reader = self.open().and_then(|reader| {
+            reader.pin().map_err(|error| error.in_tenant(&self.tenant))?;
+            Ok(reader)
+        });
+        // Under the lock: whoever waits for all connections to end finds it counted, or in its snapshot.
+        let state = lock(&self.state);
+        let opened = match reader {
+            Ok(_) if state.closed => Err(self.closed()),
+            Ok(reader) if !state.paused => {
+                *lock(&snapshot.reader) = Some(reader);
+                Ok(())
+            }
+            // It stays empty, and says that it is to be taken again.
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.count_out(state);
+        opened.map(|()| Arc::new(SqliteSnapshot(snapshot)) as Arc<dyn View>)
+    }
+
+    /// Long reads end with Timeout until the answer is dropped; short ones do not notice.
+    pub(super) fn stop_long_reads(&self) -> Stopped<'_> {
+        self.stopping.fetch_add(1, Ordering::Relaxed);
+        Stopped(self)
+    }
+
+    /// Closes every connection, waiting for those at work, and opens none until the answer is dropped.
+    pub(super) fn pause(&self) -> Paused<'_> {
+        let mut state = lock(&self.state);
+        state.paused = true;
+        self.close_all(state);
+        Paused(self)
+    }
+
+    fn close_all(&self, mut state: MutexGuard<'_, PoolState>) {
+        let stopped = self.stop_long_reads();
+        state.open -= state.idle.len();
+        state.idle.clear();
+        while state.open > 0 {
+            state = self.wait_for_return(state);
+        }
+        let (snapshots, closed) = (std::mem::take(&mut state.snapshots), state.closed);
+        drop(state);
+        for snapshot in snapshots.iter().filter_map(Weak::upgrade) {
+            snapshot.closed.store(closed, Ordering::Relaxed);
+            lock(&snapshot.reader).take();
+        }
+        drop(stopped);
     }
 
     /// Takes the readers of snapshots past their age away.
@@ -198,28 +281,55 @@ impl ReaderPool {
         }
     }
 
+    /// Closes the idle connections; `false`, and nothing is closed, when one is at work or a snapshot stands.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.paused
+            || state.open > state.idle.len()
+            || state.snapshots.iter().any(|snapshot| snapshot.strong_count() > 0)
+        {
+            return false;
+        }
+        state.open = 0;
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        drop(idle);
+        true
+    }
+
     /// Refuses further reads, waits for those that run, and closes every connection, so that the writer is the last.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        state.open -= state.idle.len();
-        state.idle.clear();
-        let snapshots = std::mem::take(&mut state.snapshots);
-        while state.open > 0 {
-            state = self.wait_for_return(state);
-        }
-        drop(state);
-        for snapshot in snapshots.iter().filter_map(Weak::upgrade) {
-            lock(&snapshot.reader).take();
-        }
+        self.close_all(state);
     }
 
     pub(super) fn verify(&self) -> Result<Vec<String>> {
         // On a connection of its own: what it reads should not push out what the others have in their caches.
-        if lock(&self.state).closed {
-            return Err(self.closed());
-        }
-        self.open()?.verify().map_err(|error| error.in_tenant(&self.tenant))
+        drop(self.count_in()?);
+        let findings =
+            self.open().and_then(|reader| reader.verify().map_err(|error| error.in_tenant(&self.tenant)));
+        self.count_out(lock(&self.state));
+        findings
+    }
+}
+
+/// See [`ReaderPool::stop_long_reads`].
+pub(super) struct Stopped<'a>(&'a ReaderPool);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.stopping.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// See [`ReaderPool::pause`].
+pub(super) struct Paused<'a>(&'a ReaderPool);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).paused = false;
+        self.0.returned.notify_all();
     }
 }
 
@@ -255,6 +365,8 @@ struct SnapshotState {
     /// `None` once its age was up.
     reader: Mutex<Option<Box<Reader>>>,
     expires: Instant,
+    /// Whether its tenant was closed.
+    closed: AtomicBool,
     tenant: TenantId,
 }
 
@@ -268,10 +380,13 @@ impl SqliteSnapshot {
         }
         let result = match reader.as_ref() {
             Some(reader) => read(reader),
+            None if self.0.closed.load(Ordering::Relaxed) => {
+                Err(Error::new(ErrorKind::Closed, "the tenant was closed under the snapshot; open it again"))
+            }
             None => Err(Error::new(
                 ErrorKind::Timeout,
                 format!(
-                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or its tenant was closed; take another one"
+                    "the snapshot is older than {SNAPSHOT_AGE_MS_MAX} ms, or a flush failed since; take another one"
                 ),
             )),
         };
@@ -316,6 +431,7 @@ struct Reader {
     /// The generation of the view that is open; a snapshot's is not counted.
     view: Cell<Option<u64>>,
     local_bytes_max: usize,
+    _cache: CacheShare,
 }
 
 const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
@@ -517,5 +633,90 @@ impl Reader {
         let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(sql)?;
         let findings: Vec<String> = rows.collect::<Result<_, _>>().map_err(sql)?;
         Ok(findings.into_iter().filter(|finding| finding != "ok").collect())
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+#[allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::scheduler::{Engine as _, Request};
+    use crate::sqlite::engine::{EngineOptions, SqliteEngine};
+    use crate::{Batch, Durability, Key};
+
+    /// A file with many small rows, its engine, and readers of it.
+    fn place() -> (tempfile::TempDir, SqliteEngine, Arc<ReaderPool>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let cache = CacheBudget::new(1 << 20);
+        let options = EngineOptions::default();
+        let mut engine = SqliteEngine::open(&path, None, options, None, cache.clone()).unwrap();
+        let readers = ReaderPool::new(TenantId::new("t").unwrap(), path, engine.page_bytes(), cache);
+        engine.readers = Some(readers.clone());
+        let mut batch = Batch::new();
+        for number in 0..60_000_u64 {
+            batch.put("c", Key::of(number).unwrap(), b"x");
+        }
+        let request = Request { batch, durability: Durability::Relaxed };
+        assert!(engine.commit_group(&[request]).iter().all(Result::is_ok));
+        (directory, engine, readers)
+    }
+
+    #[test]
+    fn who_needs_the_log_ends_long_reads_and_not_short_ones() {
+        let (_directory, _engine, readers) = place();
+        let snapshot = readers.snapshot().unwrap();
+        let stopped = readers.stop_long_reads();
+        for long in [readers.count(b"c", &KeyRange::all()), snapshot.count(b"c", &KeyRange::all())] {
+            let error = long.wait().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        }
+        let first = Key::of(0_u64).unwrap();
+        assert!(readers.exists(b"c", first.as_bytes()).wait().unwrap());
+        assert_eq!(readers.scan_page(ScanSpec::new("c", KeyRange::all())).wait().unwrap().rows.len(), 1_024);
+        drop(stopped);
+        assert_eq!(readers.count(b"c", &KeyRange::all()).wait().unwrap(), 60_000);
+        assert_eq!(snapshot.count(b"c", &KeyRange::all()).wait().unwrap(), 60_000);
+    }
+
+    #[test]
+    fn a_pause_closes_every_connection_and_reads_wait_for_its_end() {
+        let (_directory, _engine, readers) = place();
+        assert!(readers.exists(b"c", b"none").wait().is_ok_and(|exists| !exists));
+        let snapshot = readers.snapshot().unwrap();
+        let paused = readers.pause();
+        assert_eq!(lock(&readers.state).open, 0);
+        assert_eq!(snapshot.exists(b"c", b"none").wait().unwrap_err().kind(), ErrorKind::Timeout);
+        let (say, said) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                let (say, readers) = (say.clone(), readers.clone());
+                scope.spawn(move || {
+                    say.send("asked").unwrap();
+                    readers.count(b"c", &KeyRange::all()).wait().unwrap();
+                    say.send("answered").unwrap();
+                });
+            }
+            assert!((0..3).all(|_| said.recv().unwrap() == "asked"), "nobody is answered meanwhile");
+            drop(paused);
+            assert!((0..3).all(|_| said.recv().unwrap() == "answered"));
+        });
+    }
+
+    #[test]
+    fn the_log_is_written_again_without_readers_and_they_come_back() {
+        let (_directory, mut engine, readers) = place();
+        assert_eq!(readers.count(b"c", &KeyRange::all()).wait().unwrap(), 60_000);
+        engine.poison();
+        let mut batch = Batch::new();
+        batch.put("d", b"after", b"x");
+        let request = Request { batch, durability: Durability::Durable };
+        assert!(engine.commit_group(&[request]).iter().all(Result::is_ok));
+        assert!(readers.exists(b"d", b"after").wait().unwrap());
+        assert_eq!(readers.count(b"c", &KeyRange::all()).wait().unwrap(), 60_000);
+        engine.close().unwrap();
     }
 }

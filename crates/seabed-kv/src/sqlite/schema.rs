@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::cache::CacheShare;
 use crate::{Error, ErrorKind, Result};
 
 /// The one table, in upstream's very words: its file and ours have the same schema text.
@@ -23,6 +24,10 @@ pub(super) const USER_VERSION: i64 = 1;
 
 /// New files: at 4 KiB a row of 1 KiB spills into overflow pages (3.4x the file, 3x the get).
 const PAGE_BYTES: u32 = 8_192;
+
+const LOG_HEADER_BYTES: u64 = 32;
+/// The most that a creation leaves in the log: the first page and the table's, a frame each.
+const CREATED_LOG_BYTES: u64 = LOG_HEADER_BYTES + 2 * (24 + PAGE_BYTES as u64);
 
 /// The oldest SQLite without the WAL-reset race, in which a checkpoint beside a commit loses committed pages.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -71,6 +76,7 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> R
     // closing removes what SQLite has put beside the file.
     set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, vfs.is_some() || has_log(path))?;
     if is_new(&connection)? {
+        refuse_lost_log(&connection, path)?;
         create(&connection)?;
         if vfs.is_none() {
             sync_directory(path)?;
@@ -126,6 +132,12 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
     Ok(connection)
 }
 
+pub(super) fn set_cache(connection: &Connection, share: &CacheShare) -> Result<()> {
+    // Negative: in KiB.
+    let kib = i64::try_from(share.bytes / 1024).unwrap_or(i64::MAX);
+    connection.pragma_update(None, "cache_size", -kib).map_err(sql)
+}
+
 pub(super) fn set(connection: &Connection, option: DbConfig, on: bool) -> Result<()> {
     connection.set_db_config(option, on).map(|_| ()).map_err(sql)
 }
@@ -133,6 +145,22 @@ pub(super) fn set(connection: &Connection, option: DbConfig, on: bool) -> Result
 /// Whether the file has no content yet, or was left by a creation that did not end.
 fn is_new(connection: &Connection) -> Result<bool> {
     Ok(user_version(connection)? == 0 && schema_texts(connection)?.is_empty())
+}
+
+/// A log that holds more than a creation writes, and of which nothing can be read, is damaged: making the file anew would write over
+/// all that was acknowledged.
+fn refuse_lost_log(connection: &Connection, path: &Path) -> Result<()> {
+    let page_bytes: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?;
+    let log_bytes = super::ffi::log_bytes(connection).map_err(sql)?;
+    if log_bytes <= LOG_HEADER_BYTES + 2 * (24 + page_bytes) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has no tables, and its log of {log_bytes} bytes is damaged at its beginning; both were left as they are: restore \
+         from a backup",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Corrupt, message))
 }
 
 fn create(connection: &Connection) -> Result<()> {
@@ -206,8 +234,19 @@ fn check_header(path: &Path) -> Result<()> {
         Err(error) => return Err(cannot_read(error)),
     };
     if file_bytes == 0 {
-        return Ok(());
+        // SQLite takes the log of an empty file for a leftover, and deletes it.
+        return match log_bytes(path) {
+            0..=CREATED_LOG_BYTES => Ok(()),
+            log_bytes => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{} is empty and has a log of {log_bytes} bytes: its content was cut off; both were left as they are",
+                    path.display()
+                ),
+            )),
+        };
     }
+    check_log_header(path)?;
     let unsupported = |what: &str| {
         Error::new(ErrorKind::Unsupported, format!("{} {what}; it was left as it is", path.display()))
     };
@@ -230,6 +269,9 @@ fn check_header(path: &Path) -> Result<()> {
     if write_version > 2 || read_version > 2 {
         return Err(unsupported("was written by a newer SQLite, in a format this one does not write"));
     }
+    if write_version == 1 && file_bytes > page_bytes && sibling_bytes(path, "-journal") > 0 {
+        return Err(unsupported("has a rollback journal, which would be played back into it by opening it"));
+    }
     if file_bytes % page_bytes != 0 {
         return Err(corrupt(format!(
             "has {file_bytes} bytes, not a whole number of pages of {page_bytes}: it was cut off"
@@ -250,11 +292,54 @@ fn check_header(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a log whose header is damaged: SQLite would take it for an empty one, and write over every commit in it. The header is
+/// flushed before the first commit behind it, and lies in one sector.
+fn check_log_header(path: &Path) -> Result<()> {
+    let mut header = Vec::with_capacity(32);
+    let read =
+        File::open(sibling(path, "-wal")).and_then(|log| log.take(LOG_HEADER_BYTES).read_to_end(&mut header));
+    let Ok(header) = <[u8; 32]>::try_from(header) else { return Ok(()) };
+    // A file that was extended and never written is zeros.
+    if read.is_err() || header == [0; 32] {
+        return Ok(());
+    }
+    let words: Vec<[u8; 4]> = header.as_chunks::<4>().0.to_vec();
+    let big = |at: usize| words.get(at).map_or(0, |word| u32::from_be_bytes(*word));
+    let little = |at: usize| words.get(at).map_or(0, |word| u32::from_le_bytes(*word));
+    // The lowest bit of the magic number says in which byte order the checksum was made.
+    let checked: &dyn Fn(usize) -> u32 = if big(0) & 1 == 1 { &big } else { &little };
+    let (mut first, mut second) = (0_u32, 0_u32);
+    for pair in 0..3 {
+        first = first.wrapping_add(checked(2 * pair)).wrapping_add(second);
+        second = second.wrapping_add(checked(2 * pair + 1)).wrapping_add(first);
+    }
+    if big(0) & !1 == 0x377F_0682 && (first, second) == (big(6), big(7)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the log of {} is damaged in its header; both were left as they are: restore from a backup",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Corrupt, message))
+}
+
 /// Whether commits may sit in a log beside the file.
 fn has_log(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+    log_bytes(path) > 0
+}
+
+fn log_bytes(path: &Path) -> u64 {
+    sibling_bytes(path, "-wal")
+}
+
+fn sibling_bytes(path: &Path, suffix: &str) -> u64 {
+    std::fs::metadata(sibling(path, suffix)).map_or(0, |file| file.len())
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut sibling = path.as_os_str().to_owned();
+    sibling.push(suffix);
+    sibling.into()
 }
 
 /// Makes the entry of a new file in its directory durable.
@@ -281,6 +366,12 @@ pub(super) fn sql(error: rusqlite::Error) -> Error {
         (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => (
             ErrorKind::Busy,
             format!("another program holds the file ({error}); close it there, then try again"),
+        ),
+        (_, Some(ErrorCode::OperationInterrupted)) => (
+            ErrorKind::Timeout,
+            "the read took long and was ended, because the log needs room or the tenant is closed; read in smaller parts, \
+             or when less is written"
+                .to_owned(),
         ),
         (_, Some(ErrorCode::TooBig)) => (ErrorKind::InvalidArgument, format!("too big for SQLite ({error})")),
         (_, Some(ErrorCode::DiskFull)) => {

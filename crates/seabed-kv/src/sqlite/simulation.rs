@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use super::cache::CacheBudget;
 use super::engine::SqliteEngine;
 pub use super::engine::{EngineOptions, StoredRow};
-use crate::scheduler::{Engine as _, Request, Verdict};
+use crate::limits::CACHE_BYTES_MAX;
+use crate::scheduler::{Engine as _, Request, Rest, Verdict};
 use crate::{Batch, Commit, Durability, Outcome, Result};
 
 /// The engine of one tenant: what a writer thread runs, called directly.
@@ -17,7 +19,7 @@ impl Engine {
     /// # Errors
     /// As [`Store::open`](crate::Store::open).
     pub fn open(path: &Path, vfs: Option<&str>, options: EngineOptions) -> Result<Self> {
-        SqliteEngine::open(path, vfs, options, None).map(Self)
+        SqliteEngine::open(path, vfs, options, None, CacheBudget::new(CACHE_BYTES_MAX)).map(Self)
     }
 
     /// Applies the requests as one group and answers each, in order.
@@ -48,6 +50,11 @@ impl Engine {
     /// `Backend` when a write or a flush failed; nothing that was acknowledged is lost.
     pub fn checkpoint(&mut self) -> Result<()> {
         self.0.checkpoint()
+    }
+
+    /// Lets go of the file as a tenant does that is not in use: without a flush, or closed properly.
+    pub fn rest(&mut self, closed: bool) -> bool {
+        self.0.rest(if closed { Rest::Closed } else { Rest::Released })
     }
 
     /// Every row, in the order of categories and keys.

@@ -347,6 +347,10 @@ impl TenantBackend for OddTenant {
         self.inner.stats()
     }
 
+    fn is_closed(&self) -> bool {
+        false
+    }
+
     fn close(&self) -> Op<()> {
         Op::ready(Ok(()))
     }

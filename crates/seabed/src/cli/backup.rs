@@ -50,12 +50,8 @@ pub(crate) fn command(args: &BackupArgs) -> anyhow::Result<ExitCode> {
         answer
     })?;
     let report: Report = serde_json::from_value(answer.clone())?;
-    if args.place.json {
-        output::json(&answer)?;
-    } else {
-        print(&report)?;
-    }
-    Ok(ExitCode::from(if report.complete { EXIT_OK } else { EXIT_FAILED }))
+    let printed = if args.place.json { output::json(&answer) } else { print(&report) };
+    output::exit(printed, if report.complete { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// Asks for the backup, and meanwhile, when somebody is looking, how far it has come.

@@ -68,11 +68,12 @@ pub(crate) struct Clients {
     clients: Vec<Value>,
 }
 
-impl Clients {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.clients.len()
-    }
+/// How many clients there are.
+pub(crate) async fn count(node: &Node) -> Result<usize, Failure> {
+    Ok(match node.taskchampion().await? {
+        Some(taskchampion) => taskchampion.clients().await?.len(),
+        None => 0,
+    })
 }
 
 /// Lists every client.

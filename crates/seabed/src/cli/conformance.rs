@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 
-use crate::output::{self, EXIT_FAILED, Exit};
+use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit};
 
 /// Larger files are no vectors.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -79,24 +79,26 @@ pub(crate) fn command(args: &ConformanceArgs) -> anyhow::Result<ExitCode> {
     if tally.recognised == 0 {
         return Err(Exit::usage(format!("no vectors of a known format in {}", args.dir.display())));
     }
+    output::exit(print(&tally, args.json), if tally.failures.is_empty() { EXIT_OK } else { EXIT_FAILED })
+}
+
+fn print(tally: &Tally, json: bool) -> anyhow::Result<()> {
     let failed = tally.failures.len();
-    if args.json {
-        output::json(&serde_json::json!({
+    if json {
+        return output::json(&serde_json::json!({
             "passed": tally.passed,
             "failed": failed,
             "failures": tally.failures,
             "skipped": tally.skipped,
-        }))?;
-    } else {
-        for skipped in &tally.skipped {
-            output::line(format!("skipped {skipped}: no format that is known here"))?;
-        }
-        for failure in &tally.failures {
-            output::line(format!("FAILED {failure}"))?;
-        }
-        output::line(format!("{} passed, {failed} failed", tally.passed))?;
+        }));
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
+    for skipped in &tally.skipped {
+        output::line(format!("skipped {skipped}: no format that is known here"))?;
+    }
+    for failure in &tally.failures {
+        output::line(format!("FAILED {failure}"))?;
+    }
+    output::line(format!("{} passed, {failed} failed", tally.passed))
 }
 
 /// One directory: a listing belongs to the databases beside it, so files are looked at a directory at a time.

@@ -47,14 +47,10 @@ struct Restored {
 
 pub(crate) fn command(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
     let restored = block_on(restore(&args.backup, &args.place.data_dir))?;
-    if args.place.json {
-        output::json(&restored)?;
-    } else {
-        print(&restored)?;
-    }
     let Restored { verified, missing, .. } = &restored;
     let sound = verified.findings == 0 && verified.complete && missing.is_empty();
-    Ok(ExitCode::from(if sound { EXIT_OK } else { EXIT_FAILED }))
+    let printed = if args.place.json { output::json(&restored) } else { print(&restored) };
+    output::exit(printed, if sound { EXIT_OK } else { EXIT_FAILED })
 }
 
 async fn restore(backup: &Path, root: &Path) -> anyhow::Result<Restored> {
@@ -83,7 +79,6 @@ async fn restore(backup: &Path, root: &Path) -> anyhow::Result<Restored> {
     }
     progress.set_message("checking");
     let tenants = verify::verify_copies(&root, &manifest, copies).await;
-    let tenants = tenants.map_err(|failure| anyhow::Error::msg(failure.message)).with_context(unfinished)?;
     if let Some((id, finding)) = tenants.iter().find_map(verify::TenantVerified::alteration) {
         anyhow::bail!("tenant {id}: {finding}; {}", unfinished());
     }

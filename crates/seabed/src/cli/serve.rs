@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seabed_taskchampion::TaskChampion;
 use uuid::Uuid;
 
@@ -21,16 +22,29 @@ const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     trace::init();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async move {
+    let ended = runtime.block_on(async move {
         let server = start(&args).await?;
         // Whoever started it may have stopped listening to what it says; its clients have not.
         if let Err(error) = announce(&server, &args).await {
             tracing::warn!("the addresses could not be printed: {error:#}");
         }
         server.run().await
-    })?;
+    });
+    // The store is closed: a verification that still reads a large file must not keep the process.
+    runtime.shutdown_background();
+    ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// As many open files as the system lets this user have: each connection is one, and each tenant in use is several.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the number of open files stays limited to {:?}", limit.current);
+    }
 }
 
 async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
@@ -74,23 +88,24 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     let node = &server.node;
     let addresses = server.addresses()?;
     let tenants = node.store.list().await?.len();
-    let clients = clients::run(node).await.map(|clients| clients.len());
+    let clients = clients::count(node).await;
     output::line(format!("Seabed {}", version()))?;
     output::line(format!("store   {}", node.root.display()))?;
-    output::line(match clients {
+    output::line(match &clients {
         Ok(clients) => format!("holds   {tenants} tenants, {clients} clients"),
         // One damaged row is no reason not to serve the others.
         Err(failure) => format!("holds   {tenants} tenants; {}", failure.message),
     })?;
     output::line(format!("socket  {}", node.root.join(socket::NAME).display()))?;
     output::line("")?;
-    paste(&addresses, args)?;
+    paste(&addresses, args, clients.is_ok_and(|clients| clients == 0))?;
     output::line("")?;
     let urls: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
     output::line(format!("ready: serving on {}", urls.join(" ")))
 }
 
-fn paste(addresses: &[SocketAddr], args: &ServeArgs) -> anyhow::Result<()> {
+/// A fresh pair of credentials is printed for the first client only: what a server prints is often kept in a log.
+fn paste(addresses: &[SocketAddr], args: &ServeArgs, first_run: bool) -> anyhow::Result<()> {
     let Some(first) = addresses.first() else { return Ok(()) };
     let anywhere = first.ip().is_unspecified();
     let shown = if anywhere { SocketAddr::from(([127, 0, 0, 1], first.port())) } else { *first };
@@ -102,12 +117,21 @@ fn paste(addresses: &[SocketAddr], args: &ServeArgs) -> anyhow::Result<()> {
         None if !args.create_clients => {
             output::line("  task config sync.server.client_id AN-EXISTING-ID  (see: seabed clients list)")?;
         }
+        None if !first_run => output::line(
+            "  task config sync.server.client_id THE-ID-OF-YOUR-OTHER-DEVICES  (somebody new: uuidgen)",
+        )?,
         None => output::line(format!("  task config sync.server.client_id {}", Uuid::new_v4()))?,
     }
-    output::line(format!("  task config sync.encryption_secret {}", Uuid::new_v4().simple()))?;
-    output::line(
-        "The id and the secret are fresh at each start; once pasted, keep them. The server never needs the secret.",
-    )?;
+    if first_run {
+        output::line(format!("  task config sync.encryption_secret {}", Uuid::new_v4().simple()))?;
+        output::line(
+            "The id and the secret were made just now and are kept nowhere: once pasted, keep them.",
+        )?;
+    } else {
+        output::line(
+            "  task config sync.encryption_secret THE-SECRET-OF-YOUR-OTHER-DEVICES  (the server never needs it)",
+        )?;
+    }
     if anywhere {
         output::line("From another device, put this machine's name in place of 127.0.0.1.")?;
     }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use seabed_kv::{ErrorKind, Store, TenantId};
@@ -91,8 +90,8 @@ pub(crate) struct TenantVerified {
 }
 
 /// Checks every tenant, or one.
-pub(crate) async fn run(node: &Arc<Node>, only: Option<&str>) -> Result<Report, Failure> {
-    let tenants = verify_tenants(node, node.tenants(only).await?).await?;
+pub(crate) async fn run(node: &Node, only: Option<&str>) -> Result<Report, Failure> {
+    let tenants = verify_tenants(node, node.tenants(only).await?).await;
     Ok(Report::new(node.root.display().to_string(), None, tenants))
 }
 
@@ -140,7 +139,6 @@ pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::
     }
     let copies = copies.into_iter().map(|(id, entry)| (id, entry, directory.join(&entry.file)));
     let tenants = verify_copies(directory, &manifest, copies.collect()).await;
-    let tenants = tenants.map_err(|failure| anyhow::Error::msg(failure.message))?;
     Ok(Report::new(path, Some(about), tenants))
 }
 
@@ -154,7 +152,7 @@ pub(crate) async fn verify_copies(
     directory: &Path,
     manifest: &Manifest,
     copies: Vec<(TenantId, &Entry, PathBuf)>,
-) -> Result<Vec<TenantVerified>, Failure> {
+) -> Vec<TenantVerified> {
     let (mut sound, mut tenants) = (Vec::new(), Vec::new());
     for (id, entry, file) in copies {
         match differs(entry, manifest, &file) {
@@ -167,8 +165,8 @@ pub(crate) async fn verify_copies(
         }
     }
     let ids = sound.iter().map(|(id, _)| id.clone()).collect();
-    let node = Arc::new(Node::new(Store::sqlite_files(sound), directory.to_owned()));
-    for mut verified in verify_tenants(&node, ids).await? {
+    let node = Node::new(Store::sqlite_files(sound), directory.to_owned());
+    for mut verified in verify_tenants(&node, ids).await {
         let entry = manifest.tenants.iter().find(|entry| entry.id == verified.id);
         if let Some(entry) = entry
             && verified.unchecked.is_none()
@@ -181,7 +179,7 @@ pub(crate) async fn verify_copies(
         tenants.push(verified);
     }
     tenants.sort_by(|one, other| one.id.cmp(&other.id));
-    Ok(tenants)
+    tenants
 }
 
 /// How a copy is not what was written; `None` when it is.
@@ -206,16 +204,12 @@ fn differs(entry: &Entry, manifest: &Manifest, file: &Path) -> Option<String> {
     })
 }
 
-async fn verify_tenants(node: &Arc<Node>, ids: Vec<TenantId>) -> Result<Vec<TenantVerified>, Failure> {
+async fn verify_tenants(node: &Node, ids: Vec<TenantId>) -> Vec<TenantVerified> {
     let mut tenants = Vec::new();
     for id in ids {
-        let node = node.clone();
-        let runtime = tokio::runtime::Handle::current();
-        // A verification reads the whole file on the thread that asks for it; requests go on meanwhile.
-        let verified = tokio::task::spawn_blocking(move || runtime.block_on(verify_tenant(&node, &id))).await;
-        tenants.push(verified.map_err(|error| Failure::internal(format!("the check ended: {error}")))?);
+        tenants.push(verify_tenant(node, &id).await);
     }
-    Ok(tenants)
+    tenants
 }
 
 impl Report {
@@ -304,24 +298,17 @@ pub(crate) fn command(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     // Exit code 1 says that there are findings, so whatever kept us from looking is 2.
     let answer =
         answer.map_err(|error| Exit::usage(format!("could not check: {}", output::sentence(&error))))?;
-    let report: Report = serde_json::from_value(answer.clone())?;
-    if args.place.json {
-        output::json(&answer)?;
-    } else {
-        report.print()?;
-    }
-    Ok(report.exit_code())
+    let report: Report = serde_json::from_value(answer.clone())
+        .map_err(|error| Exit::usage(format!("the server answered something else than a report: {error}")))?;
+    let code = match (report.findings, report.complete) {
+        (0, true) => EXIT_OK,
+        (0, false) => EXIT_USAGE,
+        _ => EXIT_FAILED,
+    };
+    output::exit(if args.place.json { output::json(&answer) } else { report.print() }, code)
 }
 
 impl Report {
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match (self.findings, self.complete) {
-            (0, true) => EXIT_OK,
-            (0, false) => EXIT_USAGE,
-            _ => EXIT_FAILED,
-        })
-    }
-
     pub(crate) fn print(&self) -> anyhow::Result<()> {
         print(self)
     }

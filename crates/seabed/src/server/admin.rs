@@ -1,20 +1,19 @@
 //! `/api`: the questions of the command line, for the command line and for scripts on this machine.
 //!
-//! There are no tokens yet. So it answers the owner, through the socket, and programs of this machine who also call it by a name
-//! of this machine: a web page of somebody else can make a browser connect to 127.0.0.1, and cannot make it say so.
+//! There are no tokens yet, so it answers the owner alone, through the socket that the file system guards. Not loopback: a
+//! proxy on the same machine connects from there for the whole world, and a browser for any web page (decision 0003).
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::backup;
@@ -42,9 +41,10 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .fallback(async |uri: Uri| {
             Failure::not_found(format!("the admin API has no {}; see docs/api.md", uri.path()))
         })
-        .with_state(node);
-    // Around the routes, the unknown ones too: a stranger does not learn which there are.
-    Router::new().nest("/api", routes).layer(from_fn(guard))
+        .with_state(node)
+        // Around the unknown routes too: a stranger does not learn which there are.
+        .layer(from_fn(guard));
+    Router::new().nest("/api", routes)
 }
 
 /// What `GET /api` answers.
@@ -113,18 +113,7 @@ struct BackupQuery {
     to: PathBuf,
 }
 
-async fn copy(
-    State(node): Shared,
-    peer: Option<Extension<Peer>>,
-    query: Asked<BackupQuery>,
-) -> Answer<backup::Report> {
-    // Whoever else is on this machine must not have the server write where they say.
-    if !matches!(peer, Some(Extension(Peer::Owner))) {
-        return Err(Failure::new(
-            StatusCode::FORBIDDEN,
-            "a backup is made for the owner of the store: run `seabed backup`, which asks through its socket",
-        ));
-    }
+async fn copy(State(node): Shared, query: Asked<BackupQuery>) -> Answer<backup::Report> {
     Ok(Json(backup::run(&node, &asked(query)?.to).await?))
 }
 
@@ -139,86 +128,19 @@ fn client_id(text: &str) -> Result<Uuid, Failure> {
 }
 
 async fn guard(request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    match peer {
-        Some(Peer::Owner) => next.run(request).await,
-        Some(peer) if peer.is_local() && is_direct(request.headers()) => next.run(request).await,
-        _ => Failure::new(
-            StatusCode::FORBIDDEN,
-            "the admin API answers only on the machine of the server: run `seabed tenants` and its like there, \
-             or call it as http://127.0.0.1 without a proxy in between",
-        )
-        .into_response(),
+    if request.extensions().get::<Peer>() == Some(&Peer::Owner) {
+        // Some answers read whole files, on the thread that asks for them: not on one that serves others.
+        let runtime = Handle::current();
+        let answer = tokio::task::spawn_blocking(move || runtime.block_on(next.run(request))).await;
+        return answer.unwrap_or_else(|error| {
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer was broken off: {error}"))
+                .into_response()
+        });
     }
-}
-
-/// Whether a request from this machine was made on it, by somebody who meant it: not by a proxy for somebody else, and not by a
-/// browser for a page of another origin.
-fn is_direct(headers: &HeaderMap) -> bool {
-    const PROXIED: [HeaderName; 3] =
-        [header::FORWARDED, header::VIA, HeaderName::from_static("x-forwarded-for")];
-    let is_local =
-        |name| headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(names_this_machine));
-    headers.contains_key(header::HOST)
-        && is_local(header::HOST)
-        && is_local(header::ORIGIN)
-        && !PROXIED.iter().any(|name| headers.contains_key(name))
-}
-
-/// Whether the authority of an origin or a host header is this machine by its own name.
-fn names_this_machine(value: &str) -> bool {
-    let authority = value.split_once("://").map_or(value, |(_, authority)| authority);
-    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None => authority.split_once(':').map_or(authority, |(host, _)| host),
-    };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_machine_pass() {
-        for name in [
-            "localhost",
-            "LocalHost:8080",
-            "127.0.0.1",
-            "127.0.0.1:8080",
-            "[::1]",
-            "[::1]:8080",
-            "http://localhost:3000",
-        ] {
-            assert!(names_this_machine(name), "{name}");
-        }
-        for name in [
-            "",
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example:80",
-            "192.0.2.1",
-            "null",
-            "[::1",
-            "0.0.0.0",
-        ] {
-            assert!(!names_this_machine(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_request_through_a_proxy_or_from_a_foreign_page_is_not_direct() {
-        let direct = |pairs: &[(&'static str, &'static str)]| {
-            let pairs =
-                pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-            is_direct(&pairs.collect())
-        };
-        assert!(direct(&[("host", "127.0.0.1:8080")]));
-        assert!(!direct(&[]));
-        assert!(!direct(&[("host", "rebound.example")]));
-        assert!(!direct(&[("host", "localhost"), ("x-forwarded-for", "192.0.2.1")]));
-        assert!(!direct(&[("host", "localhost"), ("origin", "http://evil.example")]));
-        assert!(direct(&[("host", "localhost"), ("origin", "http://127.0.0.1:8080")]));
-    }
+    Failure::new(
+        StatusCode::FORBIDDEN,
+        "the admin API answers only through seabed.sock in the data directory: run `seabed tenants` and its like on \
+         the machine of the server, or curl --unix-socket",
+    )
+    .into_response()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -79,7 +79,8 @@ impl Health {
     }
 
     async fn write(&self) -> Result<(), String> {
-        own::write(&self.own).await.map_err(sentence)
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+        own::write(&self.own, u64::try_from(now).unwrap_or(u64::MAX)).await.map_err(sentence)
     }
 
     async fn read_taskchampion(&self) -> Result<(), String> {
@@ -95,4 +96,55 @@ async fn part(work: impl Future<Output = Result<(), String>>) -> Part {
     let error = outcome.unwrap_or_else(|_| Err(format!("no answer within {PART_MS_MAX} ms"))).err();
     let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     Part { ready: error.is_none(), ms, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use seabed_kv::Store;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(router: &Router) -> (StatusCode, serde_json::Value) {
+        let request = Request::get("/readyz").body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_takes_no_writes_is_not_ready() {
+        let store = Store::memory();
+        let own = own::open(&store).await.unwrap();
+        let config = seabed_taskchampion::Config::default();
+        let layer = seabed_taskchampion::TaskChampion::open(&store, config).await.unwrap();
+        let node = Node::new(store.clone(), PathBuf::from("memory")).with_taskchampion(layer);
+        let router = router(Arc::new(node), own.clone());
+        assert_eq!(ask(&router).await.0, StatusCode::OK);
+
+        store.close_tenant(own::TENANT).await.unwrap();
+        tokio::time::advance(Duration::from_millis(AGE_MS_MAX)).await;
+        let (status, answer) = ask(&router).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer["parts"]["store"]["ready"], false, "{answer}");
+        assert_eq!(answer["parts"]["taskchampion"]["ready"], true, "{answer}");
+    }
+
+    #[tokio::test]
+    async fn asking_writes_every_time() {
+        let store = Store::memory();
+        let tenant = own::open(&store).await.unwrap();
+        let before = tenant.stats().await.unwrap().commits;
+        own::write(&tenant, 1).await.unwrap();
+        let first = tenant.get("seabed.ready", b"").await.unwrap();
+        own::write(&tenant, 2).await.unwrap();
+        assert_ne!(tenant.get("seabed.ready", b"").await.unwrap(), first);
+        assert_eq!(tenant.stats().await.unwrap().commits, before + 2);
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) fn init() {
 pub(crate) async fn request(request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let method = request.method().clone();
-    let path = shortened(request.uri().path()).to_owned();
+    let path = without_client(request.uri().path());
     let client = client(request.headers());
     let response = next.run(request).await;
 
@@ -54,9 +54,12 @@ pub(crate) async fn request(request: Request, next: Next) -> Response {
     response
 }
 
-/// The beginning of a path, which has ASCII only.
-fn shortened(path: &str) -> &str {
-    path.get(..PATH_BYTES_MAX).unwrap_or(path)
+/// The beginning of a path, which has ASCII only; of a client's id, where it names one, no more than of the header.
+fn without_client(path: &str) -> String {
+    match path.strip_prefix("/api/clients/") {
+        Some(id) => format!("/api/clients/{}", id.chars().take(CLIENT_CHARACTERS).collect::<String>()),
+        None => path.get(..PATH_BYTES_MAX).unwrap_or(path).to_owned(),
+    }
 }
 
 fn client(headers: &HeaderMap) -> Option<String> {
@@ -74,5 +77,8 @@ mod tests {
         assert_eq!(client(&headers), None);
         headers.insert("x-client-id", "urn:uuid:67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap());
         assert_eq!(client(&headers).unwrap(), "67e55044");
+        let path = without_client("/api/clients/67e55044-10b1-426f-9247-bb680e5fe0c8");
+        assert_eq!(path, "/api/clients/67e55044");
+        assert_eq!(without_client("/v1/client/snapshot"), "/v1/client/snapshot");
     }
 }

@@ -11,6 +11,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -263,17 +264,6 @@ pub(crate) fn connect(address: &str) -> TcpStream {
     stream
 }
 
-/// One request through the socket of the server that owns `dir`.
-pub(crate) fn ask_owner(dir: &Path, method: &str, path: &str) -> Answer {
-    let mut stream = std::os::unix::net::UnixStream::connect(dir.join("seabed.sock")).unwrap();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    )
-    .unwrap();
-    read_answer(&mut stream).unwrap()
-}
-
 /// One request on a connection of its own.
 pub(crate) fn request(
     address: &str,
@@ -282,11 +272,29 @@ pub(crate) fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(address)?;
+    let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
+    request_over(stream, address, method, path, headers, body)
+}
+
+/// One request of the owner, through the socket of the server of `dir`.
+pub(crate) fn owner_request(dir: &Path, method: &str, path: &str) -> std::io::Result<Answer> {
+    let stream = UnixStream::connect(dir.join("seabed.sock"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    request_over(stream, "localhost", method, path, &[], b"")
+}
+
+fn request_over(
+    mut stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        let _ = write!(head, "Host: {address}\r\n");
+        let _ = write!(head, "Host: {host}\r\n");
     }
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = write!(head, "{name}: {value}\r\n");

@@ -93,7 +93,7 @@ fn read(database: &Path) -> Result<Rows, String> {
     if log.exists() {
         fs::copy(log, log_of(&target)).map_err(|error| error.to_string())?;
     }
-    let store = Store::sqlite(copy.path()).map_err(|error| error.to_string())?;
+    let store = crate::open::store(copy.path()).map_err(|error| error.to_string())?;
     let rows = rows_in(&store).map_err(|error| crate::output::sentence(&error.into()));
     let closed = store.close().wait().map_err(|error| error.to_string());
     rows.and_then(|rows| closed.map(|()| rows))
