@@ -52,12 +52,12 @@ pub fn version() -> &'static str {
 pub struct SqliteOptions {
     /// How many tenants hold their files open at once; those in use at a moment count on top. The one that was used least lately lets go
     /// of its files for the next, without a flush, and opens them again when it is used: about 0.2 ms. By default
-    /// [`OPEN_TENANTS_MAX`](crate::limits::OPEN_TENANTS_MAX). Never more than a tenth of the files that the process may open.
+    /// [`OPEN_TENANTS_MAX`]. Never more than a tenth of the files that the process may open.
     pub open_tenants_max: usize,
-    /// How much all connections cache, beyond 128 KiB each. By default [`CACHE_BYTES_MAX`](crate::limits::CACHE_BYTES_MAX).
+    /// How much all connections cache, beyond 128 KiB each. By default [`CACHE_BYTES_MAX`].
     pub cache_bytes_max: u64,
     /// How long a tenant may be unused before its file is closed properly, its log carried over and removed. By default
-    /// [`TENANT_IDLE_MS_MAX`](crate::limits::TENANT_IDLE_MS_MAX).
+    /// [`TENANT_IDLE_MS_MAX`].
     pub idle_ms_max: u64,
 }
 
