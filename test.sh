@@ -73,6 +73,7 @@ step_lint() {
     cargo clippy -p seabed-kv --no-default-features -- -D warnings
     cargo clippy -p seabed-kv --no-default-features --features sqlite -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features -- -D warnings
+    cargo clippy -p seabed-taskchampion --no-default-features --features upstream -- -D warnings
 }
 
 step_docs() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -39,23 +39,54 @@ run_kv() {
     done
     for ((round = 0; round < rounds; round++)); do
         for us in "${devices[@]}"; do
-            kv "$us" seabed put rusqlite put seabed put_async \
+            contend kv "$us" seabed put rusqlite put seabed put_async \
                 seabed put_conditional rusqlite put_conditional \
                 seabed put64_tasks rusqlite put64_threads seabed put64_threads
         done
         # These wait for no flush.
-        kv "${devices[0]}" seabed get rusqlite get seabed put_relaxed rusqlite put_relaxed
+        contend kv "${devices[0]}" seabed get rusqlite get seabed put_relaxed rusqlite put_relaxed
     done
 }
 
-# kv DEVICE (CONTENDER CASE)..
-kv() {
-    local us=$1
-    shift
+# contend PART DEVICE (CONTENDER CASE)..
+contend() {
+    local part=$1 us=$2
+    shift 2
     while [[ $# -gt 0 ]]; do
-        FLUSH_US=$us LD_PRELOAD=$model add kv "\"contender\":\"$1\",\"flush_us\":$us" \
-            "kv-$1/target/release/kv-$1" "$work/data/$1" "$2" "$seconds"
+        FLUSH_US=$us LD_PRELOAD=$model add "$part" "\"contender\":\"$1\",\"flush_us\":$us" \
+            "$part-$1/target/release/$part-$1" "$work/data/$1" "$2" "$seconds"
         shift 2
+    done
+}
+
+run_storage() {
+    build storage-seabed
+    # The peer as cargo gives it to everybody: without our flags for SQLite.
+    LIBSQLITE3_FLAGS='' build storage-sqlite
+    : >"$work/results/storage.jsonl"
+    local case
+    for ((round = 0; round < rounds; round++)); do
+        for us in "${devices[@]}"; do
+            rm -rf "$work/data"
+            for case in adds_1 adds_snapshot adds_64_tasks adds_64_threads gets; do
+                contend storage "$us" seabed "$case" sqlite "$case"
+            done
+        done
+    done
+}
+
+run_tenants() {
+    # Four thousand open tenants are twelve thousand open files.
+    ulimit -n "$(ulimit -Hn)"
+    build kv-seabed
+    local program=kv-seabed/target/release/kv-seabed case
+    : >"$work/results/tenants.jsonl"
+    rm -rf "$work/data"
+    FLUSH_US=0 LD_PRELOAD=$model "$program" "$work/data" tenants_prepare
+    for ((round = 0; round < rounds; round++)); do
+        for case in tenants_all_open tenants_few_open tenant_stays_open tenant_evicted tenant_resident; do
+            FLUSH_US=100 LD_PRELOAD=$model add tenants '"flush_us":100' "$program" "$work/data" "$case" "$seconds"
+        done
     done
 }
 
@@ -120,13 +151,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | rss) parts+=("$argument") ;;
-        all) parts+=(kv tc rss) ;;
+        kv | tc | storage | tenants | rss) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants rss) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc rss)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss)
 build_model
 for part in "${parts[@]}"; do
     "run_$part" >&2

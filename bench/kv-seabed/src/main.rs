@@ -2,12 +2,22 @@
 //!
 //! Alone, `put_async` awaits each put in a task, `put` waits for it on a thread; crowded, 64 tasks or 64 threads do so.
 
+mod tenants;
+
 use measure::{CATEGORY, CROWD, HOT_ROWS, Laps, Meter, Observed, ROWS, any_row, key, payload};
 use seabed_kv::{Batch, Durability, Outcome, Result, Store, Tenant};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (directory, case) = (&arguments[0], arguments[1].as_str());
+    if case == "tenants_prepare" {
+        return tenants::prepare(directory);
+    }
+    if let Some(seconds) = arguments.get(2).and_then(|seconds| seconds.parse().ok())
+        && tenants::run(directory, case, seconds)?
+    {
+        return Ok(());
+    }
     let store = Store::sqlite(directory)?;
     let tenant = store.open("bench").wait()?;
     if case == "prepare" {

@@ -6,8 +6,14 @@ use std::sync::Arc;
 
 use crate::{Batch, TenantId};
 
-/// How much of a category or key an error shows.
-const ROW_BYTES_SHOWN: usize = 64;
+/// How many bytes of a category an error shows.
+const CATEGORY_BYTES_SHOWN: usize = 64;
+
+/// How long a key may be that an error shows whole. Errors are logged, and what is longer may be a credential.
+const KEY_BYTES_SHOWN_WHOLE: usize = 15;
+
+/// How many bytes an error shows of a longer key.
+const KEY_BYTES_SHOWN: usize = 4;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -124,12 +130,14 @@ impl Error {
     /// The same error, naming the row that the failed call was to write.
     pub(crate) fn in_row(self, category: &[u8], key: &[u8]) -> Self {
         // Keys may be long, and a log line should not be.
-        let shown = |bytes: &[u8]| {
-            let head = bytes.get(..ROW_BYTES_SHOWN).unwrap_or(bytes);
+        let shown = |bytes: &[u8], most: usize| {
+            let head = bytes.get(..most).unwrap_or(bytes);
             format!("{}{}", head.escape_ascii(), if head.len() < bytes.len() { "..." } else { "" })
         };
+        let of_key = if key.len() > KEY_BYTES_SHOWN_WHOLE { KEY_BYTES_SHOWN } else { key.len() };
+        let (category, key) = (shown(category, CATEGORY_BYTES_SHOWN), shown(key, of_key));
         let mut detail = Arc::unwrap_or_clone(self.0);
-        detail.row = Some(format!("batch from category {:?}, key {:?}", shown(category), shown(key)));
+        detail.row = Some(format!("batch from category {category:?}, key {key:?}"));
         Self(Arc::new(detail))
     }
 
@@ -214,5 +222,23 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_may_be_a_credential_is_told_in_part_only() {
+        for (key, shown) in [("fifteen bytes..", "fifteen bytes.."), ("sixteen bytes...", "sixt...")] {
+            let mut batch = Batch::new();
+            batch.put("a category that is shown", key, b"");
+            let text = Error::new(ErrorKind::Busy, "too much").in_batch(&batch).to_string();
+            assert_eq!(
+                text,
+                format!("batch from category \"a category that is shown\", key \"{shown}\": too much")
+            );
+        }
     }
 }

@@ -35,7 +35,7 @@ pub const MAILBOX_WAITING_MAX: usize = 65_536;
 pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many tenants hold their files open at once, unless [`SqliteOptions`](crate::sqlite::SqliteOptions) says otherwise. Fewer where the
-/// process may open fewer than ten files for each.
+/// process may open fewer than five files for each.
 pub const OPEN_TENANTS_MAX: usize = 256;
 
 /// How long a tenant may be unused before its files are closed properly, in milliseconds. It takes up to twice as long.

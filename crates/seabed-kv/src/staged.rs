@@ -48,6 +48,9 @@ pub const STAGED_BATCH_BYTES: usize = 256 * 1024;
 /// How many chunk rows one step of a sweep removes.
 pub const SWEEP_STEP_ROWS: usize = 512;
 
+/// How many chunks a reader holds at once: with chunks of two kilobytes an eighth of a megabyte.
+pub const READ_STEP_CHUNKS: usize = 64;
+
 /// A reference to a staged value: what the caller stores in a row of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Staged {
@@ -361,7 +364,7 @@ pub struct StagedReader {
 }
 
 impl StagedReader {
-    /// The next part, up to a megabyte; `None` at the end.
+    /// The next part, at most [`READ_STEP_CHUNKS`] chunks; `None` at the end.
     ///
     /// # Errors
     /// `Corrupt` when chunks are missing or too long, which also happens when the value was discarded and swept while it was
@@ -373,8 +376,9 @@ impl StagedReader {
         let mut range = KeyRange::prefix(self.value.id);
         range.start = chunk_key(self.value.id, self.chunks);
         // One page is one view: its rows are of one moment.
-        let spec = ScanSpec::new(&self.staging.chunks, range);
+        let spec = ScanSpec::new(&self.staging.chunks, range).limit(READ_STEP_CHUNKS);
         let page = self.staging.tenant.scan_page(spec).await?;
+        let over = page.next.is_none() && page.rows.len() < READ_STEP_CHUNKS;
         let mut part = Vec::with_capacity(page.rows.iter().map(|row| row.payload.len()).sum());
         for row in page.rows {
             if row.key != chunk_key(self.value.id, self.chunks) {
@@ -384,7 +388,6 @@ impl StagedReader {
             self.chunks = self.chunks.saturating_add(1);
         }
         self.position += part.len() as u64;
-        let over = page.next.is_none();
         if part.is_empty() || self.position > self.value.bytes || (over && self.position < self.value.bytes) {
             return Err(self.damaged());
         }

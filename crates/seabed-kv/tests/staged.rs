@@ -7,7 +7,8 @@ use std::task::{Context, Waker};
 
 use pollster::block_on;
 use seabed_kv::staged::{
-    STAGED_BATCH_BYTES, SWEEP_STEP_ROWS, Staged, StagedWriter, Staging, Sweep, read_chunk_key,
+    READ_STEP_CHUNKS, STAGED_BATCH_BYTES, SWEEP_STEP_ROWS, Staged, StagedWriter, Staging, Sweep,
+    read_chunk_key,
 };
 use seabed_kv::{Batch, Durability, ErrorKind, KeyRange, Outcome, ScanSpec, Store, Tenant};
 
@@ -108,6 +109,20 @@ fn values_of_every_length_come_back() {
     let (writer, staged) = place.written(OTHER, &[]);
     assert!(place.attach(writer, staged).is_applied());
     assert_eq!(place.read(staged).unwrap(), Vec::<u8>::new());
+}
+
+#[test]
+fn a_value_is_read_in_small_parts() {
+    let place = place();
+    let value = bytes(1_000_000);
+    let (writer, staged) = place.written(ID, &value);
+    assert!(place.attach(writer, staged).is_applied());
+    let (mut reader, mut read) = (place.staging.reader(staged), Vec::new());
+    while let Some(part) = block_on(reader.next()).unwrap() {
+        assert!(part.len() <= READ_STEP_CHUNKS * place.tenant.inline_limit(), "{} bytes", part.len());
+        read.extend_from_slice(&part);
+    }
+    assert!(read == value);
 }
 
 #[test]

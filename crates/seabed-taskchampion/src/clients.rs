@@ -8,7 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::TaskChampion;
-use crate::error::{Result, busy, damaged};
+use crate::error::{Error, Result, busy, damaged};
 use crate::keys::{
     CLIENT, ClientRow, DELETING, PARENT, SNAPSHOT, VERSION, VersionRow, client_key, deleting_to_bytes,
     pair_key, read_client_key, read_pair_key,
@@ -36,6 +36,8 @@ pub struct ClientInfo {
     pub created_unix_s: u64,
     /// When its newest version came, in seconds since 1970.
     pub last_push_unix_s: u64,
+    /// Why its row cannot be read; the numbers are zero then.
+    pub error: Option<String>,
 }
 
 /// A client's snapshot.
@@ -79,12 +81,30 @@ impl ClientInfo {
             }),
             created_unix_s: row.created_unix_s,
             last_push_unix_s: row.last_push_unix_s,
+            error: None,
         }
+    }
+
+    fn damaged(client: Uuid, error: &Error) -> Self {
+        Self { error: Some(error.to_string()), ..Self::new(client, &ClientRow::new(0)) }
     }
 }
 
 impl TaskChampion {
-    /// Every client, in the order of ids within each shard. Reads one small row a client.
+    /// How many clients there are. Reads none of their rows.
+    ///
+    /// # Errors
+    /// Those of the store's reads.
+    pub async fn client_count(&self) -> Result<u64> {
+        let mut clients = 0;
+        for shard in self.shards() {
+            clients += shard.tenant.count(CLIENT, &KeyRange::all()).await?;
+        }
+        Ok(clients)
+    }
+
+    /// Every client, in the order of ids within each shard; one whose row is damaged with what is [wrong](ClientInfo::error). Reads one
+    /// small row a client.
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -107,16 +127,21 @@ impl TaskChampion {
     /// ```
     ///
     /// # Errors
-    /// Those of the store's reads; `Corrupt` for a damaged row.
+    /// Those of the store's reads.
     pub async fn clients(&self) -> Result<Vec<ClientInfo>> {
         let mut clients = Vec::new();
         for shard in self.shards() {
             let mut rows = shard.tenant.scan(ScanSpec::new(CLIENT, KeyRange::all()));
             while let Some(row) = rows.next().await {
                 let row = row?;
-                let read = read_client_key(row.key.as_bytes()).zip(ClientRow::from_bytes(&row.payload));
-                let (client, row) = read.ok_or_else(|| damaged(&shard.tenant, CLIENT, row.key.as_bytes()))?;
-                clients.push(ClientInfo::new(client, &row));
+                let error = || damaged(&shard.tenant, CLIENT, row.key.as_bytes());
+                match (read_client_key(row.key.as_bytes()), ClientRow::from_bytes(&row.payload)) {
+                    (Some(client), Some(row)) => clients.push(ClientInfo::new(client, &row)),
+                    // One damaged row is no reason not to tell of the others.
+                    (Some(client), None) => clients.push(ClientInfo::damaged(client, &error())),
+                    // Nobody's id: `verify` names the row.
+                    (None, _) => tracing::error!(error = %error()),
+                }
             }
         }
         Ok(clients)
@@ -165,7 +190,8 @@ impl TaskChampion {
         Ok(chain)
     }
 
-    /// Deletes a client with everything it has, chunks too; answers whether it was there.
+    /// Deletes a client with everything it has, chunks too; answers whether it was there. Who is reading a large value of it is
+    /// cut off.
     ///
     /// Its row goes first, in one durable batch, so nobody sees half a client; then the rest, in bounded steps. Until that is
     /// done a push that would create it anew is told Busy. Dropped in the middle, or cut off by a crash, the rest

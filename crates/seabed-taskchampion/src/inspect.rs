@@ -11,6 +11,7 @@ use crate::keys::{
     snapshot_from_bytes,
 };
 
+// As the kernel's `Staging` spells them; `tests/verify.rs` reads rows of both.
 const CHUNK: &str = "taskchampion.chunk";
 const PENDING: &str = "taskchampion.pending";
 

@@ -324,49 +324,6 @@ pub fn fuzz_rows(data: &[u8]) {
 mod tests {
     use super::*;
 
-    fn seeds() -> Vec<Vec<u8>> {
-        let id = Uuid::from_u128(0x1234);
-        let snapshot =
-            SnapshotMeta { version: id, unix_s: 9, versions_since: 4, bytes: 70_000, staged: Some([7; 16]) };
-        let client = ClientRow { versions: 3, version_bytes: 99, latest: id, ..ClientRow::new(5) };
-        vec![
-            FormatRow::ours().to_bytes(),
-            shards_to_bytes(64),
-            client.to_bytes(),
-            ClientRow { snapshot: Some(snapshot), ..client.clone() }.to_bytes(),
-            ClientRow { snapshot: Some(SnapshotMeta { staged: None, ..snapshot }), ..client }.to_bytes(),
-            VersionRow { version: id, received_unix_s: 5, value: Stored::Inline(b"bytes".to_vec()) }
-                .to_bytes(),
-            VersionRow {
-                version: id,
-                received_unix_s: 5,
-                value: Stored::Staged(Staged { id: [7; 16], bytes: 9 }),
-            }
-            .to_bytes(),
-            parent_to_bytes(id),
-            snapshot_to_bytes(id, b"bytes"),
-            deleting_to_bytes(5),
-            pair_key(id, id).to_vec(),
-            client_key(id).to_vec(),
-        ]
-    }
-
-    #[test]
-    fn rows_read_back_and_cut_or_altered_ones_do_no_harm() {
-        for seed in seeds() {
-            fuzz_rows(&seed);
-            for length in 0..seed.len() {
-                fuzz_rows(&seed[..length]);
-                for byte in [0, 1, 2, 3, 0xFF] {
-                    let mut altered = seed.clone();
-                    altered[length] = byte;
-                    fuzz_rows(&altered);
-                }
-            }
-            fuzz_rows(&[seed, b"more".to_vec()].concat());
-        }
-    }
-
     /// `docs/formats/taskchampion.md`, to the byte: rows like these are on disks.
     #[test]
     fn rows_have_the_documented_bytes() {

@@ -1,6 +1,8 @@
 #![doc = include_str!("crate.md")]
 
 mod clients;
+#[cfg(any(feature = "http", feature = "upstream"))]
+mod clock;
 mod error;
 #[cfg(feature = "http")]
 mod http;
@@ -10,6 +12,8 @@ mod protocol;
 mod rules;
 mod shard;
 mod snapshot;
+#[cfg(feature = "upstream")]
+mod upstream;
 mod value;
 mod verify;
 
@@ -33,7 +37,7 @@ pub use rules::{AddSnapshot, AddVersion, Committed};
 pub use shard::is_ours;
 pub use snapshot::{Ignored, Urgency};
 pub use value::{Upload, UploadWriter, Value};
-pub use verify::{FINDINGS_MAX, VerifyReport, verify};
+pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
 
 #[cfg(feature = "http")]
 #[doc(hidden)]
@@ -41,7 +45,7 @@ pub use http::fuzz_headers;
 #[doc(hidden)]
 pub use keys::fuzz_rows;
 
-/// How long a value that was replaced or given up stays for those who are reading it, in milliseconds.
+/// How long a snapshot that was replaced stays for those who are reading it, in milliseconds.
 pub const DISCARDED_MS_MAX: u64 = 15 * 60 * 1_000;
 
 /// How long an upload may take before what has arrived of it is removed, in milliseconds.
@@ -111,8 +115,8 @@ impl TaskChampion {
         Ok(Self(Arc::new(Inner { config, shards })))
     }
 
-    /// Removes values that were replaced or given up fifteen minutes ago and uploads that began a day ago and never ended, in
-    /// bounded steps, and completes deletions that were cut off. Answers how many values it removed. To be called each minute; costs
+    /// Removes snapshots that were replaced fifteen minutes ago, uploads that were given up, and those that began a day ago and never
+    /// ended, in bounded steps, and completes deletions that were cut off. Answers how many values it removed. To be called each minute; costs
     /// a look at the list of such values. May be dropped at any await; the next call goes on.
     ///
     /// # Errors

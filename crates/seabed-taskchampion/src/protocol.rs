@@ -1,6 +1,7 @@
 //! The four requests: read, decide, one batch, answer.
 
-use seabed_kv::{Batch, Durability, Error, ErrorKind, Outcome};
+use seabed_kv::staged::Staged;
+use seabed_kv::{Batch, Commit, Durability, Error, ErrorKind, Outcome};
 use uuid::Uuid;
 
 use crate::TaskChampion;
@@ -60,6 +61,12 @@ impl TaskChampion {
     pub fn upload(&self, client: Uuid, id: Uuid, now_unix_ms: u64) -> UploadWriter {
         let shard = self.shard(client);
         UploadWriter::new(client, shard.staging.clone(), shard.inline_max(), id, now_unix_ms)
+    }
+
+    /// Whether there is a client of that id.
+    #[cfg(feature = "http")]
+    pub(crate) async fn has_client(&self, client: Uuid) -> Result<bool> {
+        self.shard(client).tenant.exists(CLIENT, client_key(client)).await
     }
 
     /// The version whose parent is `parent`. Takes two reads, whatever the number of clients and versions. May be dropped at any
@@ -208,45 +215,74 @@ impl Shard {
     /// Makes a decision true and answers what may be told of it; `None` when somebody else was quicker and the rule is to be asked
     /// again.
     async fn commit<E>(&self, decision: Decision<E>, now_unix_s: u64) -> Result<Option<Committed<E>>> {
-        let (mut batch, discard, effects) = match decision {
-            Decision::Answer(answer) => return Ok(Some(Committed::read(answer))),
-            Decision::Commit { batch, discard, effects } => (batch, discard, effects),
-        };
-        if let Some(value) = discard {
-            self.staging.discard(&mut batch, value, now_unix_s.saturating_mul(1_000));
-        }
-        let checked = checked_categories(&batch);
-        match self.tenant.apply(batch, Durability::Durable).await? {
-            Outcome::Applied(commit) => Ok(Some(effects.committed(&commit))),
-            Outcome::Refused(refusal) => {
-                let category = checked.get(refusal.check).map_or(&[][..], Vec::as_slice);
-                self.refused(category).map(|()| None)
+        match decision {
+            Decision::Answer(answer) => Ok(Some(Committed::read(answer))),
+            Decision::Commit { batch, discard, effects } => {
+                let commit = self.apply(batch, discard, now_unix_s).await?;
+                Ok(commit.map(|commit| effects.committed(&commit)))
             }
         }
     }
 
-    /// Whether a refusal because of a row of that category is worth another try.
-    fn refused(&self, category: &[u8]) -> Result<()> {
-        let error = |kind, message| Err(Error::new(kind, message).in_tenant(self.tenant.id()));
+    /// Applies a batch durably, which also takes the last reference to `discard` away; `None` when the client's row is not the
+    /// one that the batch rests on.
+    pub(crate) async fn apply(
+        &self,
+        mut batch: Batch,
+        discard: Option<Staged>,
+        now_unix_s: u64,
+    ) -> Result<Option<Commit>> {
+        if let Some(value) = discard {
+            self.staging.discard(&mut batch, value, now_unix_s.saturating_mul(1_000));
+        }
+        let checked: Vec<Checked> =
+            batch.checks().iter().map(|check| self.checked(&check.category)).collect();
+        match self.tenant.apply(batch, Durability::Durable).await? {
+            Outcome::Applied(commit) => Ok(Some(commit)),
+            Outcome::Refused(refusal) => {
+                let checked = checked.get(refusal.check).copied().unwrap_or(Checked::Fresh);
+                self.refused(checked).map(|()| None)
+            }
+        }
+    }
+
+    fn checked(&self, category: &[u8]) -> Checked {
         if category == CLIENT.as_bytes() {
-            Ok(())
+            Checked::Client
         } else if category == DELETING.as_bytes() {
-            Err(busy(&self.tenant, "a client of this id is being deleted; ask again"))
+            Checked::Deleting
         } else if category == self.staging.pending_category().as_bytes() {
-            error(
+            Checked::Pending
+        } else {
+            Checked::Fresh
+        }
+    }
+
+    /// Whether a refusal because of such a row is worth another try.
+    fn refused(&self, checked: Checked) -> Result<()> {
+        let error = |kind, message| Err(Error::new(kind, message).in_tenant(self.tenant.id()));
+        match checked {
+            Checked::Client => Ok(()),
+            Checked::Deleting => Err(busy(&self.tenant, "a client of this id is being deleted; ask again")),
+            Checked::Pending => error(
                 ErrorKind::Timeout,
                 "the upload took so long that what had arrived was removed; send it again",
-            )
-        } else {
-            error(
+            ),
+            Checked::Fresh => error(
                 ErrorKind::Corrupt,
                 "a new version found its row taken: the id was not fresh, or the client is damaged (run `seabed \
                  verify`)",
-            )
+            ),
         }
     }
 }
 
-fn checked_categories(batch: &Batch) -> Vec<Vec<u8>> {
-    batch.checks().iter().map(|check| check.category.clone()).collect()
+/// What a check is on, kept beside the batch, which goes to the store, for the case that it is refused.
+#[derive(Debug, Clone, Copy)]
+enum Checked {
+    Client,
+    Deleting,
+    Pending,
+    /// A row of a new version.
+    Fresh,
 }

@@ -102,39 +102,29 @@ pub(crate) fn add_version(
     config: &Config,
     mut batch: Batch,
 ) -> Decision<AddVersion> {
+    // A client without versions takes any parent: so a replica moves to a new server.
+    match read {
+        None if !config.create_clients => return Decision::Answer(AddVersion::NoSuchClient),
+        Some(row) if !row.latest.is_nil() && row.latest != push.parent => {
+            return Decision::Answer(AddVersion::Conflict { latest: row.latest });
+        }
+        _ => {}
+    }
     let key = client_key(push.client);
     let mut row = if let Some(row) = read {
         batch.check_equals(CLIENT, key, row.to_bytes());
         row.clone()
     } else {
-        if !config.create_clients {
-            return Decision::Answer(AddVersion::NoSuchClient);
-        }
         // Rows of a client that was deleted under the same id may still be on their way out.
         batch.check_absent(CLIENT, key).check_absent(DELETING, key);
         ClientRow::new(push.now_unix_s)
     };
-    // A client without versions takes any parent: so a replica moves to a new server.
-    if !row.latest.is_nil() && row.latest != push.parent {
-        return Decision::Answer(AddVersion::Conflict { latest: row.latest });
-    }
     let urgency = urgency(row.snapshot.as_ref(), config, push.now_unix_s);
-    row.latest = push.version;
-    row.last_push_unix_s = push.now_unix_s;
-    row.versions = row.versions.saturating_add(1);
-    row.version_bytes = row.version_bytes.saturating_add(push.value.bytes());
-    if let Some(snapshot) = &mut row.snapshot {
-        snapshot.versions_since = snapshot.versions_since.saturating_add(1);
-    }
+    count_version(&mut row, push.version, push.value.bytes(), push.now_unix_s);
+    batch.put(CLIENT, key, row.to_bytes());
     let version =
         VersionRow { version: push.version, received_unix_s: push.now_unix_s, value: push.value.clone() };
-    let (by_parent, by_version) = (pair_key(push.client, push.parent), pair_key(push.client, push.version));
-    batch
-        .check_absent(VERSION, by_parent)
-        .check_absent(PARENT, by_version)
-        .put(CLIENT, key, row.to_bytes())
-        .put(VERSION, by_parent, version.to_bytes())
-        .put(PARENT, by_version, parent_to_bytes(push.parent));
+    put_version(&mut batch, push.client, push.parent, &version);
     Decision::Commit {
         batch,
         discard: None,
@@ -163,14 +153,37 @@ pub(crate) fn keep_snapshot(
         ..read.clone()
     };
     batch.check_equals(CLIENT, key, read.to_bytes()).put(CLIENT, key, row.to_bytes());
-    match value {
-        Stored::Inline(bytes) => {
-            batch.put(SNAPSHOT, key, snapshot_to_bytes(version, bytes));
-        }
-        Stored::Staged(_) => {
-            batch.delete(SNAPSHOT, key);
-        }
-    }
+    put_snapshot(&mut batch, client, version, value);
     let discard = read.snapshot.and_then(|snapshot| snapshot.staged());
     Decision::Commit { batch, discard, effects: Effects(AddSnapshot::Kept) }
+}
+
+/// What a version that is added to a client changes in its row.
+pub(crate) fn count_version(row: &mut ClientRow, version: Uuid, bytes: u64, now_unix_s: u64) {
+    row.latest = version;
+    row.last_push_unix_s = now_unix_s;
+    row.versions = row.versions.saturating_add(1);
+    row.version_bytes = row.version_bytes.saturating_add(bytes);
+    if let Some(snapshot) = &mut row.snapshot {
+        snapshot.versions_since = snapshot.versions_since.saturating_add(1);
+    }
+}
+
+/// Adds a version's own rows, on condition that there are none in their places.
+pub(crate) fn put_version(batch: &mut Batch, client: Uuid, parent: Uuid, version: &VersionRow) {
+    let (by_parent, by_version) = (pair_key(client, parent), pair_key(client, version.version));
+    batch
+        .check_absent(VERSION, by_parent)
+        .check_absent(PARENT, by_version)
+        .put(VERSION, by_parent, version.to_bytes())
+        .put(PARENT, by_version, parent_to_bytes(parent));
+}
+
+/// Puts a snapshot in the place of the one before; the client's row says the rest of it.
+pub(crate) fn put_snapshot(batch: &mut Batch, client: Uuid, version: Uuid, value: &Stored) {
+    let key = client_key(client);
+    match value {
+        Stored::Inline(bytes) => batch.put(SNAPSHOT, key, snapshot_to_bytes(version, bytes)),
+        Stored::Staged(_) => batch.delete(SNAPSHOT, key),
+    };
 }

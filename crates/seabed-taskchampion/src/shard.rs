@@ -1,5 +1,9 @@
 //! Shards: the tenants among which clients are spread, and the rows that say what they are.
 
+use std::collections::BTreeSet;
+#[cfg(feature = "upstream")]
+use std::sync::Arc;
+
 use seabed_kv::staged::Staging;
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Store, Tenant};
 use uuid::Uuid;
@@ -9,6 +13,8 @@ use crate::keys::{
     CLIENT, ClientRow, FORMAT, FORMAT_VERSION, FormatRow, INLINE_RESERVE_BYTES, LAYER, SHARDS, client_key,
     shards_from_bytes, shards_to_bytes, writer,
 };
+#[cfg(feature = "upstream")]
+use crate::upstream::Locks;
 
 /// How many shards a new store gets. One file, one flush: on a single machine more of them only divide the group commit.
 const SHARDS_NEW: u16 = 1;
@@ -21,11 +27,18 @@ const FORMAT_ATTEMPTS_MAX: usize = 8;
 pub(crate) struct Shard {
     pub(crate) tenant: Tenant,
     pub(crate) staging: Staging,
+    #[cfg(feature = "upstream")]
+    pub(crate) locks: Arc<Locks>,
 }
 
 impl Shard {
     pub(crate) fn new(tenant: Tenant) -> Self {
-        Self { staging: Staging::new(tenant.clone(), LAYER), tenant }
+        Self {
+            staging: Staging::new(tenant.clone(), LAYER),
+            tenant,
+            #[cfg(feature = "upstream")]
+            locks: Arc::default(),
+        }
     }
 
     /// The longest value that is kept in a row.
@@ -41,40 +54,61 @@ impl Shard {
     }
 }
 
-/// Opens every shard of the store, making the first ones of a new store.
+/// Opens every shard of the store, making that of a new store. A shard that is missing is an error: an empty one in its place would
+/// tell its clients that they never were.
 pub(crate) async fn open(store: &Store) -> Result<Vec<Shard>> {
+    let there = shard_numbers(store).await?;
+    if there.first().is_some_and(|first| *first > 0) {
+        return Err(missing(0));
+    }
     let first = store.open(shard_id(0)).await?;
-    let shards = identify(&first, Some(SHARDS_NEW)).await?;
+    let shards = identify_first(&first, there.len() > 1).await?;
     let mut all = vec![Shard::new(first)];
     for number in 1..shards {
+        if !there.contains(&number) {
+            return Err(missing(number));
+        }
         let tenant = store.open(shard_id(number)).await?;
-        identify(&tenant, None).await?;
+        let row = tenant.get(FORMAT, b"").await?.ok_or_else(|| missing(number))?;
+        check_format(&tenant, &row)?;
         all.push(Shard::new(tenant));
     }
     Ok(all)
 }
 
-/// Reads what the tenant says of itself and answers the number of shards; a tenant without a word of it is new and gets the
-/// rows, and with `shards_new` the number too.
-async fn identify(tenant: &Tenant, shards_new: Option<u16>) -> Result<u16> {
+/// The numbers of the shards whose tenants are in the store.
+pub(crate) async fn shard_numbers(store: &Store) -> Result<BTreeSet<u16>> {
+    Ok(store.list().await?.iter().filter_map(|id| shard_number(id.as_str())).collect())
+}
+
+/// Reads what the first shard says and answers the number of shards. Without a word of it, and without `others`, the store is new: it
+/// gets the rows. A store that begins with more than one shard would have to make the others before.
+async fn identify_first(tenant: &Tenant, others: bool) -> Result<u16> {
     for _ in 0..FORMAT_ATTEMPTS_MAX {
         if let Some(row) = tenant.get(FORMAT, b"").await? {
             check_format(tenant, &row)?;
-            if shards_new.is_none() {
-                return Ok(0);
-            }
             // Written in one batch with the format row, so it is there.
             let row = tenant.get(SHARDS, b"").await?.unwrap_or_default();
             return shards_from_bytes(&row).ok_or_else(|| damaged(tenant, SHARDS, b""));
         }
+        if others {
+            return Err(missing(0));
+        }
         let mut batch = Batch::new();
         batch.check_absent(FORMAT, b"").put(FORMAT, b"", FormatRow::ours().to_bytes());
-        if let Some(shards) = shards_new {
-            batch.check_absent(SHARDS, b"").put(SHARDS, b"", shards_to_bytes(shards));
-        }
+        batch.check_absent(SHARDS, b"").put(SHARDS, b"", shards_to_bytes(SHARDS_NEW));
         tenant.apply(batch, Durability::Durable).await?;
     }
     Err(busy(tenant, "the format row keeps changing; open the store again"))
+}
+
+/// What is said of a shard that should be there.
+pub(crate) fn missing(number: u16) -> Error {
+    let message = format!(
+        "the shard {} is missing or empty, and with it every client in it; restore it from a backup",
+        shard_id(number)
+    );
+    Error::new(ErrorKind::Corrupt, message)
 }
 
 fn check_format(tenant: &Tenant, row: &[u8]) -> Result<()> {
@@ -95,7 +129,7 @@ fn check_format(tenant: &Tenant, row: &[u8]) -> Result<()> {
 }
 
 /// The id of a shard's tenant.
-fn shard_id(number: u16) -> String {
+pub(crate) fn shard_id(number: u16) -> String {
     format!("{LAYER}-{number:02}")
 }
 
@@ -106,8 +140,15 @@ fn shard_id(number: u16) -> String {
 /// assert!(!seabed_taskchampion::is_ours("taskchampion-0") && !seabed_taskchampion::is_ours("sds"));
 /// ```
 pub fn is_ours(tenant_id: &str) -> bool {
-    let digits = tenant_id.strip_prefix(LAYER).and_then(|rest| rest.strip_prefix('-'));
-    digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    shard_number(tenant_id).is_some()
+}
+
+/// The number in a shard's tenant id.
+pub(crate) fn shard_number(tenant_id: &str) -> Option<u16> {
+    let digits = tenant_id.strip_prefix(LAYER)?.strip_prefix('-')?;
+    // A number may be written with a sign, an id may not.
+    let plain = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| plain)
 }
 
 /// Which of `shards` a client's rows are in: FNV-1a over the sixteen bytes of its id, written into the format for ever.
@@ -139,7 +180,9 @@ mod tests {
         ] {
             assert_eq!(is_ours(id), ours, "{id}");
         }
-        assert!(is_ours(&shard_id(0)) && is_ours(&shard_id(99)));
+        for number in [0, 7, 99] {
+            assert_eq!(shard_number(&shard_id(number)), Some(number));
+        }
     }
 
     #[test]

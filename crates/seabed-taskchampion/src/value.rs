@@ -131,8 +131,8 @@ impl Upload {
     }
 }
 
-/// The bytes of a version or snapshot, read part by part. A snapshot that is replaced or deleted stays readable for fifteen
-/// minutes.
+/// The bytes of a version or snapshot, read part by part. A snapshot that is replaced stays readable for fifteen minutes; what
+/// is deleted with its client ends for its readers at once.
 #[derive(Debug)]
 pub struct Value {
     bytes: u64,
@@ -164,7 +164,7 @@ impl Value {
         self.bytes
     }
 
-    /// The next part, at most little more than a mebibyte; `None` at the end. May be dropped and called again: the part that
+    /// The next part, at most about 120 KiB; `None` at the end. May be dropped and called again: the part that
     /// was being read is read anew.
     ///
     /// # Errors

@@ -7,17 +7,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use seabed_kv::staged::{Staged, read_chunk_key};
-use seabed_kv::{Key, KeyRange, ScanSpec, Tenant};
+use seabed_kv::{Key, KeyRange, ScanSpec, Store, Tenant};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::keys::{
-    CLIENT, ClientRow, DELETING, FORMAT, FORMAT_VERSION, FormatRow, PARENT, SNAPSHOT, SnapshotMeta, Stored,
-    VERSION, VersionRow, client_key, pair_key, parent_from_bytes, read_client_key, read_pair_key,
-    snapshot_from_bytes,
+    CLIENT, ClientRow, DELETING, FORMAT, FORMAT_VERSION, FormatRow, PARENT, SHARDS, SNAPSHOT, SnapshotMeta,
+    Stored, VERSION, VersionRow, client_key, pair_key, parent_from_bytes, read_client_key, read_pair_key,
+    shards_from_bytes, snapshot_from_bytes,
 };
-use crate::shard::Shard;
+use crate::shard::{Shard, missing, shard_id, shard_number, shard_numbers, shard_of};
 
 /// How many findings a report spells out; the last one then says how many more there were.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -61,13 +61,52 @@ pub struct VerifyReport {
 /// # Errors
 /// Those of the store's reads. Damage is no error but a finding.
 pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
+    let verifier = Verifier::new(Shard::new(tenant.clone()));
+    examine(verifier).await
+}
+
+/// The same, for a tenant of a whole store: also that no shard is missing, and, for each shard, that its clients belong there, which
+/// [`verify`] can tell of the first one alone.
+///
+/// # Errors
+/// Those of the store, and of its reads.
+pub async fn verify_in(store: &Store, tenant: &Tenant) -> Result<VerifyReport, Error> {
     let mut verifier = Verifier::new(Shard::new(tenant.clone()));
+    let there = shard_numbers(store).await?;
+    match verifier.number {
+        Some(0) => {
+            let shards = read_shards(tenant).await?.unwrap_or(1);
+            for number in (1..shards).filter(|number| !there.contains(number)) {
+                verifier.find(missing(number).to_string());
+            }
+        }
+        Some(number) if there.contains(&0) => {
+            verifier.shards = read_shards(&store.open(shard_id(0)).await?).await?;
+            if let Some(shards) = verifier.shards.filter(|shards| number >= *shards) {
+                verifier.find(format!("{} is none of the {shards} shards", tenant.id()));
+            }
+        }
+        Some(_) => verifier.find(missing(0).to_string()),
+        None => {}
+    }
+    examine(verifier).await
+}
+
+/// How many shards the first one says there are; `None` when it does not, which its own verification finds.
+async fn read_shards(first: &Tenant) -> Result<Option<u16>> {
+    Ok(first.get(SHARDS, b"").await?.as_deref().and_then(shards_from_bytes))
+}
+
+async fn examine(mut verifier: Verifier) -> Result<VerifyReport> {
     verifier.format().await?;
+    verifier.shards().await?;
     // In this order: a chunk that is neither pending when the pending rows are read nor referred to when the clients are read
     // afterwards, was attached in between only if the clients' rows show it.
     let chunks = verifier.chunk_ids().await?;
     let pending = verifier.pending_ids().await?;
     verifier.clients().await?;
+    // After the clients, so that one whose deletion begins meanwhile is seen as the one or the other.
+    verifier.deletions().await?;
     for category in [VERSION, PARENT, SNAPSHOT, DELETING] {
         verifier.strays(category).await?;
     }
@@ -79,6 +118,10 @@ pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
 
 struct Verifier {
     shard: Shard,
+    /// Which shard it is.
+    number: Option<u16>,
+    /// How many there are, where that is known.
+    shards: Option<u16>,
     report: VerifyReport,
     unspoken: u64,
     referenced: BTreeSet<[u8; 16]>,
@@ -105,7 +148,14 @@ impl Examined {
 
 impl Verifier {
     fn new(shard: Shard) -> Self {
-        Self { shard, report: VerifyReport::default(), unspoken: 0, referenced: BTreeSet::new() }
+        Self {
+            number: shard_number(shard.tenant.id().as_str()),
+            shard,
+            shards: None,
+            report: VerifyReport::default(),
+            unspoken: 0,
+            referenced: BTreeSet::new(),
+        }
     }
 
     fn find(&mut self, finding: String) {
@@ -133,6 +183,19 @@ impl Verifier {
                 row.version, row.writer
             )),
             Some(Some(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// The first shard, and no other, says how many there are.
+    async fn shards(&mut self) -> Result<()> {
+        let row = self.shard.tenant.get(SHARDS, b"").await?;
+        match (self.number, row.as_deref().map(shards_from_bytes)) {
+            (Some(0), None) => self.find(format!("the row of {SHARDS} is missing")),
+            (Some(0), Some(None)) => self.find(format!("the row of {SHARDS} does not read")),
+            (Some(0), Some(shards)) => self.shards = shards,
+            (Some(_), Some(_)) => self.find(format!("a row of {SHARDS}, which belongs in the first shard")),
+            _ => {}
         }
         Ok(())
     }
@@ -186,12 +249,36 @@ impl Verifier {
         Ok(())
     }
 
+    /// What a client that is being deleted still refers to: its versions lose their rows and their chunks step by step. Its
+    /// snapshot was discarded in the batch that began the deletion.
+    async fn deletions(&mut self) -> Result<()> {
+        let tenant = self.shard.tenant.clone();
+        let mut rows = tenant.scan(ScanSpec::new(DELETING, KeyRange::all()).keys_only());
+        while let Some(row) = rows.next().await {
+            // A key that does not read is found among the strays.
+            let Some(client) = read_client_key(row?.key.as_bytes()) else { continue };
+            let mut versions = tenant.scan(ScanSpec::new(VERSION, KeyRange::prefix(client_key(client))));
+            while let Some(version) = versions.next().await {
+                let version = VersionRow::from_bytes(&version?.payload);
+                self.referenced
+                    .extend(version.and_then(|version| version.value.staged()).map(|value| value.id));
+            }
+        }
+        Ok(())
+    }
+
     /// Examines one client. Its chain is walked from the latest version of one moment, which later pushes do not change; what
     /// they do change is looked at again until nothing has changed meanwhile.
     async fn client(&mut self, client: Uuid) -> Result<()> {
         let Some(bytes) = self.shard.tenant.get(CLIENT, client_key(client)).await? else { return Ok(()) };
         let mut examined = Examined::default();
         let row = ClientRow::from_bytes(&bytes);
+        if let (Some(number), Some(shards)) = (self.number, self.shards) {
+            let its = shard_of(client, usize::from(shards));
+            if its != usize::from(number) {
+                examined.find(client, format_args!("belongs in shard {its}, where requests look for it"));
+            }
+        }
         if let Some(row) = &row {
             self.walk(client, row, &mut examined).await?;
             self.counters(client, row, &mut examined).await?;
@@ -229,7 +316,8 @@ impl Verifier {
         let mut version = row.latest;
         while !version.is_nil() {
             let Some(bytes) = tenant.get(PARENT, pair_key(client, version)).await? else {
-                if version == row.latest {
+                // A client that was made to continue a history from elsewhere begins at a version that it does not have.
+                if version == row.latest && row.versions > 0 {
                     examined.find(client, format_args!("its latest version {version} is missing"));
                 }
                 break;

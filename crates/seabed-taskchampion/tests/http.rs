@@ -23,11 +23,12 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use common::{Fault, Odd, Oddities, START_S, assert_sound, rows};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use seabed_kv::{ErrorKind, Store};
+use seabed_kv::{Batch, Durability, ErrorKind, Store};
 use seabed_taskchampion::{Config, Environment, TaskChampion, router_with};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -41,6 +42,7 @@ const UNKNOWN: &str = "99999999-9999-4999-8999-999999999999";
 struct Server {
     app: Router,
     store: Store,
+    taskchampion: TaskChampion,
 }
 
 impl Server {
@@ -55,7 +57,7 @@ impl Server {
             now_unix_ms: Arc::new(|| START_S * 1_000),
             fresh_id: Arc::new(move || Uuid::from_u128(u128::from(ids.fetch_add(1, Ordering::Relaxed)))),
         };
-        Self { app: router_with(taskchampion, environment), store }
+        Self { app: router_with(taskchampion.clone(), environment), store, taskchampion }
     }
 
     /// One request; the method and path as in a request line.
@@ -107,10 +109,20 @@ impl Server {
 
     /// Serves on a loopback port and answers its address.
     async fn listen(&self) -> std::net::SocketAddr {
+        let (address, end, _) = self.listen_until().await;
+        std::mem::forget(end);
+        address
+    }
+
+    /// The same, until it is told to end; it has ended when the last connection has.
+    async fn listen_until(&self) -> (std::net::SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, self.app.clone()).into_future());
-        address
+        let (end, told) = oneshot::channel();
+        let serve = axum::serve(listener, self.app.clone()).with_graceful_shutdown(async {
+            let _ = told.await;
+        });
+        (address, end, tokio::spawn(async { serve.await.unwrap() }))
     }
 }
 
@@ -377,9 +389,40 @@ async fn clients_are_created_only_by_a_push_and_only_where_allowed() {
     let server = Server::new(Config { create_clients: false, ..Config::default() }).await;
     let before = rows(&server.store);
     server.push(NIL, "abcd").await.is(404, b"No such client");
-    server.push(NIL, vec![1; 50_000]).await.is(404, b"No such client");
-    assert!(rows(&server.store).keys().all(|key| before.contains_key(key) || !key.0.ends_with("client")));
-    assert_sound(&server.store);
+    assert_eq!(rows(&server.store), before);
+}
+
+#[tokio::test]
+async fn strangers_cannot_fill_the_disk() {
+    let text = b"the body is larger than the 1000000 bytes allowed";
+    for create_clients in [false, true] {
+        let (store, oddities) = Odd::store();
+        let config = Config { create_clients, body_bytes_max: 1_000_000, ..Config::default() };
+        let server = Server::over(store, config).await;
+        let written = oddities.lock().unwrap().cost.applied;
+        let mut requests = vec![("add-snapshot", SNAPSHOT, "No snapshot supplied")];
+        if !create_clients {
+            requests.push(("add-version", SEGMENT, "Empty body"));
+        }
+        for (what, media_type, empty) in requests {
+            let line = format!("POST /v1/client/{what}/{NIL}");
+            let plain = [("content-type", media_type), ("x-client-id", UNKNOWN)];
+            let zipped = [plain[0], plain[1], ("content-encoding", "gzip")];
+            server.ask(&line, &plain, vec![1; 700_000]).await.is(404, b"No such client");
+            server.ask(&line, &zipped, gzip(&vec![1; 700_000])).await.is(404, b"No such client");
+            // Checked like any other.
+            server.ask(&line, &plain, "").await.is(400, empty.as_bytes());
+            server.ask(&line, &zipped, gzip(b"")).await.is(400, empty.as_bytes());
+            server.ask(&line, &zipped, "plain").await.is(400, b"the body is not whole gzip");
+            server.ask(&line, &plain, vec![1; 1_000_001]).await.is(413, text);
+            server.ask(&line, &zipped, gzip(&vec![1; 1_000_001])).await.is(413, text);
+        }
+        assert_eq!(
+            oddities.lock().unwrap().cost.applied,
+            written,
+            "nothing was written, not even for a moment"
+        );
+    }
 }
 
 #[tokio::test]
@@ -483,9 +526,13 @@ async fn silence_ends_a_body_and_slowness_does_not() {
     let before = rows(&server.store);
     let (sender, body) = channel_body();
     sender.send(Ok(Bytes::from(vec![1; 500_000]))).unwrap();
-    // Nothing that is no byte breaks the silence.
-    sender.send(Ok(Bytes::new())).unwrap();
     let begun = tokio::time::Instant::now();
+    let nothing = sender.clone();
+    tokio::spawn(async move {
+        // Nothing that is no byte breaks the silence.
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        nothing.send(Ok(Bytes::new())).unwrap();
+    });
     let answer = server.push(NIL, body).await;
     answer.is(408, b"nothing arrived for too long");
     assert_eq!(answer.header("connection"), Some("close"));
@@ -619,37 +666,62 @@ async fn the_wire_is_understood_in_its_old_and_odd_forms() {
 
 #[tokio::test]
 async fn a_client_that_sends_too_much_before_it_listens_hears_why() {
+    const PART: u64 = 10_000;
     let server = Server::new(Config { body_bytes_max: 1_000_000, ..Config::default() }).await;
-    let address = server.listen().await;
-    for head in [
-        post("Content-Length: 1900000\r\nConnection: close\r\n\r\n"),
-        post("Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1CFDE0\r\n"),
-    ] {
-        let mut request = head.into_bytes();
-        request.extend_from_slice(&vec![b'x'; 1_900_000]);
-        request.extend_from_slice(b"\r\n0\r\n\r\n");
-        let answer = raw(address, &request).await;
-        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("1000000 bytes"), "{answer}");
+    // Closing over bytes that nobody read takes the answer with it, so it counts how many are read.
+    for (sent, read) in [(1_010_000, 1_010_000), (1_990_000, 1_990_000), (5_000_000, 2_000_000)] {
+        for declared in [false, true] {
+            let (sender, body) = channel_body();
+            let taken = Arc::new(AtomicU64::new(0));
+            let length = sent.to_string();
+            for _ in 0..sent / PART {
+                sender.send(Ok(Bytes::from(vec![b'x'; 10_000]))).unwrap();
+            }
+            drop(sender);
+            let counted = taken.clone();
+            let body = Body::new(http_body_util::BodyExt::map_frame(body, move |frame| {
+                counted.fetch_add(PART, Ordering::Relaxed);
+                frame
+            }));
+            let line = format!("POST /v1/client/add-version/{NIL}");
+            let mut headers = vec![("content-type", SEGMENT), ("x-client-id", CLIENT)];
+            if declared {
+                headers.push(("content-length", &length));
+            }
+            let answer = server.ask(&line, &headers, body).await;
+            answer.is(413, b"the body is larger than the 1000000 bytes allowed");
+            assert_eq!(answer.header("connection"), Some("close"));
+            assert_eq!(taken.load(Ordering::Relaxed), read, "of {sent}, declared: {declared}");
+        }
     }
+    // And over a connection, what fits no buffer of the system.
+    let server = Server::new(Config { body_bytes_max: 20_000_000, ..Config::default() }).await;
+    let address = server.listen().await;
+    let mut request = post("Content-Length: 39000000\r\nConnection: close\r\n\r\n").into_bytes();
+    request.resize(request.len() + 39_000_000, b'x');
+    let answer = raw(address, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("20000000 bytes"), "{answer}");
 }
 
 #[tokio::test]
 async fn silent_and_broken_connections_are_ended_and_harm_nobody() {
     let server = Server::new(Config { silence_ms_max: 300, ..Config::default() }).await;
-    let address = server.listen().await;
+    let (address, end, served) = server.listen_until().await;
     let before = rows(&server.store);
-    let head = post("Content-Length: 100000\r\n\r\nonly the beginning");
+    // More than is gathered before it is stored.
+    let mut head = post("Content-Length: 400000\r\n\r\n").into_bytes();
+    head.resize(head.len() + 300_000, b'x');
     // Half a body and away.
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&head).await.unwrap();
         drop(stream);
     }
     // Half a body and silence, a hundred times.
     let mut silent = Vec::new();
     for _ in 0..100 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&head).await.unwrap();
         silent.push(stream);
     }
     let answer = raw(address, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
@@ -659,6 +731,13 @@ async fn silent_and_broken_connections_are_ended_and_harm_nobody() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 Request Timeout"), "{answer}");
     }
+    end.send(()).unwrap();
+    served.await.unwrap();
+    server.store.tenant("taskchampion-00").unwrap().flush().await.unwrap();
+    let given_up =
+        rows(&server.store).into_keys().filter(|(category, _)| category == "taskchampion.pending").count();
+    assert_eq!(given_up, 120, "each of them had stored something");
+    assert_eq!(server.taskchampion.maintain(START_S * 1_000).await.unwrap(), 120);
     assert_eq!(rows(&server.store), before);
 }
 
@@ -712,6 +791,79 @@ async fn the_log_tells_a_wrong_client_and_not_what_is_ordinary() {
     let told = lines.take();
     assert!(told.contains(" WARN ") && told.contains("allow list"), "{told}");
     assert!(!told.contains(" ERROR "), "{told}");
+}
+
+#[tokio::test]
+async fn no_failure_tells_the_log_a_whole_client_id() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let client = Uuid::parse_str(CLIENT).unwrap();
+    let secrets =
+        [CLIENT.to_owned(), client.simple().to_string(), client.as_bytes().escape_ascii().to_string()];
+    let told = |level: &str| {
+        let told = lines.take();
+        for part in [level, "client=01234567...", "tenant=\"taskchampion-00\""] {
+            assert!(told.contains(part), "{part:?} is missing: {told}");
+        }
+        for secret in &secrets {
+            assert!(!told.contains(secret), "the id is a credential: {told}");
+        }
+        told
+    };
+
+    let (store, oddities) = Odd::store();
+    let server = Server::over(store, Config::default()).await;
+    let first = server.pushed(NIL, "first").await;
+    lines.take();
+    for (kind, status, level) in [
+        (ErrorKind::Busy, 503, " WARN "),
+        (ErrorKind::Backend, 500, " ERROR "),
+        (ErrorKind::Corrupt, 500, " ERROR "),
+    ] {
+        for what in ["push", "snapshot"] {
+            oddities.lock().unwrap().faults = vec![Fault::NotApplied(kind)];
+            let answer = match what {
+                "push" => server.push(&first, "second").await,
+                _ => server.put_snapshot(&first, "snapshot").await,
+            };
+            assert_eq!(answer.status, status);
+            let told = told(level);
+            assert!(told.contains(&format!("kind={kind}")), "{told}");
+            assert!(told.contains("cause=\"a cause that the test planted\""), "{told}");
+        }
+    }
+
+    // Damaged rows, and chunks that are missing.
+    let large = server.pushed(&first, vec![1; 9_000]).await;
+    server.put_snapshot(&large, "snapshot").await.is(200, b"");
+    let tenant = server.store.tenant("taskchampion-00").unwrap();
+    let key =
+        |version: &str| [client.as_bytes().as_slice(), Uuid::parse_str(version).unwrap().as_bytes()].concat();
+    tenant.put("taskchampion.version", key(NIL), *b"damaged").await.unwrap();
+    tenant.put("taskchampion.snapshot", client, *b"damaged").await.unwrap();
+    for path in [format!("get-child-version/{NIL}"), "snapshot".to_owned()] {
+        lines.take();
+        server.get(&path).await.is(500, b"the store failed, ask again");
+        assert!(told(" ERROR ").contains("kind=corrupt"));
+    }
+    let mut chunks = Batch::new();
+    chunks.delete_prefix("taskchampion.chunk", b"");
+    tenant.apply(chunks, Durability::Durable).await.unwrap().applied().unwrap();
+    let request = Request::get(format!("/v1/client/get-child-version/{first}")).header("x-client-id", CLIENT);
+    let response = server.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert!(axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err());
+    assert!(told(" ERROR ").contains("cut off in the middle"));
+    tenant.put("taskchampion.client", client, *b"damaged").await.unwrap();
+    server.push(&large, "third").await.is(500, b"the store failed, ask again");
+    assert!(told(" ERROR ").contains("kind=corrupt"));
+    let error = server.taskchampion.client(client).await.unwrap_err().to_string();
+    assert!(error.contains("the row 01234567... of taskchampion.client is damaged"), "{error}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ mod common;
 use common::*;
 use pollster::block_on;
 use seabed_kv::{ErrorKind, Store};
-use seabed_taskchampion::{ATTEMPTS_MAX, AddSnapshot, Error, GetSnapshot, WRITING_MS_MAX};
+use seabed_taskchampion::{ATTEMPTS_MAX, AddSnapshot, ChildVersion, Error, GetSnapshot, WRITING_MS_MAX};
 use uuid::Uuid;
 
 #[test]
@@ -40,6 +40,25 @@ fn a_snapshot_being_read_survives_its_replacement_until_the_sweep() {
         ErrorKind::Corrupt,
         "slower than the sweep allows"
     );
+}
+
+#[test]
+fn a_deleted_client_is_gone_for_its_readers_too() {
+    let world = World::new(Store::memory());
+    let client = world.id();
+    let version = world.pushed(client, Uuid::nil(), &vec![7; 500_000]);
+    world.snapshot(client, version, &vec![8; 500_000]);
+    let child = block_on(world.taskchampion.get_child_version(client, Uuid::nil())).unwrap().release();
+    let ChildVersion::Found { value: mut child, .. } = child else { panic!("{child:?}") };
+    let snapshot = block_on(world.taskchampion.get_snapshot(client)).unwrap().release();
+    let GetSnapshot::Found { value: mut snapshot, .. } = snapshot else { panic!("{snapshot:?}") };
+    for value in [&mut child, &mut snapshot] {
+        assert!(block_on(value.next()).unwrap().is_some());
+    }
+    block_on(world.taskchampion.delete_client(client)).unwrap();
+    for value in [child, snapshot] {
+        assert_eq!(block_on(value.collect()).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
 }
 
 #[test]
@@ -183,7 +202,9 @@ fn a_deletion_cut_off_anywhere_is_completed_later_and_nobody_sees_half_a_client(
             let world = World::new(store.clone());
             let empty = rows(&store);
             let client = world.id();
-            let chain = world.chain(client, 2);
+            let mut chain = world.chain(client, 1);
+            // In chunks that only the version's row names until a step of the deletion takes it.
+            chain.push(world.pushed(client, chain[0], &[1; 9_000]));
             world.snapshot(client, chain[1], &[1; 5_000]);
             let whole = rows(&store);
             oddities.lock().unwrap().pends = true;

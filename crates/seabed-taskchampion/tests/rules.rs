@@ -11,11 +11,11 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Child, Current, DAY_S, Odd, START_S, World, assert_sound, rows, stores};
+use common::{Child, Current, DAY_S, Odd, START_S, World, assert_sound, cost, rows, stores};
 use pollster::block_on;
 use seabed_kv::{Batch, Durability, ErrorKind, Store};
 use seabed_taskchampion::{
-    AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Ignored, TaskChampion, Urgency, verify,
+    AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, Ignored, TaskChampion, Urgency, verify, verify_in,
 };
 use uuid::Uuid;
 
@@ -77,13 +77,13 @@ fn a_push_that_is_not_onto_the_latest_is_a_conflict_and_changes_nothing() {
             assert_eq!(world.push(client, parent, b"late"), AddVersion::Conflict { latest: chain[1] });
         }
         assert_eq!(rows(&world.store), before);
-        // A large one leaves nothing but chunks that a sweep takes.
+        // A large one leaves nothing but chunks that the next sweep takes: nobody can be reading them.
         let late = world.push(client, chain[0], &vec![7; 100_000]);
         assert_eq!(late, AddVersion::Conflict { latest: chain[1] });
         assert_sound(&world.store);
         // What was dropped unawaited is seen from the next flush on.
         world.store.tenant("taskchampion-00").unwrap().flush().wait().unwrap();
-        assert_eq!(block_on(world.taskchampion.maintain((world.now_s + 901) * 1_000)).unwrap(), 1);
+        assert_eq!(block_on(world.taskchampion.maintain(world.now_s * 1_000)).unwrap(), 1);
         assert_eq!(rows(&world.store), before);
     });
 }
@@ -210,7 +210,7 @@ fn snapshots_that_are_ignored_change_nothing() {
 }
 
 #[test]
-fn a_client_that_is_new_ignores_every_snapshot() {
+fn a_client_with_one_version_keeps_a_snapshot_of_that_alone() {
     let world = World::new(Store::memory());
     let client = world.id();
     let version = world.pushed(client, Uuid::nil(), b"only");
@@ -359,25 +359,116 @@ fn snapshots_and_pushes_race_without_losing_either() {
 fn a_push_costs_one_read_and_one_durable_batch_whatever_there_is() {
     let (store, oddities) = Odd::store();
     let world = World::new(store);
-    let cost = |client, parent| {
-        let before = {
-            let oddities = oddities.lock().unwrap();
-            (oddities.gets, oddities.applied)
-        };
-        let version = world.pushed(client, parent, b"small");
-        let oddities = oddities.lock().unwrap();
-        let applied = (oddities.applied.0 - before.1.0, oddities.applied.1 - before.1.1);
-        (version, (oddities.gets - before.0, applied))
-    };
-    let client = world.id();
-    let (latest, alone) = cost(client, Uuid::nil());
-    assert_eq!(alone, (1, (1, 1)));
-    world.snapshot(client, latest, &vec![1; 1_000_000]);
+    let push = |client, parent| cost(&oddities, || world.pushed(client, parent, b"small"));
+    let (_, first) = push(world.id(), Uuid::nil());
+    assert_eq!((first.reads, first.read, first.applied, first.durable), (1, 0, 1, 1));
+    // Of snapshots that are kept in the same way, one byte and two thousand, five thousand and a million.
+    for snapshots in [[1, 1_900], [5_000, 1_000_000]] {
+        let costs = snapshots.map(|size| {
+            let client = world.id();
+            let latest = world.pushed(client, Uuid::nil(), b"small");
+            assert_eq!(world.snapshot(client, latest, &vec![1; size]), AddSnapshot::Kept);
+            let (latest, after_snapshot) = push(client, latest);
+            assert_eq!((after_snapshot.reads, after_snapshot.applied, after_snapshot.durable), (1, 1, 1));
+            assert!(after_snapshot.read < 150 && after_snapshot.written < 1_000, "{after_snapshot:?}");
+            let mut last = latest;
+            for _ in 0..300 {
+                last = world.pushed(client, last, b"more");
+            }
+            assert_eq!(push(client, last).1, after_snapshot, "after a long history");
+            after_snapshot
+        });
+        assert_eq!(costs[0], costs[1], "snapshots of {snapshots:?} bytes");
+    }
     for _ in 0..200 {
         world.chain(world.id(), 2);
     }
-    assert_eq!(cost(client, latest).1, alone);
-    assert_eq!(cost(world.id(), Uuid::nil()).1, alone, "the first push of another client");
+    assert_eq!(push(world.id(), Uuid::nil()).1, first, "the first push of another client");
+}
+
+#[test]
+fn the_first_sync_of_a_replica_costs_the_same_whatever_there_is() {
+    let (store, oddities) = Odd::store();
+    let world = World::new(store);
+    let client = world.id();
+    let chain = world.chain(client, 2);
+    world.snapshot(client, chain[1], b"snapshot");
+    let stranger = world.id();
+    let sync = || {
+        let (snapshot, of_snapshot) = cost(&oddities, || world.current_snapshot(client));
+        assert_eq!(snapshot, Current::Found(chain[1], b"snapshot".to_vec()));
+        let (child, of_child) = cost(&oddities, || world.child(client, Uuid::nil()));
+        assert_eq!(child, Child::Found(chain[0], b"version 0".to_vec()));
+        let (child, of_end) = cost(&oddities, || world.child(client, chain[1]));
+        assert_eq!(child, Child::UpToDate);
+        let (child, of_nothing) = cost(&oddities, || world.child(stranger, Uuid::nil()));
+        assert_eq!(child, Child::NoSuchClient);
+        [of_snapshot, of_child, of_end, of_nothing]
+    };
+    let alone = sync();
+    assert_eq!(alone.map(|cost| (cost.reads, cost.applied)), [(2, 0), (2, 0), (2, 0), (1, 0)]);
+    // Among many clients, each with versions onto nil and a snapshot.
+    for _ in 0..300 {
+        let other = world.id();
+        let chain = world.chain(other, 3);
+        world.snapshot(other, chain[2], &[1; 1_000]);
+    }
+    assert_eq!(sync(), alone);
+}
+
+#[test]
+fn different_clients_share_nothing_and_run_at_once() {
+    each_store(|world| {
+        let world = Arc::new(world);
+        let threads: Vec<_> = (0..8_u8)
+            .map(|number| {
+                let (world, client) = (world.clone(), world.id());
+                std::thread::spawn(move || {
+                    let (mut latest, mut chain) = (Uuid::nil(), Vec::new());
+                    for round in 0..40_usize {
+                        // Never a conflict, and never another's bytes; some of them in chunks.
+                        let bytes = vec![number; if round % 10 == 0 { 5_000 } else { round }];
+                        let version = world.pushed(client, latest, &bytes);
+                        assert!(world.child(client, latest) == Child::Found(version, bytes));
+                        latest = version;
+                        chain.push(version);
+                    }
+                    assert_eq!(world.snapshot(client, latest, &[number; 9]), AddSnapshot::Kept);
+                    (client, number, chain)
+                })
+            })
+            .collect();
+        for thread in threads {
+            let (client, number, chain) = thread.join().unwrap();
+            let versions = block_on(world.taskchampion.versions(client)).unwrap();
+            assert_eq!(versions.iter().map(|version| version.version).collect::<Vec<_>>(), chain);
+            assert_eq!(world.current_snapshot(client), Current::Found(chain[39], vec![number; 9]));
+        }
+    });
+    // A push that is held up anywhere holds up nobody else's, and is not disturbed.
+    let mut held_up = 0;
+    for times in 1.. {
+        let (store, oddities) = Odd::store();
+        let world = World::new(store);
+        let (slow, quick) = (world.id(), world.id());
+        let (upload, version) = (world.upload(slow, b"slow"), world.id());
+        oddities.lock().unwrap().pends = true;
+        let mut push = Box::pin(world.taskchampion.add_version(upload, Uuid::nil(), version, world.now_s));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        if (0..times).any(|_| push.as_mut().poll(&mut context).is_ready()) {
+            break;
+        }
+        held_up += 1;
+        oddities.lock().unwrap().pends = false;
+        let chain = world.chain(quick, 3);
+        assert_eq!(world.snapshot(quick, chain[2], b"snapshot"), AddSnapshot::Kept);
+        assert_eq!(world.child(quick, chain[2]), Child::UpToDate);
+        let (answer, rest) = cost(&oddities, || block_on(push).unwrap().release());
+        assert!(matches!(answer, AddVersion::Added { version: added, .. } if added == version));
+        assert!(rest.reads == 0 && rest.applied <= 1, "it did not begin anew: {rest:?}");
+        assert_eq!(world.child(slow, Uuid::nil()), Child::Found(version, b"slow".to_vec()));
+    }
+    assert!(held_up > 1, "{held_up}");
 }
 
 #[test]
@@ -472,6 +563,22 @@ fn the_number_of_shards_is_read_back_and_clients_spread_over_them() {
         vec![1, 0, 4],
     );
     tenant.apply(batch, Durability::Durable).wait().unwrap();
+    for number in 1..4 {
+        let id = format!("taskchampion-{number:02}");
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains(&id), "{error}");
+        assert!(store.tenant(&id).is_err(), "it was not made in the missing one's place");
+        let report = block_on(verify_in(&store, &tenant)).unwrap();
+        assert!(report.findings[0].contains(&id) && report.findings.len() == 4 - number, "{report:?}");
+        let other = store.open(&id).wait().unwrap();
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Corrupt && error.to_string().contains(&id),
+            "an empty one: {error}"
+        );
+        let row = [&1_u32.to_be_bytes()[..], b"seabed test"].concat();
+        other.put("taskchampion.format", b"", row).wait().unwrap();
+    }
     let world = World::new(store.clone());
     let clients: Vec<_> = (0..40).map(|_| world.id()).collect();
     for client in &clients {
@@ -481,19 +588,54 @@ fn the_number_of_shards_is_read_back_and_clients_spread_over_them() {
         block_on(world.taskchampion.clients()).unwrap().into_iter().map(|client| client.client).collect();
     found.sort();
     assert_eq!(found, clients);
+    assert_eq!(block_on(world.taskchampion.client_count()).unwrap(), 40);
     let mut examined = 0;
     for number in 0..4 {
         let tenant = store.tenant(format!("taskchampion-{number:02}")).unwrap();
         let report = block_on(verify(&tenant)).unwrap();
         assert!(report.findings.is_empty() && report.clients > 0, "shard {number}: {report:?}");
+        assert_eq!(block_on(verify_in(&store, &tenant)).unwrap(), report);
         examined += report.clients;
     }
     assert_eq!(examined, 40);
     assert!(store.tenant("taskchampion-04").is_err());
 
+    // Clients in another shard than the one in which they are looked for.
+    tenant.put("taskchampion.shards", b"", vec![1, 0, 3]).wait().unwrap();
+    for number in 1..4 {
+        let tenant = store.tenant(format!("taskchampion-{number:02}")).unwrap();
+        let findings = block_on(verify_in(&store, &tenant)).unwrap().findings;
+        assert!(findings.iter().any(|finding| finding.contains("belongs in shard")), "{findings:?}");
+        assert_eq!(findings.iter().any(|finding| finding.contains("none of the 3 shards")), number == 3);
+    }
+    let second = store.tenant("taskchampion-01").unwrap();
+    second.put("taskchampion.shards", b"", vec![1, 0, 3]).wait().unwrap();
+    let findings = block_on(verify(&second)).unwrap().findings;
+    assert_eq!(findings, ["a row of taskchampion.shards, which belongs in the first shard"]);
+
     tenant.put("taskchampion.shards", b"", vec![1, 0, 0]).wait().unwrap();
     let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_store_without_its_first_shard_is_refused_and_nothing_is_made_in_its_place() {
+    let store = Store::memory();
+    let second = store.open("taskchampion-01").wait().unwrap();
+    second.put("taskchampion.format", b"", *b"\0\0\0\x01seabed test").wait().unwrap();
+    let refused = || {
+        let error = block_on(TaskChampion::open(&store, Config::default())).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Corrupt && error.to_string().contains("taskchampion-00"),
+            "{error}"
+        );
+    };
+    refused();
+    assert!(store.tenant("taskchampion-00").is_err());
+    let findings = block_on(verify_in(&store, &second)).unwrap().findings;
+    assert!(findings.len() == 1 && findings[0].contains("taskchampion-00 is missing"), "{findings:?}");
+    store.open("taskchampion-00").wait().unwrap();
+    refused();
 }
 
 #[test]
@@ -511,4 +653,5 @@ fn futures_can_move_between_threads() {
     assert_send(TaskChampion::open(&world.store, Config::default()));
     let tenant = world.store.tenant("taskchampion-00").unwrap();
     assert_send(verify(&tenant));
+    assert_send(verify_in(&world.store, &tenant));
 }

@@ -99,6 +99,12 @@ const DAMAGES: &[(&str, Damage, &str)] = &[
     ("format row gone", |p| p.delete("taskchampion.format", b""), "taskchampion.format is missing"),
     ("format row cut", |p| p.put("taskchampion.format", b"", "x"), "taskchampion.format does not read"),
     ("later format", |p| p.put("taskchampion.format", b"", *b"\0\0\0\x09new"), "says version 9"),
+    ("number of shards cut", |p| p.put("taskchampion.shards", b"", "x"), "taskchampion.shards does not read"),
+    (
+        "a client of another shard",
+        |p| p.put("taskchampion.shards", b"", [1, 0, 100]),
+        "client 00000000-0000-0000-0000-000000c11e27: belongs in shard ",
+    ),
     (
         "client row cut",
         |p| p.alter("taskchampion.client", p.client, |row| row.truncate(row.len() - 1)),
@@ -253,10 +259,6 @@ fn each_kind_of_damage_is_found() {
 fn any_single_row_that_vanishes_is_found() {
     let planted = Planted::new(Store::memory());
     for ((category, key), payload) in rows(&planted.world.store) {
-        // How many shards there are only opening reads, and refuses.
-        if category == "taskchampion.shards" {
-            continue;
-        }
         planted.delete(&category, &key);
         assert_ne!(planted.report().findings, Vec::<String>::new(), "{category}");
         planted.put(&category, &key, payload);
@@ -270,7 +272,19 @@ fn a_damaged_client_can_be_deleted_and_a_damaged_mark_does_not_keep_a_server_fro
     planted.alter("taskchampion.client", planted.client, |row| row.truncate(20));
     planted.alter("taskchampion.version", planted.pair(planted.chain[1]), |row| row.truncate(20));
     planted.put("taskchampion.deleting", [7; 9], "stray");
+    planted.put("taskchampion.client", [7; 9], "stray");
     assert!(block_on(planted.world.taskchampion.client(planted.client)).is_err());
+    // The others are listed all the same, and those that cannot be read are among them.
+    let clients = block_on(planted.world.taskchampion.clients()).unwrap();
+    assert_eq!(
+        clients.iter().map(|client| client.client).collect::<Vec<_>>(),
+        [planted.client, planted.other]
+    );
+    let error = clients[0].error.as_deref().unwrap();
+    assert!(error.contains("the row 00000000... of taskchampion.client is damaged"), "{error}");
+    assert_eq!((clients[0].versions, clients[1].versions, &clients[1].error), (0, 2, &None));
+    assert_eq!(block_on(planted.world.taskchampion.client_count()).unwrap(), 3);
+    planted.delete("taskchampion.client", [7; 9]);
     assert!(block_on(planted.world.taskchampion.delete_client(planted.client)).unwrap());
     World::new(planted.world.store.clone());
     let findings = planted.report().findings;
@@ -303,7 +317,8 @@ fn a_store_that_is_being_written_to_is_sound_at_any_time() {
                     latest = world.pushed(client, latest, &vec![1; if round % 3 == 0 { 9_000 } else { 9 }]);
                     world.snapshot(client, latest, &vec![2; if round % 2 == 0 { 9_000 } else { 9 }]);
                     let passing = world.id();
-                    world.chain(passing, 2);
+                    let version = world.pushed(passing, Uuid::nil(), &vec![3; 9_000]);
+                    world.pushed(passing, version, b"small");
                     block_on(world.taskchampion.delete_client(passing)).unwrap();
                     block_on(world.taskchampion.maintain((world.now_s + 10_000) * 1_000)).unwrap();
                 }

@@ -331,6 +331,9 @@ fn test_files(name: &str) -> Vec<String> {
             let module = format!("crates/{of}/src/{}", modules.join("/"));
             vec![format!("{module}.rs"), format!("{module}/mod.rs")]
         }
+        [of, file, module] => {
+            vec![format!("crates/{of}/tests/{file}/{module}.rs"), format!("crates/{of}/tests/{file}.rs")]
+        }
         _ => Vec::new(),
     }
 }

@@ -156,8 +156,18 @@ fn one_damaged_client_does_not_keep_the_others_from_being_served() {
     drop(store);
 
     let server = Server::start(dir.path());
-    assert!(server.banner.contains("seabed verify"), "{}", server.banner);
+    // They are counted without being read.
+    assert!(server.banner.contains("2 clients"), "{}", server.banner);
     assert_eq!(server.get_child(&client, NIL).body, b"sound");
+    // The list tells of both.
+    let list = run(dir.path(), &["clients", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let entries = list["clients"].as_array().unwrap();
+    let error = |of: &str| &entries.iter().find(|entry| entry["client"] == of).unwrap()["error"];
+    assert_eq!(error(&client), &serde_json::Value::Null);
+    let error = error("07070707-0707-0707-0707-070707070707").as_str().unwrap();
+    assert!(error.contains("the row 07070707... of taskchampion.client is damaged"), "{error}");
+    assert!(run(dir.path(), &["clients", "list"]).status.success());
     assert_eq!(run(dir.path(), &["verify"]).status.code(), Some(1));
 }
 

@@ -16,7 +16,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::cache::{CacheBudget, CacheShare};
 use super::open_files::Files;
 use super::schema::{self, sql};
-use super::{ffi, reader::ReaderPool, root::RootLock};
+use super::{ffi, reader_pool::ReaderPool, root::RootLock};
 use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
 use crate::scheduler::{Engine, Request, Rest, Verdict};
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Refusal, Result, Write};

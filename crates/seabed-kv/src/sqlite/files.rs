@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::CacheBudget;
-use super::reader::ReaderPool;
+use super::reader_pool::ReaderPool;
 use super::{schema, verify};
 use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use crate::limits::CACHE_BYTES_MAX;

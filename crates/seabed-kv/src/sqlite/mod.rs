@@ -7,6 +7,7 @@ mod ffi;
 mod files;
 mod open_files;
 mod reader;
+mod reader_pool;
 mod restore;
 mod root;
 mod schema;
@@ -25,7 +26,7 @@ use self::cache::CacheBudget;
 use self::engine::{EngineOptions, SqliteEngine};
 pub(crate) use self::files::SqliteFiles;
 use self::open_files::{Files, OpenFiles};
-use self::reader::ReaderPool;
+use self::reader_pool::ReaderPool;
 use self::root::RootLock;
 use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
 use crate::limits::{CACHE_BYTES_MAX, OPEN_TENANTS_MAX, TENANT_IDLE_MS_MAX};
@@ -36,8 +37,8 @@ use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, Te
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-/// How many files one tenant has open, on average: its file, log and index, and two for a reader; twice that while it is read a lot.
-const FILES_A_TENANT: u64 = 10;
+/// How many files one tenant has open, as a rule: its file, log and index, and two for a reader.
+const FILES_A_TENANT: u64 = 5;
 
 /// How many writer threads serve all tenants of a store. More than cores, because they mostly wait for flushes.
 const WRITER_THREADS: usize = 4;
@@ -52,7 +53,7 @@ pub fn version() -> &'static str {
 pub struct SqliteOptions {
     /// How many tenants hold their files open at once; those in use at a moment count on top. The one that was used least lately lets go
     /// of its files for the next, without a flush, and opens them again when it is used: about 0.2 ms. By default
-    /// [`OPEN_TENANTS_MAX`]. Never more than a tenth of the files that the process may open.
+    /// [`OPEN_TENANTS_MAX`]. Never more than a fifth of the files that the process may open.
     pub open_tenants_max: usize,
     /// How much all connections cache, beyond 128 KiB each. By default [`CACHE_BYTES_MAX`].
     pub cache_bytes_max: u64,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::cache::CacheBudget;
 use super::engine::SqliteEngine;
-use super::reader::ReaderPool;
+use super::reader_pool::ReaderPool;
 use crate::scheduler::{Actor, Rest};
 use crate::sync::{Mutex, lock, spawn};
 use crate::{Error, ErrorKind, Result};

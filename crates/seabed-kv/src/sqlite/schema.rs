@@ -72,26 +72,11 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> R
         check_header(path)?;
     }
     let connection = open(path, vfs, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    // Until the file is known to be ours, closing it must carry nothing over; without a log there is nothing to carry, and
-    // closing removes what SQLite has put beside the file.
-    set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, vfs.is_some() || has_log(path))?;
-    if is_new(&connection)? {
-        refuse_lost_log(&connection, path)?;
-        create(&connection)?;
-        if vfs.is_none() {
-            sync_directory(path)?;
-        }
+    if opening == Opening::First {
+        accept(&connection, path, vfs)?;
     }
-    check_schema(&connection)?;
     // From here on the writer decides when to carry over, closing after a failure included.
     set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(sql)?;
-    if mode != "wal" {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{} has journal mode {mode}, which cannot become WAL", path.display()),
-        ));
-    }
     // The writer checkpoints between groups, when it decides to.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
     connection.pragma_update(None, "journal_size_limit", crate::limits::LOG_CHECKPOINT_BYTES).map_err(sql)?;
@@ -100,6 +85,30 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> R
         connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(sql)?;
     }
     Ok(connection)
+}
+
+/// Makes a new file ours, or finds that an existing one is.
+fn accept(connection: &Connection, path: &Path, vfs: Option<&str>) -> Result<()> {
+    // Until the file is known to be ours, closing it must carry nothing over; without a log there is nothing to carry, and
+    // closing removes what SQLite has put beside the file.
+    set(connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, vfs.is_some() || has_log(path))?;
+    if is_new(connection)? {
+        refuse_lost_log(connection, path)?;
+        create(connection)?;
+        if vfs.is_none() {
+            sync_directory(path)?;
+        }
+    }
+    check_schema(connection)?;
+    set(connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} has journal mode {mode}, which cannot become WAL", path.display()),
+        ));
+    }
+    Ok(())
 }
 
 /// Opens a read-only connection to a file that the writer has open.

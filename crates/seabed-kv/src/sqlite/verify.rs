@@ -1,6 +1,6 @@
 //! Verification of a tenant's file: what SQLite knows of its structure, and that every row reads.
 
-use super::reader::ReaderPool;
+use super::reader_pool::ReaderPool;
 use crate::backend::{TenantReport, View as _};
 use crate::{ErrorKind, Key, KeyRange, Result, ScanSpec};
 

@@ -15,20 +15,21 @@ use http_body_util::BodyExt as _;
 use uuid::Uuid;
 
 use super::headers::{self, Encoding};
-use super::{Refusal, Server, Shortened};
+use super::{NO_SUCH_CLIENT, Posting, Refusal, Server, Shortened, failed, told};
 use crate::error::Result as StoreResult;
 use crate::{Upload, UploadWriter, Value};
 
 /// How much compressed data is decoded at once. It grows at most 1,032-fold, so to half a mebibyte.
 const DECODE_STEP_BYTES: usize = 512;
 
-/// Takes a whole body for `client`; `empty` is the text that refuses one without a byte.
+/// Takes a whole body for `client`. That of a client which does not exist and is not to be created is read and checked like any
+/// other, and nothing of it is stored: strangers must not be able to fill the disk.
 pub(super) async fn receive(
     server: &Server,
+    posting: &Posting,
     client: Uuid,
     headers: &HeaderMap,
     body: Body,
-    empty: &'static str,
 ) -> Result<Upload, Refusal> {
     let Some(encoding) = headers::encoding(headers) else {
         let text = "the content encoding is not supported; send gzip or none";
@@ -53,8 +54,10 @@ pub(super) async fn receive(
         }
         return Err(too_large(limit));
     }
-    let writer = server.taskchampion.upload(client, server.fresh_id(), server.now_unix_ms());
-    let mut sink = Sink { writer, limit, decoder: None };
+    let kept = (posting.creates && config.create_clients)
+        || server.taskchampion.has_client(client).await.map_err(failed(client))?;
+    let writer = kept.then(|| server.taskchampion.upload(client, server.fresh_id(), server.now_unix_ms()));
+    let mut sink = Sink { client, writer, bytes: 0, limit, decoder: None };
     if encoding == Encoding::Gzip {
         sink.decoder = Some(Box::new(MultiGzDecoder::new(Vec::new())));
     }
@@ -70,13 +73,16 @@ pub(super) async fn receive(
         }
     }
     if source.bytes == 0 {
-        return Err(Refusal::bad_request(empty));
+        return Err(Refusal::bad_request(posting.empty));
     }
-    let writer = sink.end().await?;
-    if writer.bytes() == 0 {
-        return Err(Refusal::bad_request(empty));
+    sink.end().await?;
+    if sink.bytes == 0 {
+        return Err(Refusal::bad_request(posting.empty));
     }
-    Ok(writer.finish().await?)
+    match sink.writer {
+        Some(writer) => writer.finish().await.map_err(failed(client)),
+        None => Err(server.no_such_client(client, NO_SUCH_CLIENT)),
+    }
 }
 
 fn too_large(limit: u64) -> Refusal {
@@ -96,8 +102,10 @@ struct Arriving {
 impl Arriving {
     /// The next bytes; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        // One deadline for all that comes before the next byte: what is no byte does not break the silence.
+        let deadline = tokio::time::Instant::now() + self.silence;
         loop {
-            let Ok(frame) = tokio::time::timeout(self.silence, self.body.frame()).await else {
+            let Ok(frame) = tokio::time::timeout_at(deadline, self.body.frame()).await else {
                 tracing::info!(client = %Shortened(self.client), "a client fell silent in the middle of a body");
                 let text = "nothing arrived for too long";
                 return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text).with(CONNECTION, "close"));
@@ -121,17 +129,21 @@ impl Arriving {
         }
     }
 
-    /// Throws the rest away, up to as much again as is allowed, so that a client which sends all before it listens gets to
+    /// Throws the rest away, until twice as much as is allowed has come, so that a client which sends all before it listens gets to
     /// hear why it was refused: closing over unread bytes would take the answer with it.
     async fn drain(&mut self) {
-        let most = self.bytes.saturating_add(self.bytes_max);
+        let most = self.bytes_max.saturating_mul(2);
         while self.bytes < most && matches!(self.next().await, Ok(Some(_))) {}
     }
 }
 
 /// Where a body goes: decoded, counted, stored.
 struct Sink {
-    writer: UploadWriter,
+    client: Uuid,
+    /// `None` when nothing is stored.
+    writer: Option<UploadWriter>,
+    /// Decoded ones.
+    bytes: u64,
     limit: u64,
     decoder: Option<Box<MultiGzDecoder<Vec<u8>>>>,
 }
@@ -151,18 +163,22 @@ impl Sink {
     }
 
     async fn store(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        if self.writer.bytes().saturating_add(bytes.len() as u64) > self.limit {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.bytes > self.limit {
             return Err(too_large(self.limit));
         }
-        Ok(self.writer.write(bytes).await?)
+        match &mut self.writer {
+            Some(writer) => writer.write(bytes).await.map_err(failed(self.client)),
+            None => Ok(()),
+        }
     }
 
-    async fn end(mut self) -> Result<UploadWriter, Refusal> {
+    async fn end(&mut self) -> Result<(), Refusal> {
         if let Some(decoder) = self.decoder.take() {
             let decoded = decoder.finish().map_err(|_| bad_gzip())?;
             self.store(&decoded).await?;
         }
-        Ok(self.writer)
+        Ok(())
     }
 }
 
@@ -171,7 +187,10 @@ fn bad_gzip() -> Refusal {
 }
 
 /// A value as the stream of an answer's body.
-pub(super) struct Parts(State);
+pub(super) struct Parts {
+    client: Uuid,
+    state: State,
+}
 
 enum State {
     Idle(Option<Value>),
@@ -181,8 +200,8 @@ enum State {
 type Part = StoreResult<Option<Vec<u8>>>;
 
 impl Parts {
-    pub(super) fn new(value: Value) -> Self {
-        Self(State::Idle(Some(value)))
+    pub(super) fn new(client: Uuid, value: Value) -> Self {
+        Self { client, state: State::Idle(Some(value)) }
     }
 }
 
@@ -191,10 +210,10 @@ impl futures_core::Stream for Parts {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match &mut self.0 {
+            match &mut self.state {
                 State::Idle(value) => {
                     let Some(mut value) = value.take() else { return Poll::Ready(None) };
-                    self.0 = State::Reading(Box::pin(async move {
+                    self.state = State::Reading(Box::pin(async move {
                         let part = value.next().await;
                         (value, part)
                     }));
@@ -203,9 +222,11 @@ impl futures_core::Stream for Parts {
                     let (value, part) = ready!(reading.as_mut().poll(context));
                     // After the end and after an error there is nothing more to read.
                     let more = matches!(part, Ok(Some(_)));
-                    self.0 = State::Idle(more.then_some(value));
+                    self.state = State::Idle(more.then_some(value));
                     if let Err(error) = &part {
-                        tracing::error!(%error, "an answer was cut off in the middle");
+                        let (kind, tenant, cause) = told(error);
+                        let client = Shortened(self.client);
+                        tracing::error!(%client, %kind, tenant, cause, "an answer was cut off in the middle");
                     }
                     return Poll::Ready(part.map(|part| part.map(Bytes::from)).transpose());
                 }

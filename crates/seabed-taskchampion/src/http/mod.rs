@@ -5,7 +5,6 @@ mod headers;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -17,8 +16,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, any};
 use uuid::Uuid;
 
+use crate::clock::now_unix_ms;
 use crate::error::ErrorKind;
-use crate::{AddSnapshot, AddVersion, ChildVersion, Error, GetSnapshot, TaskChampion, Urgency, Value};
+use crate::{
+    AddSnapshot, AddVersion, ChildVersion, Error, GetSnapshot, TaskChampion, Upload, Urgency, Value,
+};
 
 #[doc(hidden)]
 pub use headers::fuzz_headers;
@@ -28,6 +30,8 @@ const SNAPSHOT: &str = "application/vnd.taskchampion.snapshot";
 const VERSION_ID: HeaderName = HeaderName::from_static("x-version-id");
 const PARENT_VERSION_ID: HeaderName = HeaderName::from_static("x-parent-version-id");
 const SNAPSHOT_REQUEST: HeaderName = HeaderName::from_static("x-snapshot-request");
+
+const NO_SUCH_CLIENT: &str = "No such client";
 
 /// Where the router takes the time and fresh ids from. The default is the system's; tests bring their own.
 #[derive(Clone)]
@@ -40,11 +44,7 @@ pub struct Environment {
 
 impl Default for Environment {
     fn default() -> Self {
-        let now = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        };
-        Self { now_unix_ms: Arc::new(now), fresh_id: Arc::new(Uuid::new_v4) }
+        Self { now_unix_ms: Arc::new(now_unix_ms), fresh_id: Arc::new(Uuid::new_v4) }
     }
 }
 
@@ -175,21 +175,30 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<Error> for Refusal {
-    /// What went wrong below is for the log; the client recovers from any of these by asking again, also when a push took
-    /// effect in spite of its error: it then pulls its own version.
-    fn from(error: Error) -> Self {
+/// The refusal for what went wrong below, which is for the log; the client recovers from any of these by asking again, also when a
+/// push took effect in spite of its error: it then pulls its own version.
+fn failed(client: Uuid) -> impl Fn(Error) -> Refusal {
+    move |error| {
+        let ((kind, tenant, cause), client) = (told(&error), Shortened(client));
         if matches!(error.kind(), ErrorKind::Busy) || error.is_retryable() {
-            tracing::warn!(%error, "a request was put off");
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy, ask again").with(RETRY_AFTER, "1");
+            tracing::warn!(%client, %kind, tenant, cause, "a request was put off");
+            return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy, ask again").with(RETRY_AFTER, "1");
         }
-        tracing::error!(%error, applied = ?error.applied(), "a request failed");
+        let applied = error.applied();
+        tracing::error!(%client, %kind, tenant, cause, ?applied, "a request failed");
         if error.is_disk_full() {
             let text = "the server's disk is full, ask again when there is room";
-            return Self::new(StatusCode::INSUFFICIENT_STORAGE, text);
+            return Refusal::new(StatusCode::INSUFFICIENT_STORAGE, text);
         }
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed, ask again")
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed, ask again")
     }
+}
+
+/// What the log is told of an error: its kind, tenant and cause. Not its text, which may name a row by its key, and so a client by
+/// its whole id.
+fn told(error: &Error) -> (ErrorKind, Option<String>, Option<String>) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    (error.kind(), error.tenant().map(ToString::to_string), cause)
 }
 
 async fn never_cached(mut response: Response) -> Response {
@@ -212,10 +221,11 @@ async fn get_child_version(
     only(&method, &Method::GET)?;
     let parent = version_id(path)?;
     let client = server.client_id(&headers)?;
-    match server.taskchampion.get_child_version(client, parent).await?.release() {
+    let child = server.taskchampion.get_child_version(client, parent).await;
+    match child.map_err(failed(client))?.release() {
         ChildVersion::Found { version, parent, value } => {
             let ids = [(VERSION_ID, id_value(version)), (PARENT_VERSION_ID, id_value(parent))];
-            Ok((ids, with_body(HISTORY_SEGMENT, value)).into_response())
+            Ok((ids, with_body(client, HISTORY_SEGMENT, value)).into_response())
         }
         ChildVersion::UpToDate => {
             tracing::debug!(client = %Shortened(client), "up to date");
@@ -226,6 +236,34 @@ async fn get_child_version(
     }
 }
 
+/// What a POST expects of its body, and says when there is none.
+struct Posting {
+    media_type: &'static str,
+    empty: &'static str,
+    /// Whether it creates its client where that is allowed.
+    creates: bool,
+}
+
+const PUSH: Posting = Posting { media_type: HISTORY_SEGMENT, empty: "Empty body", creates: true };
+const PUT_SNAPSHOT: Posting = Posting { media_type: SNAPSHOT, empty: "No snapshot supplied", creates: false };
+
+/// Makes the checks of a POST, whose order is the original's and so a contract, and takes the body. Answers the version id in the
+/// path, too.
+async fn posted(
+    server: &Server,
+    posting: &Posting,
+    method: &Method,
+    path: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Uuid, Upload), Refusal> {
+    only(method, &Method::POST)?;
+    let id = version_id(path)?;
+    headers::expect_media_type(headers, posting.media_type)?;
+    let client = server.client_id(headers)?;
+    Ok((id, body::receive(server, posting, client, headers, body).await?))
+}
+
 async fn add_version(
     State(server): State<Server>,
     method: Method,
@@ -233,14 +271,10 @@ async fn add_version(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    only(&method, &Method::POST)?;
-    let parent = version_id(path)?;
-    headers::expect_media_type(&headers, HISTORY_SEGMENT)?;
-    let client = server.client_id(&headers)?;
-    let upload = body::receive(&server, client, &headers, body, "Empty body").await?;
-    let version = server.fresh_id();
-    let added = server.taskchampion.add_version(upload, parent, version, server.now_unix_s()).await?;
-    match added.release() {
+    let (parent, upload) = posted(&server, &PUSH, &method, path, &headers, body).await?;
+    let (client, version) = (upload.client(), server.fresh_id());
+    let added = server.taskchampion.add_version(upload, parent, version, server.now_unix_s()).await;
+    match added.map_err(failed(client))?.release() {
         AddVersion::Added { version, urgency } => {
             let mut response = [(VERSION_ID, id_value(version))].into_response();
             let request = match urgency {
@@ -255,7 +289,7 @@ async fn add_version(
             tracing::debug!(client = %Shortened(client), "a push onto an older version");
             Ok((StatusCode::CONFLICT, [(PARENT_VERSION_ID, id_value(latest))]).into_response())
         }
-        AddVersion::NoSuchClient => Err(server.no_such_client(client, "No such client")),
+        AddVersion::NoSuchClient => Err(server.no_such_client(client, NO_SUCH_CLIENT)),
     }
 }
 
@@ -266,18 +300,16 @@ async fn add_snapshot(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    only(&method, &Method::POST)?;
-    let version = version_id(path)?;
-    headers::expect_media_type(&headers, SNAPSHOT)?;
-    let client = server.client_id(&headers)?;
-    let upload = body::receive(&server, client, &headers, body, "No snapshot supplied").await?;
-    match server.taskchampion.add_snapshot(upload, version, server.now_unix_s()).await?.release() {
+    let (version, upload) = posted(&server, &PUT_SNAPSHOT, &method, path, &headers, body).await?;
+    let client = upload.client();
+    let added = server.taskchampion.add_snapshot(upload, version, server.now_unix_s()).await;
+    match added.map_err(failed(client))?.release() {
         AddSnapshot::Kept => Ok(StatusCode::OK.into_response()),
         AddSnapshot::Ignored(why) => {
             tracing::info!(client = %Shortened(client), ?why, "a snapshot was ignored");
             Ok(StatusCode::OK.into_response())
         }
-        AddSnapshot::NoSuchClient => Err(server.no_such_client(client, "No such client")),
+        AddSnapshot::NoSuchClient => Err(server.no_such_client(client, NO_SUCH_CLIENT)),
     }
 }
 
@@ -288,12 +320,13 @@ async fn get_snapshot(
 ) -> Result<Response, Refusal> {
     only(&method, &Method::GET)?;
     let client = server.client_id(&headers)?;
-    match server.taskchampion.get_snapshot(client).await?.release() {
+    let snapshot = server.taskchampion.get_snapshot(client).await;
+    match snapshot.map_err(failed(client))?.release() {
         GetSnapshot::Found { version, value } => {
-            Ok(([(VERSION_ID, id_value(version))], with_body(SNAPSHOT, value)).into_response())
+            Ok(([(VERSION_ID, id_value(version))], with_body(client, SNAPSHOT, value)).into_response())
         }
         GetSnapshot::NoSnapshot => Err(Refusal::new(StatusCode::NOT_FOUND, "no snapshot")),
-        GetSnapshot::NoSuchClient => Err(server.no_such_client(client, "No such client")),
+        GetSnapshot::NoSuchClient => Err(server.no_such_client(client, NO_SUCH_CLIENT)),
     }
 }
 
@@ -311,11 +344,11 @@ fn id_value(id: Uuid) -> HeaderValue {
     HeaderValue::from_str(&id.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
-fn with_body(media_type: &'static str, value: Value) -> impl IntoResponse {
+fn with_body(client: Uuid, media_type: &'static str, value: Value) -> impl IntoResponse {
     // The real client insists on exactly this type; the length lets it see a download that was cut off.
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (CONTENT_LENGTH, HeaderValue::from(value.bytes())),
     ];
-    (headers, Body::from_stream(body::Parts::new(value)))
+    (headers, Body::from_stream(body::Parts::new(client, value)))
 }

@@ -177,10 +177,43 @@ pub struct Oddities {
     pub faults: Vec<Fault>,
     /// How many Durable writes to let through before the faults.
     pub faults_after: usize,
-    /// How many batches were applied, how many of them Durable.
-    pub applied: (u64, u64),
-    /// How many rows were read one by one.
-    pub gets: u64,
+    /// What has been done so far.
+    pub cost: Cost,
+}
+
+/// What requests cost the store.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// How many batches were applied.
+    pub applied: u64,
+    /// How many of them Durable.
+    pub durable: u64,
+    /// The bytes of all of them.
+    pub written: u64,
+    /// How often it was read: rows, pages, counts.
+    pub reads: u64,
+    /// The bytes of what was read; a row that was counted is one.
+    pub read: u64,
+}
+
+impl Cost {
+    /// What came after `before`.
+    fn since(self, before: Self) -> Self {
+        Self {
+            applied: self.applied - before.applied,
+            durable: self.durable - before.durable,
+            written: self.written - before.written,
+            reads: self.reads - before.reads,
+            read: self.read - before.read,
+        }
+    }
+}
+
+/// What a request answers and costs.
+pub fn cost<T>(oddities: &Mutex<Oddities>, request: impl FnOnce() -> T) -> (T, Cost) {
+    let before = oddities.lock().unwrap().cost;
+    let answer = request();
+    (answer, oddities.lock().unwrap().cost.since(before))
 }
 
 /// A backend over a store in memory that misbehaves as it is told.
@@ -205,6 +238,16 @@ struct OddTenant {
 }
 
 impl OddTenant {
+    /// Counts a read and, once it has answered, its bytes.
+    fn counted<T: Send + 'static>(&self, read: Op<T>, bytes: impl Fn(&T) -> u64 + Send + 'static) -> Op<T> {
+        self.oddities.lock().unwrap().cost.reads += 1;
+        let oddities = self.oddities.clone();
+        read.map(move |found| {
+            oddities.lock().unwrap().cost.read += bytes(&found);
+            found
+        })
+    }
+
     fn later<T: Send + 'static>(&self, begin: impl FnOnce() -> Op<T> + Send + 'static) -> Op<T> {
         let (pends, withdraws) = {
             let oddities = self.oddities.lock().unwrap();
@@ -266,22 +309,25 @@ impl Backend for Odd {
 
 impl View for OddTenant {
     fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
-        self.oddities.lock().unwrap().gets += 1;
         let (tenant, category, key) = (self.inner.clone(), category.to_vec(), key.to_vec());
-        self.later(move || tenant.get(category, key))
+        let read = self.later(move || tenant.get(category, key));
+        self.counted(read, |row| row.as_ref().map_or(0, |row| row.len() as u64))
     }
 
     fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
-        self.inner.exists(category, key)
+        self.counted(self.inner.exists(category, key), |_| 0)
     }
 
     fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
-        self.inner.count(category, range)
+        self.counted(self.inner.count(category, range), |rows| *rows)
     }
 
     fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
         let tenant = self.inner.clone();
-        self.later(move || tenant.scan_page(spec))
+        let read = self.later(move || tenant.scan_page(spec));
+        self.counted(read, |page| {
+            page.rows.iter().map(|row| (row.key.as_bytes().len() + row.payload.len()) as u64).sum()
+        })
     }
 
     fn categories(&self) -> Op<Vec<Vec<u8>>> {
@@ -293,10 +339,9 @@ impl TenantBackend for OddTenant {
     fn apply(&self, batch: Batch, durability: Durability, _: Admission) -> Op<Outcome> {
         let fault = {
             let mut oddities = self.oddities.lock().unwrap();
-            oddities.applied.0 += 1;
-            if durability == Durability::Durable {
-                oddities.applied.1 += 1;
-            }
+            oddities.cost.applied += 1;
+            oddities.cost.durable += u64::from(durability == Durability::Durable);
+            oddities.cost.written += batch.bytes() as u64;
             if durability == Durability::Relaxed || oddities.faults.is_empty() {
                 None
             } else if oddities.faults_after > 0 {
@@ -306,7 +351,14 @@ impl TenantBackend for OddTenant {
                 Some(oddities.faults.remove(0))
             }
         };
-        let failed = |kind| Error::new(kind, "a fault that the test planted");
+        // Names a row, as the kernel's errors do.
+        let key = batch.checks().first().map_or(&[][..], |check| check.key.as_bytes());
+        let text = format!("a fault that the test planted, key {:?}", key.escape_ascii().to_string());
+        let failed = |kind| {
+            Error::new(kind, text.clone())
+                .in_tenant(self.inner.id())
+                .with_source(std::io::Error::other("a cause that the test planted"))
+        };
         match fault {
             None => {
                 let tenant = self.inner.clone();

@@ -15,7 +15,7 @@ use crate::open::Access;
 use crate::output::{self, Exit, Table};
 
 /// What is shown of a client, in this order.
-const CLIENT_COLUMNS: [&str; 7] = [
+const CLIENT_COLUMNS: [&str; 8] = [
     "client",
     ">versions",
     ">version_bytes",
@@ -23,6 +23,7 @@ const CLIENT_COLUMNS: [&str; 7] = [
     ">snapshot.versions_since",
     "created_unix_s",
     "last_push_unix_s",
+    "error",
 ];
 
 #[derive(Debug, Args)]
@@ -69,9 +70,9 @@ pub(crate) struct Clients {
 }
 
 /// How many clients there are.
-pub(crate) async fn count(node: &Node) -> Result<usize, Failure> {
+pub(crate) async fn count(node: &Node) -> Result<u64, Failure> {
     Ok(match node.taskchampion().await? {
-        Some(taskchampion) => taskchampion.clients().await?.len(),
+        Some(taskchampion) => taskchampion.client_count().await?,
         None => 0,
     })
 }

@@ -93,7 +93,7 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     output::line(format!("store   {}", node.root.display()))?;
     output::line(match &clients {
         Ok(clients) => format!("holds   {tenants} tenants, {clients} clients"),
-        // One damaged row is no reason not to serve the others.
+        // What cannot be counted may well be served.
         Err(failure) => format!("holds   {tenants} tenants; {}", failure.message),
     })?;
     output::line(format!("socket  {}", node.root.join(socket::NAME).display()))?;

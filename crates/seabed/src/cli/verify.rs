@@ -275,7 +275,7 @@ async fn fill(node: &Node, id: &TenantId, verified: &mut TenantVerified) -> Resu
     verified.bytes = report.bytes;
     verified.findings = report.findings;
     if seabed_taskchampion::is_ours(id.as_str()) {
-        let report = seabed_taskchampion::verify(&tenant).await?;
+        let report = seabed_taskchampion::verify_in(&node.store, &tenant).await?;
         verified.clients = report.clients;
         verified.versions = report.versions;
         verified.findings.extend(report.findings);

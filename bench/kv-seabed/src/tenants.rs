@@ -1,0 +1,113 @@
+//! Thousands of tenants: what an open one takes, what it costs to let go of its files and open them again, and a load over many more
+//! than may be open, as uneven as real ones are (Zipf).
+
+use measure::{CATEGORY, CROWD, Laps, Meter, Observed, payload};
+use seabed_kv::sqlite::{SqliteOptions, tune_process};
+use seabed_kv::{Batch, Durability, Result, Store};
+
+/// How many tenants the uneven load has: all of them can be open at once where a process may open 20,000 files.
+const TENANTS: u64 = 4_000;
+/// The share of them that may be open otherwise: that of 256 of 10,000.
+const OPEN_FEW: usize = 102;
+const RESIDENT: usize = 1_000;
+
+fn store(directory: &str, open_tenants_max: usize) -> Result<Store> {
+    Store::sqlite_with(directory, SqliteOptions { open_tenants_max, ..SqliteOptions::default() })
+}
+
+fn name(tenant: u64) -> String {
+    format!("t{tenant:05}")
+}
+
+/// Makes every tenant with a row, and lets go of them again.
+pub fn prepare(directory: &str) -> Result<()> {
+    let store = store(directory, OPEN_FEW)?;
+    for tenant in 0..TENANTS {
+        store.open(name(tenant)).wait()?.put(CATEGORY, b"0", payload(0, 0)).wait()?;
+    }
+    store.close().wait()
+}
+
+/// Runs one case, `false` when there is no such.
+pub fn run(directory: &str, case: &str, seconds: f64) -> Result<bool> {
+    match case {
+        "tenants_all_open" => uneven(directory, case, TENANTS as usize, seconds)?,
+        "tenants_few_open" => uneven(directory, case, OPEN_FEW, seconds)?,
+        "tenant_stays_open" => in_turn(directory, case, 2, seconds)?,
+        "tenant_evicted" => in_turn(directory, case, 1, seconds)?,
+        "tenant_resident" => resident(directory, case)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Durable puts of 64 threads; the first tenant is used most, the second half as often, the third a third.
+fn uneven(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<()> {
+    let store = store(directory, open_max)?;
+    let tenants: Vec<_> = (0..TENANTS).map(|tenant| store.open(name(tenant)).wait()).collect::<Result<_>>()?;
+    let mut sum = 0.0;
+    let cumulative: Vec<f64> = (1..=TENANTS)
+        .map(|rank| {
+            sum += 1.0 / rank as f64;
+            sum
+        })
+        .collect();
+    let meter = Meter::start(seconds, Observed::Own);
+    let laps = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CROWD)
+            .map(|client| {
+                let (tenants, cumulative, mut laps) = (&tenants, &cumulative, meter.laps());
+                scope.spawn(move || {
+                    while let Some(lap) = laps.next() {
+                        let at = measure::any_row(client, lap, 1 << 40) as f64 / (1_u64 << 40) as f64 * sum;
+                        let tenant = &tenants[cumulative.partition_point(|edge| *edge <= at)];
+                        tenant.put(CATEGORY, client.to_be_bytes(), payload(client, lap)).wait()?;
+                    }
+                    Result::Ok(laps)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Result<Vec<Laps>>>()
+    })?;
+    meter.print(case, laps, &[]);
+    store.close().wait()
+}
+
+/// Relaxed puts to two tenants in turn. When one may be open, each makes the other let go and opens its own again.
+fn in_turn(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<()> {
+    let store = store(directory, open_max)?;
+    let tenants = [store.open(name(0)).wait()?, store.open(name(1)).wait()?];
+    let meter = Meter::start(seconds, Observed::Own);
+    let mut laps = meter.laps();
+    while let Some(lap) = laps.next() {
+        let mut batch = Batch::new();
+        batch.put(CATEGORY, b"in turn", payload(0, lap));
+        tenants[(lap % 2) as usize].apply(batch, Durability::Relaxed).wait()?;
+    }
+    meter.print(case, [laps], &[]);
+    store.close().wait()
+}
+
+/// What a thousand open tenants take, each written once, in a process that tunes SQLite as our binary does.
+fn resident(directory: &str, case: &str) -> Result<()> {
+    tune_process();
+    let store = store(directory, 2 * RESIDENT)?;
+    store.own()?;
+    let before = resident_kib();
+    let tenants: Vec<_> = (0..RESIDENT)
+        .map(|tenant| {
+            let tenant = store.open(name(tenant as u64)).wait()?;
+            tenant.put(CATEGORY, b"1", payload(1, 0)).wait()?;
+            Ok(tenant)
+        })
+        .collect::<Result<_>>()?;
+    let kib = (resident_kib() - before) as f64 / RESIDENT as f64;
+    println!("{{\"case\":\"{case}\",\"tenants\":{},\"kib_per_tenant\":{kib:.1}}}", tenants.len());
+    store.close().wait()
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
