@@ -235,8 +235,7 @@ impl Shard {
         if let Some(value) = discard {
             self.staging.discard(&mut batch, value, now_unix_s.saturating_mul(1_000));
         }
-        let checked: Vec<Checked> =
-            batch.checks().iter().map(|check| self.checked(&check.category)).collect();
+        let checked: Vec<_> = batch.checks().iter().map(|check| self.checked(&check.category)).collect();
         match self.tenant.apply(batch, Durability::Durable).await? {
             Outcome::Applied(commit) => Ok(Some(commit)),
             Outcome::Refused(refusal) => {
@@ -277,7 +276,7 @@ impl Shard {
     }
 }
 
-/// What a check is on, kept beside the batch, which goes to the store, for the case that it is refused.
+/// What a check is on: a byte each, kept beside the batch, which goes to the store, for the case that it is refused.
 #[derive(Debug, Clone, Copy)]
 enum Checked {
     Client,
