@@ -11,9 +11,10 @@
 //! 7. Nothing holds a transaction open between two calls, except a snapshot, and that at most for its age.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
+use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
 /// A place that holds tenants.
 pub trait Backend: Send + Sync + fmt::Debug {
@@ -82,6 +83,13 @@ pub trait TenantBackend: View {
     /// Checks everything that can be checked and counts what it examined.
     fn verify(&self) -> Op<TenantReport>;
 
+    /// Copies the tenant into a new file, as [`Tenant::backup`](crate::Tenant::backup) says. Unsupported unless the backend does it.
+    fn backup(&self, to: &Path, previous: Option<&Path>) -> Op<Copied> {
+        let _ = (to, previous);
+        let message = "this backend keeps its tenants in no files, so there is nothing to copy";
+        Op::ready(Err(Error::new(ErrorKind::Unsupported, message)))
+    }
+
     /// What the tenant takes now.
     fn stats(&self) -> Op<TenantStats>;
 
@@ -102,6 +110,15 @@ pub struct TenantReport {
     pub bytes: u64,
     /// What is wrong, a sentence each; empty for a sound tenant.
     pub findings: Vec<String>,
+}
+
+/// What [`Tenant::backup`](crate::Tenant::backup) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// The copy is in its file, and on the disk.
+    Written,
+    /// The copy would have been the previous one, to the byte; there is no new file.
+    Unchanged,
 }
 
 /// What a tenant takes.

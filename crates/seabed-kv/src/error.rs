@@ -165,6 +165,25 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Busy | ErrorKind::Timeout) && self.0.applied == Applied::No
     }
 
+    /// Whether it failed because the disk has no room: what is there can be read, and writes go on once there is some.
+    pub fn is_disk_full(&self) -> bool {
+        let mut source: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(error) = source {
+            let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+            if error.downcast_ref().is_some_and(full) {
+                return true;
+            }
+            #[cfg(feature = "sqlite")]
+            if error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code)
+                == Some(rusqlite::ErrorCode::DiskFull)
+            {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
+
     /// The tenant in which it happened, where there was one.
     pub fn tenant(&self) -> Option<&TenantId> {
         self.0.tenant.as_ref()

@@ -45,6 +45,8 @@
 //! - **In order**: the writes of a tenant take effect in the order of the calls. A call queues its write; the `Op` may be dropped.
 //! - **Group commit**: batches that arrive while a flush runs share the next one. 64 writers cost hardly more flushes than one.
 //! - **Bounded**: every queue, page, batch and log has a published bound ([`limits`]) and an error that names it.
+//! - **Copied while it is written to**: [`Tenant::backup`] copies a tenant as it is at one of its commits, with everything acknowledged
+//!   before the call.
 //! - **Plain files**: a tenant is one SQLite file with the schema of logos-delivery's persistency; each opens the other's.
 //!
 //! # Where to begin
@@ -118,7 +120,7 @@ mod store;
 )]
 mod sync;
 
-pub use backend::{TenantReport, TenantStats};
+pub use backend::{Copied, TenantReport, TenantStats};
 pub use batch::{Batch, Check, Commit, Condition, Durability, Outcome, Refusal, Write};
 pub use error::{Applied, Error, ErrorKind, Result};
 pub use id::TenantId;

@@ -174,6 +174,13 @@ impl<E: Engine> Actor<E> {
         op
     }
 
+    /// Does something with the engine between two groups, on this thread.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn with_engine<T>(&self, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
+        let done = lock(&self.engine).as_mut().map_or_else(|| Err(self.closed()), work);
+        done.map_err(|error| error.in_tenant(&self.tenant))
+    }
+
     /// Lets the engine rest; `false` when there is something to do for it. Never waits.
     #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn rest(&self, how: Rest) -> bool {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
-use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
+use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
 use crate::ending::Ending;
 use crate::memory::MemoryBackend;
 use crate::op::pending;
@@ -87,7 +88,7 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` for a root that is empty, a file, or below a file.
     #[cfg(feature = "sqlite")]
-    pub fn sqlite(root: impl AsRef<std::path::Path>) -> Result<Self> {
+    pub fn sqlite(root: impl AsRef<Path>) -> Result<Self> {
         Self::sqlite_with(root, crate::sqlite::SqliteOptions::default())
     }
 
@@ -113,12 +114,32 @@ impl Store {
     /// # Errors
     /// As [`sqlite`](Store::sqlite).
     #[cfg(feature = "sqlite")]
-    pub fn sqlite_with(
-        root: impl AsRef<std::path::Path>,
-        options: crate::sqlite::SqliteOptions,
-    ) -> Result<Self> {
+    pub fn sqlite_with(root: impl AsRef<Path>, options: crate::sqlite::SqliteOptions) -> Result<Self> {
         let backend = crate::sqlite::SqliteBackend::new(root.as_ref(), options)?;
         Ok(Self::with_backend(Arc::new(backend)))
+    }
+
+    /// The files of tenants that nobody writes, such as [copies](Tenant::backup), to be read and verified where they lie: nothing is
+    /// written, locked or made beside them. Every write is refused as Unsupported.
+    ///
+    /// ```
+    /// # use seabed_kv::Store;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = Store::sqlite(directory.path().join("data"))?;
+    /// # let copy = directory.path().join("copy");
+    /// let tenant = store.open("notes").wait()?;
+    /// tenant.put("note", b"1", b"hello").wait()?;
+    /// tenant.backup(&copy, None).wait()?;
+    ///
+    /// let copies = Store::sqlite_files([("notes".parse()?, copy)]);
+    /// let report = copies.open("notes").wait()?.verify().wait()?;
+    /// assert_eq!((report.rows, report.findings.len()), (1, 0));
+    /// # store.close().wait()?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_files(files: impl IntoIterator<Item = (TenantId, std::path::PathBuf)>) -> Self {
+        Self::with_backend(Arc::new(crate::sqlite::SqliteFiles::new(files)))
     }
 
     /// Becomes the owner of the root now, instead of with the first opened tenant: makes the directory and takes its `LOCK`.
@@ -539,6 +560,22 @@ impl Tenant {
     /// Checks the structure and reads every row. Takes about one read of the file, on the caller's thread.
     pub fn verify(&self) -> Op<TenantReport> {
         self.backend.verify()
+    }
+
+    /// Copies the tenant, as it is at one of its commit boundaries, into the file `to`, which must not exist yet. The copy holds
+    /// everything that was acknowledged before the call; writes go on meanwhile, and later ones may be in it. It is one plain SQLite
+    /// file of the same format, flushed with its entry in its directory before this answers; after an error there is none.
+    ///
+    /// With `previous`, an earlier copy, a tenant that has not changed since is not kept twice: when the new copy is the same to the
+    /// byte it is removed unflushed, and the answer is [`Unchanged`](Copied::Unchanged).
+    ///
+    /// Runs on the caller's thread. A copy may hold Relaxed commits that a power cut would still take from the tenant itself.
+    ///
+    /// # Errors
+    /// `Unsupported` where tenants are no files; `Busy` while another backup of this tenant runs; `InvalidArgument` when `to`
+    /// exists; `Backend` when it cannot be written, or the tenant cannot be read.
+    pub fn backup(&self, to: impl AsRef<Path>, previous: Option<&Path>) -> Op<Copied> {
+        self.backend.backup(to.as_ref(), previous)
     }
 
     /// What the tenant takes now.

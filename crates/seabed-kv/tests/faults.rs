@@ -141,4 +141,5 @@ fn a_short_read_at_every_read() {
 fn a_full_disk_is_named_in_the_error() {
     let errors = with_fault(1, 40, Fault::Enospc, true);
     assert!(errors.iter().any(|error| error.to_string().contains("the disk is full")), "{errors:?}");
+    assert!(errors.iter().any(Error::is_disk_full), "{errors:?}");
 }

@@ -1,5 +1,6 @@
 //! The command line: one definition from which help, completions and the man page come.
 
+mod backup;
 mod bench;
 pub(crate) mod clients;
 mod completions;
@@ -8,6 +9,7 @@ mod export;
 mod import;
 pub(crate) mod inspect;
 mod man;
+mod restore;
 mod serve;
 pub(crate) mod tenants;
 pub(crate) mod verify;
@@ -31,6 +33,7 @@ Examples:
   seabed serve                        serve ./seabed-data on 127.0.0.1:8080
   seabed tenants                      what is stored here, and how much of it
   seabed verify && echo sound         check every row and every chain
+  seabed backup /backups/tasks        copy everything, while the server goes on
 
 Commands that read a store ask the server that runs on it, or open it themselves when none does.
 
@@ -53,6 +56,10 @@ enum Command {
     Clients(clients::ClientsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
+    /// Copy every tenant into a directory, while the server goes on
+    Backup(backup::BackupArgs),
+    /// Make a new store out of a backup
+    Restore(restore::RestoreArgs),
     /// Bring in what another server has stored
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
@@ -90,6 +97,8 @@ impl Cli {
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
             Command::Verify(args) => verify::command(&args),
+            Command::Backup(args) => backup::command(&args),
+            Command::Restore(args) => restore::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
             Command::Conformance(args) => conformance::command(&args),

@@ -1,5 +1,6 @@
 //! Seabed: durable state for sync protocols. This binary serves them and looks after what they stored.
 
+mod backup;
 mod bytes;
 mod cli;
 mod config;

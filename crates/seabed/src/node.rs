@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -12,6 +13,7 @@ use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
 use seabed_taskchampion::TaskChampion;
 use tokio::sync::OnceCell;
 
+use crate::backup::Progress;
 use crate::own;
 
 /// A store that this process owns.
@@ -22,11 +24,19 @@ pub(crate) struct Node {
     pub(crate) root: PathBuf,
     taskchampion: OnceCell<TaskChampion>,
     visits: Mutex<BTreeMap<TenantId, u64>>,
+    /// What `seabed backup` shows while it waits.
+    pub(crate) backups: Progress,
 }
 
 impl Node {
     pub(crate) fn new(store: Store, root: PathBuf) -> Self {
-        Self { store, root, taskchampion: OnceCell::new(), visits: Mutex::default() }
+        Self {
+            store,
+            root,
+            taskchampion: OnceCell::new(),
+            visits: Mutex::default(),
+            backups: Progress::default(),
+        }
     }
 
     /// The TaskChampion layer as the server opened it.
@@ -140,6 +150,10 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
@@ -155,6 +169,11 @@ impl From<seabed_kv::Error> for Failure {
         };
         Self::new(status, sentence(error))
     }
+}
+
+/// The time, for people and for records of when something was done.
+pub(crate) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A kernel error with its causes, in one line.

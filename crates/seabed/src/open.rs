@@ -15,6 +15,7 @@ use seabed_kv::{ErrorKind, Store};
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::backup::manifest;
 use crate::node::{Node, sentence};
 use crate::output::Exit;
 use crate::server::admin;
@@ -26,6 +27,13 @@ const OWNED_MS_MAX: u64 = 5_000;
 
 /// The store in a directory. Nothing is read or created yet.
 pub(crate) fn store(root: &Path) -> anyhow::Result<Store> {
+    // Its copies look like tenants, and opened as such they would be written to.
+    if root.join(manifest::FILE).exists() {
+        return Err(Exit::usage(format!(
+            "{} is a backup: check it with `seabed verify --backup`, or make a store out of it with `seabed restore`",
+            absolute(root).display()
+        )));
+    }
     Ok(Store::sqlite(root)?)
 }
 

@@ -45,7 +45,8 @@ pub(crate) async fn open(store: &Store) -> Result<Tenant, Error> {
     }
 }
 
-fn writer() -> String {
+/// This program, as it signs what it writes.
+pub(crate) fn writer() -> String {
     format!("seabed {}", env!("CARGO_PKG_VERSION"))
 }
 

@@ -47,6 +47,8 @@ fn every_command_has_help_with_examples() {
         "inspect",
         "clients",
         "verify",
+        "backup",
+        "restore",
         "import",
         "export",
         "conformance",
@@ -345,6 +347,7 @@ fn a_command_never_makes_a_store() {
             &["clients", "list"],
             &["clients", "delete", NIL, "-y"],
             &["verify"],
+            &["backup", "copies"],
         ] {
             let output = run(place, command);
             assert_eq!(output.status.code(), Some(2), "{command:?}");
@@ -429,10 +432,12 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
         let path = path
             .replace("/tenants/{id}", "/tenants/taskchampion-00")
             .replace("/clients/{id}", &format!("/clients/{one}"));
+        let to = dir.path().join("copies");
         let query = match path.rsplit('/').next() {
-            Some("rows") => "?category=taskchampion.version",
-            Some("prune") => "?older_than_days=1",
-            _ => "",
+            Some("rows") => "?category=taskchampion.version".to_owned(),
+            Some("prune") => "?older_than_days=1".to_owned(),
+            Some("backup") if method == "POST" => format!("?to={}", to.display()),
+            _ => String::new(),
         };
         let answer = common::owner_request(dir.path(), method, &format!("{path}{query}")).unwrap();
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());

@@ -73,12 +73,14 @@ pub(crate) struct SqliteEngine {
     was_reopened: bool,
     /// Whether a flush failed since the log was last written again.
     poisoned: bool,
+    /// Whether it may have been a flush of the file.
+    is_file_in_doubt: bool,
     /// Held until the file is closed.
     _lock: Option<Arc<RootLock>>,
 }
 
 struct Writer {
-    connection: Connection,
+    connection: ffi::Source,
     page_bytes: usize,
     /// The durability that the connection commits with now.
     level: Durability,
@@ -131,6 +133,7 @@ impl SqliteEngine {
             carried_over: false,
             was_reopened: false,
             poisoned: false,
+            is_file_in_doubt: false,
             _lock: lock,
         })
     }
@@ -161,8 +164,8 @@ impl SqliteEngine {
     /// ended.
     fn write_log_again(&mut self) -> Result<()> {
         // With the last connection goes the index of the log, which counts pages as carried over that a failed flush of the file has
-        // lost: it is built anew from the log, and they are carried over again.
-        let readers = self.readers.clone();
+        // lost: it is built anew from the log, and they are carried over again. (Otherwise readers stay, also on a full disk.)
+        let readers = self.readers.clone().filter(|_| self.is_file_in_doubt);
         let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
         ffi::rewrite_log(&writer.connection).map_err(|error| {
@@ -179,9 +182,31 @@ impl SqliteEngine {
         // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
         self.connection = Some(writer);
-        self.poisoned = false;
+        (self.poisoned, self.is_file_in_doubt) = (false, false);
         self.durable_seq = self.seq;
         Ok(())
+    }
+
+    /// The connection, opened again when that is due: what a backup copies.
+    pub(super) fn source(&mut self) -> Result<&ffi::Source> {
+        self.make_ready()?;
+        let closed = || Error::new(ErrorKind::Backend, "the file could not be opened again");
+        self.connection.as_ref().map(|writer| &writer.connection).ok_or_else(closed)
+    }
+
+    /// Closes the file as a failure does; the next call opens it again.
+    #[cfg(test)]
+    #[allow(clippy::unnecessary_wraps, reason = "to be passed to with_engine")]
+    pub(super) fn lose_connection(&mut self) -> Result<()> {
+        self.connection = None;
+        Ok(())
+    }
+
+    /// Gives up the backup that is under way.
+    pub(super) fn end_copy(&self) {
+        if let Some(writer) = &self.connection {
+            writer.connection.end_copy();
+        }
     }
 
     /// The size of the file's pages.
@@ -338,6 +363,7 @@ impl SqliteEngine {
             Err(error) => {
                 let error = sql(error);
                 self.poisoned |= error.kind() != ErrorKind::Busy;
+                self.is_file_in_doubt |= error.kind() != ErrorKind::Busy && !error.is_disk_full();
                 Err(error)
             }
         }
@@ -346,7 +372,7 @@ impl SqliteEngine {
     /// As after a failed flush.
     #[cfg(test)]
     pub(super) fn poison(&mut self) {
-        self.poisoned = true;
+        (self.poisoned, self.is_file_in_doubt) = (true, true);
     }
 
     /// Every row, in order: what a simulator compares.
@@ -395,8 +421,8 @@ impl Engine for SqliteEngine {
     }
 
     fn rest(&mut self, how: Rest) -> bool {
-        // After a failed flush the connection goes only once the log was written again.
-        if self.poisoned {
+        // After a failed flush the connection goes only once the log was written again, and a copy is done sooner than begun again.
+        if self.poisoned || self.connection.as_ref().is_some_and(|writer| writer.connection.is_copied()) {
             return false;
         }
         if how == Rest::Closed {
@@ -463,6 +489,7 @@ impl Writer {
                 }
             }))
             .map_err(sql)?;
+        let connection = ffi::Source::new(connection);
         Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes, _cache: cache })
     }
 

@@ -1,4 +1,4 @@
-//! What takes `unsafe`: the log's file, a statement kept beside its connection, and the configuration of the process.
+//! What takes `unsafe`: the log's file, a statement or a backup kept beside its connection, and the configuration of the process.
 
 #![allow(
     unsafe_code,
@@ -7,8 +7,10 @@
 
 use std::cell::RefCell;
 use std::ffi::c_int;
+use std::ops::Deref;
 use std::ptr;
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error, Statement, ffi};
 
 /// How many bytes of the log are rewritten at a time. SQLite's own VFS writes at most 128 KiB - 1 a call: it masks the length.
@@ -140,6 +142,107 @@ impl Prepared {
 // SAFETY: a connection may move to another thread (rusqlite says so of `Connection`); its statement, which only the reference to the
 // connection keeps from it, moves along in the same value, and neither can be reached from two threads, because the value is not `Sync`.
 unsafe impl Send for Prepared {}
+
+/// The writer's connection, with the backup of its file that is under way: SQLite carries what a connection writes over into the
+/// backups of that connection, and no other's.
+///
+/// However this is closed or dropped, the backup ends before the connection, as SQLite demands.
+pub(super) struct Source {
+    /// Before the connection, so that it is dropped first.
+    copying: RefCell<Option<Copying>>,
+    connection: Connection,
+}
+
+struct Copying {
+    /// Before the connection that it writes to, so that it is dropped first.
+    backup: Backup<'static, 'static>,
+    /// In a box, so that it stays in its place when this is moved.
+    destination: Box<Connection>,
+}
+
+/// How far a backup has come.
+#[derive(Debug)]
+pub(super) enum Copied {
+    /// There is none on this connection: it was opened anew meanwhile.
+    Lost,
+    /// So many pages are left.
+    More(u32),
+    /// All of them are in the file, and it is closed.
+    Whole,
+}
+
+impl Source {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { copying: RefCell::new(None), connection }
+    }
+
+    #[allow(clippy::result_large_err, reason = "to be called as the connection's own is")]
+    pub(super) fn close(self) -> Result<(), (Connection, Error)> {
+        drop(self.copying);
+        self.connection.close()
+    }
+
+    /// Begins a backup into an empty file; one that was under way ends here.
+    pub(super) fn begin_copy(&self, destination: Connection) -> Result<(), Error> {
+        self.end_copy();
+        let mut destination = Box::new(destination);
+        let backup = Backup::new(&self.connection, &mut destination)?;
+        // SAFETY: the backup borrows two connections. Its destination is in the box, which is neither moved nor dropped before the
+        // backup, is private, and is reached again only after the backup was dropped. Its source is in this very structure,
+        // which ends the backup before it closes or drops the connection, and never replaces it; the backup keeps SQLite's handle
+        // of it, not its address, so this structure may move. The lifetimes are handed out nowhere.
+        let backup = unsafe { std::mem::transmute::<Backup<'_, '_>, Backup<'static, 'static>>(backup) };
+        *self.copying.borrow_mut() = Some(Copying { backup, destination });
+        Ok(())
+    }
+
+    /// Copies at most `pages` pages more.
+    pub(super) fn step_copy(&self, pages: u16) -> Result<Copied, Error> {
+        let step = {
+            let copying = self.copying.borrow();
+            let Some(Copying { backup, .. }) = &*copying else { return Ok(Copied::Lost) };
+            backup.step(c_int::from(pages)).map(|step| (step, backup.progress()))
+        };
+        match step {
+            Ok((StepResult::More, progress)) => {
+                Ok(Copied::More(u32::try_from(progress.remaining).unwrap_or(0)))
+            }
+            Ok((StepResult::Done, _)) => match self.copying.take() {
+                Some(Copying { backup, destination }) => {
+                    drop(backup);
+                    destination.close().map(|()| Copied::Whole).map_err(|(_, error)| error)
+                }
+                None => Ok(Copied::Lost),
+            },
+            // Another program stands in the file's way.
+            Ok(_) => check(ffi::SQLITE_BUSY).map(|()| Copied::Lost),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a backup is under way.
+    pub(super) fn is_copied(&self) -> bool {
+        self.copying.borrow().is_some()
+    }
+
+    /// Gives up the backup that is under way.
+    pub(super) fn end_copy(&self) {
+        self.copying.take();
+    }
+}
+
+impl Deref for Source {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+// SAFETY: connections may move to another thread (rusqlite says so of `Connection`), and a backup is used by SQLite only from within the
+// calls on it and on its source. All three move along in one value and cannot be reached from two threads, because the value is not
+// `Sync`.
+unsafe impl Send for Copying {}
 
 fn check(code: c_int) -> Result<(), Error> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Error::SqliteFailure(ffi::Error::new(code), None)) }

@@ -1,13 +1,17 @@
 //! The SQLite backend: a file a tenant, one writer each out of a pool of threads, reads on the caller's thread.
 
+mod backup;
 mod cache;
 mod engine;
 mod ffi;
+mod files;
 mod open_files;
 mod reader;
 mod reader_pool;
+mod restore;
 mod root;
 mod schema;
+mod verify;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,17 +20,19 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 pub use ffi::tune_process;
+pub use restore::Restore;
 
 use self::cache::CacheBudget;
 use self::engine::{EngineOptions, SqliteEngine};
+pub(crate) use self::files::SqliteFiles;
 use self::open_files::{Files, OpenFiles};
 use self::reader_pool::ReaderPool;
 use self::root::RootLock;
-use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
+use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
 use crate::limits::{CACHE_BYTES_MAX, OPEN_TENANTS_MAX, TENANT_IDLE_MS_MAX};
 use crate::scheduler::{Actor, PoolOwner};
 use crate::sync::{Mutex, lock};
-use crate::{Batch, Durability, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
+use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -129,6 +135,7 @@ impl SqliteBackend {
             readers,
             files,
             actor,
+            copying: Mutex::default(),
             _writers: running.writers,
             _sweeping: running.sweeping,
         }))
@@ -211,6 +218,8 @@ struct SqliteTenant {
     readers: Arc<ReaderPool>,
     files: Arc<Files>,
     actor: Arc<Actor<SqliteEngine>>,
+    /// Locked by the one backup that may run.
+    copying: Mutex<()>,
     // Not the lock of the root: a handle that outlives the store must not keep it.
     _writers: PoolOwner<SqliteEngine>,
     _sweeping: Sender<()>,
@@ -263,7 +272,11 @@ impl TenantBackend for SqliteTenant {
     }
 
     fn verify(&self) -> Op<TenantReport> {
-        Op::ready(self.verify_file())
+        self.read(Op::ready(verify::file(&self.readers)))
+    }
+
+    fn backup(&self, to: &Path, previous: Option<&Path>) -> Op<Copied> {
+        self.read(Op::ready(backup::copy(&self.actor, &self.copying, to, previous)))
     }
 
     fn stats(&self) -> Op<TenantStats> {
@@ -290,50 +303,6 @@ impl TenantBackend for SqliteTenant {
 
     fn is_closed(&self) -> bool {
         self.actor.is_closed()
-    }
-}
-
-impl SqliteTenant {
-    /// The structure first, in one view; then every row, page by page, that it can be read and comes after the one before.
-    fn verify_file(&self) -> Result<TenantReport> {
-        let mut report = TenantReport { findings: self.readers.verify()?, ..TenantReport::default() };
-        if let Err(error) = self.read_all_rows(&mut report) {
-            if error.kind() != ErrorKind::Corrupt {
-                return Err(error);
-            }
-            report.findings.push(error.to_string());
-        }
-        Ok(report)
-    }
-
-    fn read_all_rows(&self, report: &mut TenantReport) -> Result<()> {
-        let mut before: Option<Vec<u8>> = None;
-        for category in self.readers.categories().wait()? {
-            if before.as_ref().is_some_and(|before| *before >= category) {
-                report.findings.push(format!("category {} is out of order", category.escape_ascii()));
-                return Ok(());
-            }
-            let mut last: Option<crate::Key> = None;
-            let mut next = Some(ScanSpec::new(&category, KeyRange::all()));
-            while let Some(spec) = next {
-                let page = self.readers.scan_page(spec).wait()?;
-                for row in page.rows {
-                    if last.as_ref().is_some_and(|last| *last >= row.key) {
-                        report.findings.push(format!(
-                            "category {}: {:?} is out of order",
-                            category.escape_ascii(),
-                            row.key
-                        ));
-                    }
-                    report.rows += 1;
-                    report.bytes += (category.len() + row.key.as_bytes().len() + row.payload.len()) as u64;
-                    last = Some(row.key);
-                }
-                next = page.next;
-            }
-            before = Some(category);
-        }
-        Ok(())
     }
 }
 

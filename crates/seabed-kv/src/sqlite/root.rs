@@ -8,6 +8,9 @@ use crate::{Error, ErrorKind, Result};
 /// The file whose lock owns the root.
 pub(super) const LOCK_FILE: &str = "LOCK";
 
+/// The file that marks a root whose restore has not ended.
+pub(super) const RESTORING_FILE: &str = "RESTORING";
+
 /// The lock of a root, held until every file below it is closed.
 #[derive(Debug)]
 pub(crate) struct RootLock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] File);
@@ -35,8 +38,21 @@ pub(super) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the root and takes its lock.
+/// Makes the root and takes its lock, unless it holds a part of a backup.
 pub(super) fn own(root: &Path) -> Result<RootLock> {
+    let owned = lock(root)?;
+    if root.join(RESTORING_FILE).exists() {
+        let message = format!(
+            "the restore into {} has not ended, so tenants may be missing; run it again, into the same directory",
+            root.display()
+        );
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    Ok(owned)
+}
+
+/// Makes the root and takes its lock.
+pub(super) fn lock(root: &Path) -> Result<RootLock> {
     check(root)?;
     create(root)?;
     refuse_network(root)?;

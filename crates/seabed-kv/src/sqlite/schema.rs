@@ -113,9 +113,18 @@ fn accept(connection: &Connection, path: &Path, vfs: Option<&str>) -> Result<()>
 
 /// Opens a read-only connection to a file that the writer has open.
 pub(super) fn open_reader(path: &Path, mmap_bytes: u64) -> Result<Connection> {
-    let connection = open(path, None, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // A root is absolute, so its paths are no URIs; those of files that nobody writes are.
+    let connection = open(path, None, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?;
     connection.pragma_update(None, "mmap_size", mmap_bytes).map_err(sql)?;
     Ok(connection)
+}
+
+/// Looks at a file that nobody writes before anything of it is trusted, and answers the size of its pages.
+pub(super) fn check_copy(path: &Path, uri: &Path) -> Result<usize> {
+    check_header(path)?;
+    let connection = open_reader(uri, 0)?;
+    check_schema(&connection)?;
+    connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)
 }
 
 fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> {

@@ -186,6 +186,10 @@ fn failed(client: Uuid) -> impl Fn(Error) -> Refusal {
         }
         let applied = error.applied();
         tracing::error!(%client, %kind, tenant, cause, ?applied, "a request failed");
+        if error.is_disk_full() {
+            let text = "the server's disk is full, ask again when there is room";
+            return Refusal::new(StatusCode::INSUFFICIENT_STORAGE, text);
+        }
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed, ask again")
     }
 }

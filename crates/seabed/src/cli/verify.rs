@@ -1,12 +1,17 @@
 //! `seabed verify`: checks everything that can be checked, and counts what it examined.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seabed_kv::{ErrorKind, TenantId};
+use seabed_kv::{ErrorKind, Store, TenantId};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Place;
+use crate::backup::{
+    self,
+    manifest::{Entry, Manifest, NotRead},
+};
+use crate::cli::{Place, block_on};
 use crate::node::{Failure, Node, layer, sentence};
 use crate::open::{Access, segment};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Exit};
@@ -17,11 +22,15 @@ Examples:
   seabed verify
   seabed verify taskchampion-00
   seabed verify --json | jq .examined
+  seabed verify --backup /backups/tasks
 
 Exit codes: 0 everything was examined and is sound; 1 findings; 2 something could not be checked.")]
 pub(crate) struct VerifyArgs {
     /// Only this tenant; `seabed tenants` lists them
     tenant: Option<String>,
+    /// Check this backup instead of a store: every hash, and all that is checked of a store
+    #[arg(long, value_name = "DIR")]
+    backup: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
@@ -29,14 +38,27 @@ pub(crate) struct VerifyArgs {
 /// What `GET /api/verify` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// The directory of the store, absolute.
+    /// The directory of the store, absolute; that of the backup, when one is examined.
     store: String,
     examined: Examined,
     /// How many findings there are in all.
-    findings: u64,
+    pub(crate) findings: u64,
     /// Whether everything that was to be examined was.
-    complete: bool,
+    pub(crate) complete: bool,
+    /// Of a backup, what is there beside its tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<BackupVerified>,
     tenants: Vec<TenantVerified>,
+}
+
+/// What was found in a backup's directory.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct BackupVerified {
+    /// When it was made, and by what; null when its manifest does not tell.
+    created_unix_s: Option<u64>,
+    writer: Option<String>,
+    /// What is wrong with the directory, a sentence each.
+    findings: Vec<String>,
 }
 
 /// How much was looked at, so that "no findings" means something.
@@ -62,41 +84,180 @@ pub(crate) struct TenantVerified {
     findings: Vec<String>,
     /// Why it could not be examined to the end; null when it could.
     unchecked: Option<String>,
+    /// Whether it is a copy, and not the one that was written.
+    #[serde(skip)]
+    altered: bool,
 }
 
 /// Checks every tenant, or one.
 pub(crate) async fn run(node: &Node, only: Option<&str>) -> Result<Report, Failure> {
-    let mut examined = Examined::default();
-    let mut tenants = Vec::new();
-    for id in node.tenants(only).await? {
-        let verified = verify_tenant(node, &id).await;
-        examined.tenants += u64::from(verified.unchecked.is_none());
-        examined.rows += verified.rows;
-        examined.bytes += verified.bytes;
-        examined.clients += verified.clients;
-        examined.versions += verified.versions;
+    let tenants = verify_tenants(node, node.tenants(only).await?).await;
+    Ok(Report::new(node.root.display().to_string(), None, tenants))
+}
+
+/// Checks a backup: that it is what was written, and all that is checked of a store.
+pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::Result<Report> {
+    let path = crate::open::absolute(directory).display().to_string();
+    let mut about = BackupVerified::default();
+    let manifest = match Manifest::read(directory) {
+        Ok(manifest) => manifest,
+        Err(NotRead::Absent) if has_copies(directory) => {
+            about.findings.push(format!(
+                "{} is missing: it is written last, so the backup did not end; make it again",
+                backup::manifest::FILE
+            ));
+            return Ok(Report::new(path, Some(about), Vec::new()));
+        }
+        Err(NotRead::Absent) => return Err(Exit::usage(format!("there is no backup in {path}"))),
+        Err(NotRead::Damaged(why)) => {
+            about.findings.push(why);
+            return Ok(Report::new(path, Some(about), Vec::new()));
+        }
+        Err(NotRead::Unsupported(why)) => return Err(Exit::usage(why)),
+        Err(NotRead::Failed(error)) => return Err(error.into()),
+    };
+    about.created_unix_s = Some(manifest.created_unix_s);
+    about.writer = Some(manifest.writer.clone());
+    let mut copies: Vec<_> = manifest.entries().collect();
+    if let Some(only) = only {
+        copies.retain(|(id, _)| id.as_str() == only);
+        if copies.is_empty() {
+            return Err(Exit::usage(format!("the backup in {path} has no tenant '{only}'")));
+        }
+    } else {
+        about.findings.extend(backup::extras(directory, &manifest)?.into_iter().map(|name| {
+            let made =
+                if backup::is_ours(&name) { "; a backup that did not end may have left it" } else { "" };
+            format!("{name} is not in the manifest{made}")
+        }));
+        about.findings.extend(manifest.missing.iter().map(|missing| {
+            format!(
+                "tenant {} is not in the backup, because it could not be copied: {}",
+                missing.id, missing.error
+            )
+        }));
+    }
+    let copies = copies.into_iter().map(|(id, entry)| (id, entry, directory.join(&entry.file)));
+    let tenants = verify_copies(directory, &manifest, copies.collect()).await;
+    Ok(Report::new(path, Some(about), tenants))
+}
+
+fn has_copies(directory: &Path) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).any(|name| backup::is_ours(&name))
+}
+
+/// Checks copies against what the manifest says of them; those that are what was written, as a store is checked.
+pub(crate) async fn verify_copies(
+    directory: &Path,
+    manifest: &Manifest,
+    copies: Vec<(TenantId, &Entry, PathBuf)>,
+) -> Vec<TenantVerified> {
+    let (mut sound, mut tenants) = (Vec::new(), Vec::new());
+    for (id, entry, file) in copies {
+        match differs(entry, manifest, &file) {
+            Some(finding) => tenants.push(TenantVerified {
+                findings: vec![finding],
+                altered: true,
+                ..TenantVerified::new(&id)
+            }),
+            None => sound.push((id, file)),
+        }
+    }
+    let ids = sound.iter().map(|(id, _)| id.clone()).collect();
+    let node = Node::new(Store::sqlite_files(sound), directory.to_owned());
+    for mut verified in verify_tenants(&node, ids).await {
+        let entry = manifest.tenants.iter().find(|entry| entry.id == verified.id);
+        if let Some(entry) = entry
+            && verified.unchecked.is_none()
+            && verified.findings.is_empty()
+            && verified.rows != entry.rows
+        {
+            verified.findings.push(format!("has {} rows, the manifest says {}", verified.rows, entry.rows));
+            verified.altered = true;
+        }
         tenants.push(verified);
     }
-    Ok(Report {
-        store: node.root.display().to_string(),
-        examined,
-        findings: tenants.iter().map(|tenant| tenant.findings.len() as u64).sum(),
-        complete: tenants.iter().all(|tenant| tenant.unchecked.is_none()),
-        tenants,
+    tenants.sort_by(|one, other| one.id.cmp(&other.id));
+    tenants
+}
+
+/// How a copy is not what was written; `None` when it is.
+fn differs(entry: &Entry, manifest: &Manifest, file: &Path) -> Option<String> {
+    let name = &entry.file;
+    let (hash, bytes) = match backup::hash_file(file) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Some(format!("{name} is missing"));
+        }
+        Err(error) => return Some(format!("{name} cannot be read: {error}")),
+    };
+    if bytes != entry.bytes {
+        return Some(format!("{name} has {bytes} bytes, it was written with {}", entry.bytes));
+    }
+    if hash == entry.blake3 {
+        return None;
+    }
+    Some(match manifest.tenants.iter().find(|other| other.blake3 == hash) {
+        Some(other) => format!("{name} is the copy of another tenant, {}", other.id),
+        None => format!("{name} is not what was written: its hash is {hash}, it was {}", entry.blake3),
     })
 }
 
+async fn verify_tenants(node: &Node, ids: Vec<TenantId>) -> Vec<TenantVerified> {
+    let mut tenants = Vec::new();
+    for id in ids {
+        tenants.push(verify_tenant(node, &id).await);
+    }
+    tenants
+}
+
+impl Report {
+    pub(crate) fn new(store: String, backup: Option<BackupVerified>, tenants: Vec<TenantVerified>) -> Self {
+        let mut examined = Examined::default();
+        for verified in &tenants {
+            examined.tenants += u64::from(verified.unchecked.is_none());
+            examined.rows += verified.rows;
+            examined.bytes += verified.bytes;
+            examined.clients += verified.clients;
+            examined.versions += verified.versions;
+        }
+        let of_tenants: usize = tenants.iter().map(|tenant| tenant.findings.len()).sum();
+        let of_backup = backup.as_ref().map_or(0, |backup| backup.findings.len());
+        Self {
+            store,
+            examined,
+            findings: (of_tenants + of_backup) as u64,
+            complete: tenants.iter().all(|tenant| tenant.unchecked.is_none()),
+            backup,
+            tenants,
+        }
+    }
+}
+
+impl TenantVerified {
+    fn new(id: &TenantId) -> Self {
+        Self {
+            id: id.as_str().to_owned(),
+            layer: layer(id).map(str::to_owned),
+            rows: 0,
+            bytes: 0,
+            clients: 0,
+            versions: 0,
+            findings: Vec::new(),
+            unchecked: None,
+            altered: false,
+        }
+    }
+
+    /// Its id and what is wrong, when it is not the copy that was written.
+    pub(crate) fn alteration(&self) -> Option<(&str, &str)> {
+        self.altered.then(|| (self.id.as_str(), self.findings.first().map_or("", String::as_str)))
+    }
+}
+
 async fn verify_tenant(node: &Node, id: &TenantId) -> TenantVerified {
-    let mut verified = TenantVerified {
-        id: id.as_str().to_owned(),
-        layer: layer(id).map(str::to_owned),
-        rows: 0,
-        bytes: 0,
-        clients: 0,
-        versions: 0,
-        findings: Vec::new(),
-        unchecked: None,
-    };
+    let mut verified = TenantVerified::new(id);
     if let Err(error) = fill(node, id, &mut verified).await {
         match error.kind() {
             // Damage that keeps a tenant from being read is the finding.
@@ -123,12 +284,16 @@ async fn fill(node: &Node, id: &TenantId, verified: &mut TenantVerified) -> Resu
 }
 
 pub(crate) fn command(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let path = args
-        .tenant
-        .as_ref()
-        .map_or_else(|| "/api/verify".to_owned(), |tenant| format!("/api/verify?tenant={}", segment(tenant)));
     let progress = output::progress("checking");
-    let answer = Access::ask_once(&args.place.data_dir, &path);
+    let answer = if let Some(directory) = &args.backup {
+        block_on(async { Ok(serde_json::to_value(run_backup(directory, args.tenant.as_deref()).await?)?) })
+    } else {
+        let path = args.tenant.as_ref().map_or_else(
+            || "/api/verify".to_owned(),
+            |tenant| format!("/api/verify?tenant={}", segment(tenant)),
+        );
+        Access::ask_once(&args.place.data_dir, &path)
+    };
     progress.finish_and_clear();
     // Exit code 1 says that there are findings, so whatever kept us from looking is 2.
     let answer =
@@ -140,11 +305,20 @@ pub(crate) fn command(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         (0, false) => EXIT_USAGE,
         _ => EXIT_FAILED,
     };
-    output::exit(if args.place.json { output::json(&answer) } else { print(&report) }, code)
+    output::exit(if args.place.json { output::json(&answer) } else { report.print() }, code)
+}
+
+impl Report {
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        print(self)
+    }
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
-    output::line(format!("store {}", report.store))?;
+    output::line(format!("{} {}", if report.backup.is_some() { "backup" } else { "store" }, report.store))?;
+    for finding in report.backup.iter().flat_map(|backup| &backup.findings) {
+        output::line(format!("  {finding}"))?;
+    }
     for tenant in &report.tenants {
         let verdict = match (&tenant.unchecked, tenant.findings.len()) {
             (None, 0) => "sound".to_owned(),

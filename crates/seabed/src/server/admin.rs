@@ -3,6 +3,7 @@
 //! There are no tokens yet, so it answers the owner alone, through the socket that the file system guards. Not loopback: a
 //! proxy on the same machine connects from there for the whole world, and a browser for any web page (decision 0003).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use crate::backup;
 use crate::cli::inspect::{Rows, RowsQuery, TenantDetail};
 use crate::cli::tenants::Tenants;
 use crate::cli::verify::Report;
@@ -37,6 +39,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/clients/prune", get(prunable).post(prune))
         .route("/clients/{id}", get(show_client).delete(delete_client))
         .route("/verify", get(check))
+        .route("/backup", get(copying).post(copy))
         .fallback(async |uri: Uri| {
             Failure::not_found(format!("the admin API has no {}; see docs/api.md", uri.path()))
         })
@@ -114,6 +117,20 @@ struct VerifyQuery {
 
 async fn check(State(node): Shared, query: Asked<VerifyQuery>) -> Answer<Report> {
     Ok(Json(verify::run(&node, asked(query)?.tenant.as_deref()).await?))
+}
+
+async fn copying(State(node): Shared) -> Json<backup::Running> {
+    Json(node.backups.now())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupQuery {
+    to: PathBuf,
+}
+
+async fn copy(State(node): Shared, query: Asked<BackupQuery>) -> Answer<backup::Report> {
+    Ok(Json(backup::run(&node, &asked(query)?.to).await?))
 }
 
 type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;

@@ -227,7 +227,7 @@ impl Drop for Server {
 }
 
 /// Says that something is over, also when it panicked.
-struct Ended<'a>(&'a AtomicBool);
+pub(crate) struct Ended<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {

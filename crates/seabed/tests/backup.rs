@@ -1,0 +1,362 @@
+//! Backups of the real binary: online and offline, repeated, under load, of damaged stores; and the way back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use common::{Ended, NIL, SEGMENT, SNAPSHOT, Server, chain, json, request, run, stderr, stdout};
+use seabed_kv::Store;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A store with two clients, and tenants of which no layer knows.
+fn filled(dir: &Path, others: usize) -> [String; 2] {
+    let clients = [Uuid::from_u128(1), Uuid::from_u128(2)].map(|id| id.to_string());
+    {
+        let server = Server::start(dir);
+        // Writes its row for the first time.
+        assert_eq!(server.get("/readyz", &[]).status, 200);
+        let mut parent = NIL.to_owned();
+        for number in 0..5 {
+            let answer = server.add_version(&clients[0], &parent, format!("version {number}").as_bytes());
+            answer.header("x-version-id").unwrap().clone_into(&mut parent);
+        }
+        let path = format!("/v1/client/add-snapshot/{parent}");
+        assert_eq!(server.ask("POST", &path, &clients[0], SNAPSHOT, b"snapshot").status, 200);
+        assert_eq!(server.add_version(&clients[1], NIL, &vec![b'x'; 200_000]).status, 200);
+        assert!(server.terminate().0.success());
+    }
+    let store = Store::sqlite(dir).unwrap();
+    for number in 0..others {
+        let tenant = store.open(format!("other/{number}")).wait().unwrap();
+        tenant.put("c", b"k", vec![u8::try_from(number).unwrap(); 5_000]).wait().unwrap();
+    }
+    store.close().wait().unwrap();
+    clients
+}
+
+fn backup(dir: &Path, to: &Path) -> Value {
+    json(dir, &["backup", to.to_str().unwrap()])
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+        .collect()
+}
+
+fn is_sound(backup: &Path) -> Value {
+    let output = run(backup, &["verify", "--json", "--backup", backup.to_str().unwrap()]);
+    let said = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn restore(backup: &Path, to: &Path) -> Value {
+    json(to, &["restore", backup.to_str().unwrap()])
+}
+
+#[test]
+fn what_is_backed_up_comes_back() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let clients = filled(&data, 3);
+    let offline = place.path().join("offline");
+    let report = backup(&data, &offline);
+    let server = Server::start(&data);
+    let chains = clients.clone().map(|client| chain(&server, &client));
+    let online = place.path().join("online");
+    let report_online = backup(&data, &online);
+    for (number, (report, to)) in [(report, offline), (report_online, online)].into_iter().enumerate() {
+        assert_eq!(
+            (&report["complete"], &report["copied"], &report["failed"]),
+            (&true.into(), &5.into(), &0.into())
+        );
+        assert_eq!(report["backup"], to.to_str().unwrap());
+        let verified = is_sound(&to);
+        assert_eq!(
+            (&verified["examined"]["tenants"], &verified["examined"]["versions"]),
+            (&5.into(), &6.into())
+        );
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&to).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "client ids are credentials");
+
+        let new = place.path().join(format!("new-{number}"));
+        let before = files(&to);
+        let restored = restore(&to, &new);
+        assert_eq!(
+            (&restored["verified"]["findings"], &restored["verified"]["complete"]),
+            (&0.into(), &true.into())
+        );
+        assert_eq!(restored["verified"]["examined"], verified["examined"]);
+        assert!(files(&to) == before, "a backup is only read");
+        let server = Server::start(&new);
+        for (client, chain_before) in clients.iter().zip(&chains) {
+            assert!(chain(&server, client) == *chain_before);
+        }
+        let answer = server.get("/v1/client/snapshot", &[("X-Client-Id", &clients[0])]);
+        assert_eq!(answer.body, b"snapshot");
+        // And it goes on from there.
+        let latest = &chains[0].last().unwrap().0;
+        assert_eq!(server.add_version(&clients[0], latest, b"after").status, 200);
+        assert!(server.terminate().0.success());
+        let report = json(&new, &["verify"]);
+        assert_eq!((&report["findings"], &report["examined"]["versions"]), (&0.into(), &7.into()));
+    }
+}
+
+#[test]
+fn a_repeat_skips_what_did_not_change_and_replaces_what_did() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("copies"));
+    let [client, _] = filled(&data, 2);
+    backup(&data, &to);
+    let first = files(&to);
+    assert_eq!(first.len(), 6, "four copies, the manifest and the lock: {:?}", first.keys());
+    // Restarted and read: nothing of it changes a tenant.
+    let server = Server::start(&data);
+    let latest = chain(&server, &client).last().unwrap().0.clone();
+    let written = |name: &str| fs::metadata(to.join(name)).unwrap().modified().unwrap();
+    let times: Vec<_> = first.keys().map(|name| written(name)).collect();
+    let report = backup(&data, &to);
+    assert_eq!((&report["copied"], &report["unchanged"]), (&0.into(), &4.into()), "{report}");
+    let unchanged = files(&to);
+    for ((name, before), time) in first.iter().zip(times) {
+        if Path::new(name).extension().unwrap_or_default() == "db" {
+            assert!(unchanged[name] == *before && written(name) == time, "{name} was written again");
+        }
+    }
+    // A push, and only its tenant is replaced; the old copy is gone.
+    assert_eq!(server.add_version(&client, &latest, b"one more").status, 200);
+    let report = backup(&data, &to);
+    assert_eq!((&report["copied"], &report["unchanged"]), (&1.into(), &3.into()), "{report}");
+    assert_eq!(files(&to).len(), 6);
+    assert_eq!(is_sound(&to)["examined"]["versions"], 7);
+    // A copy that was damaged since is made anew.
+    let name = report["tenants"][0]["file"].as_str().unwrap();
+    let mut damaged = fs::read(to.join(name)).unwrap();
+    damaged[9_000] ^= 1;
+    fs::write(to.join(name), damaged).unwrap();
+    let report = backup(&data, &to);
+    assert_eq!((&report["copied"], &report["unchanged"]), (&1.into(), &3.into()), "{report}");
+    is_sound(&to);
+    // A tenant that is gone goes from the backup with the next one.
+    assert!(server.terminate().0.success());
+    let store = Store::sqlite(&data).unwrap();
+    store.drop_tenant("other/1").wait().unwrap();
+    store.close().wait().unwrap();
+    drop(store);
+    backup(&data, &to);
+    assert_eq!((files(&to).len(), &is_sound(&to)["examined"]["tenants"]), (5, &3.into()));
+}
+
+#[test]
+fn a_backup_goes_into_a_place_of_its_own_and_a_restore_too() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, other, to) =
+        (place.path().join("data"), place.path().join("other"), place.path().join("copies"));
+    filled(&data, 0);
+    filled(&other, 0);
+    backup(&data, &to);
+    let full = place.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("letter.txt"), "precious").unwrap();
+    let before = files(&to);
+    let refused = |dir: &Path, args: &[&str], why: &str| {
+        for server in [false, true] {
+            let _server = (server && dir.join("LOCK").exists()).then(|| Server::start(dir));
+            let output = run(dir, args);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains(why), "{args:?}: {}", stderr(&output));
+        }
+    };
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    refused(&data, &["backup", &path(&full)], "holds other things (letter.txt)");
+    refused(&data, &["backup", &path(&data)], "holds other things");
+    refused(&other, &["backup", &path(&to)], "a backup of another store");
+    refused(&full, &["restore", &path(&to)], "is not empty: it holds letter.txt");
+    refused(&data, &["restore", &path(&to)], "is not empty");
+    refused(&place.path().join("new"), &["restore", &path(&data)], "there is no backup");
+    refused(&data, &["verify", "--backup", &path(&full)], "there is no backup");
+    for command in
+        [["verify"].as_slice(), &["tenants"], &["serve", "--listen", "127.0.0.1:0"], &["backup", "x"]]
+    {
+        let output = run(&to, command);
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains("is a backup"), "{command:?}: {}", stderr(&output));
+    }
+    assert!(!place.path().join("new").exists());
+    assert_eq!(files(&full).len(), 1);
+    assert!(files(&to) == before);
+
+    // A later version's backup is told as such.
+    let manifest = fs::read_to_string(to.join("manifest.json")).unwrap();
+    fs::write(to.join("manifest.json"), manifest.replacen("\"format\": 1", "\"format\": 2", 1)).unwrap();
+    for args in
+        [["verify", "--backup", &path(&to)].as_slice(), &["restore", &path(&to)], &["backup", &path(&to)]]
+    {
+        let dir = if args[0] == "backup" { data.clone() } else { place.path().join("new") };
+        let output = run(&dir, args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said = stderr(&output);
+        assert!(said.contains("format 2, written by 'seabed") && said.contains("reads format 1"), "{said}");
+    }
+}
+
+#[test]
+fn a_damaged_tenant_does_not_take_the_place_of_its_copy_and_does_not_keep_the_others() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("copies"));
+    filled(&data, 2);
+    let sound = fs::read(data.join("other%2F0.db")).unwrap();
+    let damage = || {
+        let mut damaged = sound.clone();
+        damaged[8_192..8_292].fill(0xEE);
+        fs::write(data.join("other%2F0.db"), damaged).unwrap();
+    };
+    let attempt = |to: &Path| {
+        let output = run(&data, &["backup", to.to_str().unwrap(), "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["complete"], &report["failed"]), (&false.into(), &1.into()), "{report}");
+        let failed = &report["tenants"][0];
+        assert_eq!((&failed["id"], &failed["outcome"]), (&"other/0".into(), &"failed".into()));
+        assert!(failed["error"].as_str().unwrap().contains("damaged"), "{failed}");
+    };
+    backup(&data, &to);
+    damage();
+    let store = Store::sqlite(&data).unwrap();
+    store.open("other/1").wait().unwrap().put("c", b"new", b"row").wait().unwrap();
+    store.close().wait().unwrap();
+    drop(store);
+    attempt(&to);
+    // The earlier copy of the one, the new one of the other.
+    is_sound(&to);
+    let new = place.path().join("new");
+    restore(&to, &new);
+    let store = Store::sqlite(&new).unwrap();
+    assert_eq!(store.open("other/0").wait().unwrap().get("c", b"k").wait().unwrap(), Some(vec![0; 5_000]));
+    assert_eq!(store.open("other/1").wait().unwrap().get("c", b"new").wait().unwrap(), Some(b"row".to_vec()));
+
+    // Where there is no earlier copy the backup says so, for ever.
+    let first = place.path().join("first");
+    attempt(&first);
+    let output = run(&first, &["verify", "--backup", first.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("tenant other/0 is not in the backup"), "{}", stdout(&output));
+    let output = run(&place.path().join("partly"), &["restore", first.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("other/0 was not in the backup"), "{}", stdout(&output));
+    Server::start(&place.path().join("partly"));
+}
+
+/// What a client was told: version to parent and body.
+type Told = BTreeMap<String, (String, Vec<u8>)>;
+
+#[test]
+fn everything_acknowledged_before_a_backup_began_is_in_it_and_every_chain_is_linear() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let server = Server::start(&data);
+    let clients: Vec<_> = (0..4_u128).map(|id| Uuid::from_u128(id + 1).to_string()).collect();
+    let told: Vec<Mutex<Told>> = clients.iter().map(|_| Mutex::default()).collect();
+    let done = AtomicBool::new(false);
+    let (sender, acknowledged) = mpsc::channel();
+    let wait_for = |count: usize| (0..count).for_each(|_| acknowledged.recv().unwrap());
+    std::thread::scope(|scope| {
+        for (client, told) in clients.iter().zip(&told) {
+            let (address, done, sender) = (server.address().to_owned(), &done, sender.clone());
+            scope.spawn(move || {
+                let (mut parent, mut number) = (NIL.to_owned(), 0_usize);
+                while !done.load(Ordering::Relaxed) {
+                    number += 1;
+                    // Every fourth one is stored in pieces.
+                    let body = vec![b'a'; if number.is_multiple_of(4) { 30_000 } else { 700 + number }];
+                    let headers = [("X-Client-Id", client.as_str()), ("Content-Type", SEGMENT)];
+                    let path = format!("/v1/client/add-version/{parent}");
+                    let answer = request(&address, "POST", &path, &headers, &body).unwrap();
+                    assert_eq!(answer.status, 200);
+                    let version = answer.header("x-version-id").unwrap().to_owned();
+                    told.lock().unwrap().insert(version.clone(), (parent, body));
+                    parent = version;
+                    sender.send(()).unwrap();
+                }
+            });
+        }
+        let ended = Ended(&done);
+        wait_for(200);
+        let mut went_on = 0;
+        let to = place.path().join("copies");
+        for round in 0..4 {
+            let before: Vec<Told> = told.iter().map(|told| told.lock().unwrap().clone()).collect();
+            backup(&data, &to);
+            let after: usize = told.iter().map(|told| told.lock().unwrap().len()).sum();
+            went_on += after - before.iter().map(BTreeMap::len).sum::<usize>();
+            is_sound(&to);
+            let new = place.path().join(format!("new-{round}"));
+            restore(&to, &new);
+            let restored = Server::start(&new);
+            for (client, before) in clients.iter().zip(&before) {
+                let chain = chain(&restored, client);
+                let stored: Told =
+                    chain.into_iter().map(|(version, parent, body)| (version, (parent, body))).collect();
+                for (version, expected) in before {
+                    assert!(
+                        stored.get(version) == Some(expected),
+                        "{version} was acknowledged before the backup"
+                    );
+                }
+            }
+            let report = json(&new, &["verify"]);
+            assert_eq!((&report["findings"], &report["complete"]), (&0.into(), &true.into()), "{report}");
+        }
+        assert!(went_on > 0, "pushes went on while the backup ran");
+        drop(ended);
+    });
+}
+
+#[test]
+fn one_backup_at_a_time_goes_into_a_directory() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to): (PathBuf, PathBuf) = (place.path().join("data"), place.path().join("copies"));
+    filled(&data, 0);
+    backup(&data, &to);
+    let lock = fs::File::open(to.join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    let output = run(&data, &["backup", to.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is under way"), "{}", stderr(&output));
+    drop(lock);
+    backup(&data, &to);
+}
+
+#[test]
+fn the_commands_of_the_manual_work() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate/backup.md"))
+        .unwrap();
+    let commands: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("$ seabed ")).collect();
+    assert_eq!(commands.len(), 5, "{commands:?}");
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("seabed-data");
+    filled(&data, 1);
+    let server = Server::start(&data);
+    for command in commands {
+        let output = common::seabed().args(command.split(' ')).current_dir(&place).output().unwrap();
+        assert!(output.status.success(), "{command}: {}{}", stdout(&output), stderr(&output));
+    }
+    let client = Uuid::from_u128(1).to_string();
+    let before = chain(&server, &client);
+    let restored = Server::start(&place.path().join("restored"));
+    assert!(!before.is_empty() && chain(&restored, &client) == before);
+}
