@@ -110,9 +110,10 @@ async fn all_devices_converge_whatever_happens_to_the_server() {
             let url = server.url();
             let device = random.random_range(0..DEVICES);
             users[0].change(&mut random).await;
+            // Before it begins: when the other thread is late, its last line may be there already, and no further one comes.
+            let before = server.logs().len();
             let syncing = users[0].sync(&url, device);
             let killing = tokio::task::spawn_blocking(move || {
-                let before = server.logs().len();
                 while server.logs().len() == before {
                     std::thread::yield_now();
                 }
