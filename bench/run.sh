@@ -76,7 +76,7 @@ run_storage() {
 }
 
 run_tenants() {
-    # Four thousand open tenants are twelve thousand open files.
+    # Each open tenant may take eleven files.
     ulimit -n "$(ulimit -Hn)"
     build kv-seabed
     local program=kv-seabed/target/release/kv-seabed case

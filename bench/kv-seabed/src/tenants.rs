@@ -3,13 +3,15 @@
 
 use measure::{CATEGORY, CROWD, Laps, Meter, Observed, payload};
 use seabed_kv::sqlite::{SqliteOptions, tune_process};
-use seabed_kv::{Batch, Durability, Result, Store};
+use seabed_kv::{Batch, Durability, Result, Store, Tenant};
 
 /// How many tenants the uneven load has: all of them can be open at once where a process may open 20,000 files.
-const TENANTS: u64 = 4_000;
+const TENANTS: u64 = 1_600;
 /// The share of them that may be open otherwise: that of 256 of 10,000.
-const OPEN_FEW: usize = 102;
+const OPEN_FEW: usize = 41;
 const RESIDENT: usize = 1_000;
+/// How many tenants are written in turn; when a quarter of them may be open, each has been evicted when its turn comes.
+const IN_TURN: usize = 16;
 
 fn store(directory: &str, open_tenants_max: usize) -> Result<Store> {
     Store::sqlite_with(directory, SqliteOptions { open_tenants_max, ..SqliteOptions::default() })
@@ -33,18 +35,30 @@ pub fn run(directory: &str, case: &str, seconds: f64) -> Result<bool> {
     match case {
         "tenants_all_open" => uneven(directory, case, TENANTS as usize, seconds)?,
         "tenants_few_open" => uneven(directory, case, OPEN_FEW, seconds)?,
-        "tenant_stays_open" => in_turn(directory, case, 2, seconds)?,
-        "tenant_evicted" => in_turn(directory, case, 1, seconds)?,
+        "tenant_stays_open" => in_turn(directory, case, IN_TURN, seconds)?,
+        "tenant_evicted" => in_turn(directory, case, IN_TURN / 4, seconds)?,
         "tenant_resident" => resident(directory, case)?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
+/// The first tenants, each with a log: what the first commit after a clean close costs belongs to no case.
+fn opened(store: &Store, count: usize) -> Result<Vec<Tenant>> {
+    let open = |tenant| {
+        let tenant = store.open(name(tenant)).wait()?;
+        let mut batch = Batch::new();
+        batch.put(CATEGORY, b"first", payload(0, 0));
+        tenant.apply(batch, Durability::Relaxed).wait()?;
+        Ok(tenant)
+    };
+    (0..count as u64).map(open).collect()
+}
+
 /// Durable puts of 64 threads; the first tenant is used most, the second half as often, the third a third.
 fn uneven(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<()> {
     let store = store(directory, open_max)?;
-    let tenants: Vec<_> = (0..TENANTS).map(|tenant| store.open(name(tenant)).wait()).collect::<Result<_>>()?;
+    let tenants = opened(&store, TENANTS as usize)?;
     let mut sum = 0.0;
     let cumulative: Vec<f64> = (1..=TENANTS)
         .map(|rank| {
@@ -73,16 +87,16 @@ fn uneven(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<
     store.close().wait()
 }
 
-/// Relaxed puts to two tenants in turn. When one may be open, each makes the other let go and opens its own again.
+/// Relaxed puts to some tenants in turn, all of them open or each opened again.
 fn in_turn(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<()> {
     let store = store(directory, open_max)?;
-    let tenants = [store.open(name(0)).wait()?, store.open(name(1)).wait()?];
+    let tenants = opened(&store, IN_TURN)?;
     let meter = Meter::start(seconds, Observed::Own);
     let mut laps = meter.laps();
     while let Some(lap) = laps.next() {
         let mut batch = Batch::new();
         batch.put(CATEGORY, b"in turn", payload(0, lap));
-        tenants[(lap % 2) as usize].apply(batch, Durability::Relaxed).wait()?;
+        tenants[lap as usize % IN_TURN].apply(batch, Durability::Relaxed).wait()?;
     }
     meter.print(case, [laps], &[]);
     store.close().wait()

@@ -35,7 +35,7 @@ pub const MAILBOX_WAITING_MAX: usize = 65_536;
 pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many tenants hold their files open at once, unless [`SqliteOptions`](crate::sqlite::SqliteOptions) says otherwise. Fewer where the
-/// process may open fewer than five files for each.
+/// process may open fewer than eleven files for each.
 pub const OPEN_TENANTS_MAX: usize = 256;
 
 /// How long a tenant may be unused before its files are closed properly, in milliseconds. It takes up to twice as long.
@@ -63,7 +63,7 @@ pub const SNAPSHOTS_MAX: usize = 16;
 pub const LOG_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// When the log of a tenant whose files were opened anew is carried over into its file: it is read at each opening.
-pub const LOG_REOPENED_BYTES: u64 = 1024 * 1024;
+pub const LOG_REOPENED_BYTES: u64 = 256 * 1024;
 
 /// The longest the log of a tenant may become, give or take one group: beyond it writes are told Busy until it could be carried
 /// over.

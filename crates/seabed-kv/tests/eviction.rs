@@ -15,6 +15,8 @@ use seabed_kv::sqlite::SqliteOptions;
 use seabed_kv::{Batch, Durability, ErrorKind, KeyRange, Outcome, ScanSpec, Store, Tenant};
 
 const OPEN_MAX: usize = 4;
+/// What may be in use on top: each of the kernel's writer threads may still be putting a tenant down.
+const WRITERS: usize = 4;
 
 fn store(root: &Path) -> Store {
     let options = SqliteOptions { open_tenants_max: OPEN_MAX, ..SqliteOptions::default() };
@@ -37,6 +39,15 @@ fn open_files(root: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// Uses the others until a tenant has let go. The writer thread that served it may still be putting it down.
+fn evict(root: &Path, evicted: &Tenant, others: &[Tenant]) {
+    while open_files(root).contains(evicted.id().as_str()) {
+        for tenant in others {
+            tenant.exists("c", b"k").wait().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_bounded_number_has_its_files_open_and_all_have_their_data() {
     let root = tempfile::tempdir().unwrap();
@@ -46,13 +57,13 @@ fn a_bounded_number_has_its_files_open_and_all_have_their_data() {
         for (number, tenant) in tenants.iter().enumerate() {
             let number = number as u64;
             tenant.put("c", b"k", (round * 100 + number).to_be_bytes()).wait().unwrap();
-            assert!(open_files(root.path()).len() <= OPEN_MAX + 1, "{:?}", open_files(root.path()));
+            assert!(open_files(root.path()).len() <= OPEN_MAX + WRITERS, "{:?}", open_files(root.path()));
         }
         for (number, tenant) in tenants.iter().enumerate() {
             let number = number as u64;
             let found = tenant.get("c", b"k").wait().unwrap();
             assert_eq!(found, Some((round * 100 + number).to_be_bytes().to_vec()));
-            assert!(open_files(root.path()).len() <= OPEN_MAX + 1);
+            assert!(open_files(root.path()).len() <= OPEN_MAX + WRITERS);
         }
     }
     store.close().wait().unwrap();
@@ -64,6 +75,7 @@ fn the_one_that_was_used_least_lately_lets_go() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
     let tenants = tenants(&store, 10);
+    // Nothing was written, so nobody is at work but us.
     for turn in [6, 7, 8, 9, 6, 7, 8, 0] {
         tenants[turn].get("c", b"k").wait().unwrap();
     }
@@ -76,22 +88,19 @@ fn an_evicted_tenant_is_open_for_the_program() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
     let tenants = tenants(&store, 3 * OPEN_MAX);
-    assert!(!open_files(root.path()).contains("t0"));
+    evict(root.path(), &tenants[0], &tenants[1..]);
     assert!(store.has("t0"));
     store.put("t0", "c", b"k", b"by id").wait().unwrap();
     assert_eq!(tenants[0].get("c", b"k").wait().unwrap(), Some(b"by id".to_vec()));
     assert_eq!(store.open("t0").wait().unwrap().count("c", &KeyRange::all()).wait().unwrap(), 1);
 
     // Closed and dropped while its files are: its handles answer Closed, and the file goes.
-    for tenant in &tenants[1..] {
-        tenant.exists("c", b"k").wait().unwrap();
-    }
-    assert!(!open_files(root.path()).contains("t0"));
+    evict(root.path(), &tenants[0], &tenants[1..]);
     store.close_tenant("t0").wait().unwrap();
     assert_eq!(tenants[0].get("c", b"k").wait().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(tenants[0].put("c", b"k", b"late").wait().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(store.open("t0").wait().unwrap().get("c", b"k").wait().unwrap(), Some(b"by id".to_vec()));
-    assert!(!open_files(root.path()).contains("t1"));
+    evict(root.path(), &tenants[1], &tenants[2..]);
     store.drop_tenant("t1").wait().unwrap();
     assert!(!root.path().join("t1.db").exists() && !root.path().join("t1.db-wal").exists());
 }
@@ -108,10 +117,9 @@ fn letting_go_carries_nothing_over_and_what_was_relaxed_can_still_be_made_durabl
     let Outcome::Applied(commit) = tenants[0].apply(batch, Durability::Relaxed).wait().unwrap() else {
         panic!("nothing was checked");
     };
-    for number in 1..=OPEN_MAX {
-        store.open(format!("t{number}")).wait().unwrap();
-    }
-    assert!(!open_files(root.path()).contains("t0"));
+    let others: Vec<_> =
+        (1..=OPEN_MAX).map(|number| store.open(format!("t{number}")).wait().unwrap()).collect();
+    evict(root.path(), &tenants[0], &others);
     assert!(file() == before, "what is in the log stays there");
     assert!(root.path().join("t0.db-wal").metadata().unwrap().len() > 0);
     // The commit is remembered, and a flush behind it finds what to flush.
@@ -124,6 +132,31 @@ fn letting_go_carries_nothing_over_and_what_was_relaxed_can_still_be_made_durabl
         panic!("the check holds");
     };
     assert!(later.seq > commit.seq, "an opening that the program did not make is no new sequence");
+}
+
+#[test]
+fn a_file_that_was_moved_away_or_damaged_meanwhile_is_not_made_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let tenants = tenants(&store, 3 * OPEN_MAX);
+    for tenant in &tenants[..2] {
+        tenant.put("c", b"k", b"x").wait().unwrap();
+    }
+    evict(root.path(), &tenants[0], &tenants[2..]);
+    evict(root.path(), &tenants[1], &tenants[2..]);
+    let (file, moved) = (root.path().join("t0.db"), root.path().join("elsewhere"));
+    std::fs::rename(&file, &moved).unwrap();
+    assert!(tenants[0].put("c", b"k", b"y").wait().is_err());
+    assert!(!file.exists(), "nothing was made in its place");
+    std::fs::rename(&moved, &file).unwrap();
+    assert_eq!(tenants[0].get("c", b"k").wait().unwrap(), Some(b"x".to_vec()));
+
+    let log = root.path().join("t1.db-wal");
+    let mut damaged = std::fs::read(&log).unwrap();
+    damaged[13] ^= 1;
+    std::fs::write(&log, &damaged).unwrap();
+    assert_eq!(tenants[1].put("c", b"k", b"y").wait().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(std::fs::read(&log).unwrap() == damaged, "what is left can be looked at");
 }
 
 #[test]
@@ -158,6 +191,19 @@ fn a_tenant_that_nobody_uses_is_closed_whole() {
         std::thread::yield_now();
     }
     assert!(!root.path().join("t.db-wal").exists(), "the log was carried over and removed");
+    // The log of one that let go for others is carried over, too.
+    let others = SqliteOptions { open_tenants_max: 1, idle_ms_max: 20, ..SqliteOptions::default() };
+    let other_root = tempfile::tempdir().unwrap();
+    let other_store = Store::sqlite_with(other_root.path(), others).unwrap();
+    for tenant in tenants(&other_store, 6) {
+        let mut batch = Batch::new();
+        batch.put("c", b"k", b"x");
+        tenant.apply(batch, Durability::Relaxed).wait().unwrap();
+    }
+    while (0..6).any(|number| other_root.path().join(format!("t{number}.db-wal")).exists()) {
+        std::thread::yield_now();
+    }
+    other_store.close().wait().unwrap();
     assert!(store.has("t"));
     assert_eq!(tenant.get("c", b"k").wait().unwrap(), Some(b"x".to_vec()));
     tenant.put("c", b"k", b"y").wait().unwrap();

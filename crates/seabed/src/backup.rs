@@ -131,7 +131,7 @@ pub(crate) async fn run(node: &Node, to: &Path) -> Result<Report, Failure> {
     let ids = node.tenants(None).await?;
     let mut share = Share::new(&node.backups, ids.len() as u64);
     for id in ids {
-        let before = place.before.as_ref().and_then(|before| before.entry(&id));
+        let before = place.sound_copy(&id);
         match place.copy(node, &id, before) {
             Ok((outcome, entry)) => report.add(&id, outcome, Some(&entry), None, &mut manifest),
             Err(Failed::Tenant(why)) => {
@@ -225,6 +225,36 @@ impl Place {
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
         builder.create(&directory).map_err(|error| cannot("make", error))?;
+        let mut foreign = None;
+        for entry in fs::read_dir(&directory).map_err(|error| cannot("list", error))? {
+            let name = entry.map_err(|error| cannot("list", error))?.file_name();
+            if !name.to_str().is_some_and(is_ours) {
+                foreign = Some(name);
+            }
+        }
+        let is_backup = directory.join(manifest::FILE).exists();
+        if let Some(name) = foreign.filter(|_| !is_backup) {
+            return Err(Failure::bad_request(format!(
+                "{} holds other things ({}) and no backup; choose an empty directory or a new one",
+                directory.display(),
+                name.display()
+            )));
+        }
+        let lock = File::create(directory.join(LOCK_FILE)).map_err(|error| cannot("write to", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::new(
+                    axum::http::StatusCode::SERVICE_UNAVAILABLE,
+                    format!(
+                        "another backup into {} is under way; wait until it has ended",
+                        directory.display()
+                    ),
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
+        }
+        // Under the lock: the backup that is there may have become another while it was waited for.
         let before = match Manifest::read(&directory) {
             Ok(before) => Some(before),
             Err(NotRead::Absent) => None,
@@ -245,30 +275,6 @@ impl Place {
                 before.store
             )));
         }
-        for entry in fs::read_dir(&directory).map_err(|error| cannot("list", error))? {
-            let name = entry.map_err(|error| cannot("list", error))?.file_name();
-            if before.is_none() && !name.to_str().is_some_and(is_ours) {
-                return Err(Failure::bad_request(format!(
-                    "{} holds other things ({}) and no backup; choose an empty directory or a new one",
-                    directory.display(),
-                    name.display()
-                )));
-            }
-        }
-        let lock = File::create(directory.join(LOCK_FILE)).map_err(|error| cannot("write to", error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(
-                    axum::http::StatusCode::SERVICE_UNAVAILABLE,
-                    format!(
-                        "another backup into {} is under way; wait until it has ended",
-                        directory.display()
-                    ),
-                ));
-            }
-            Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
-        }
         let place = Self { directory, before, _lock: lock };
         // What was left by a backup that was interrupted, so that there is room. Without a manifest nobody knows what copies are
         // good for: they stay until there is a backup.
@@ -279,16 +285,19 @@ impl Place {
         Ok(place)
     }
 
-    fn copy(&self, node: &Node, id: &TenantId, before: Option<&Entry>) -> Result<(Outcome, Entry), Failed> {
-        // A copy that is no more what was written is none to compare with: a new one takes its place.
-        let sound = before.filter(|before| {
+    /// The earlier copy of a tenant. One that is no more what was written is none: a new one takes its place, or the tenant is missing.
+    fn sound_copy(&self, id: &TenantId) -> Option<&Entry> {
+        self.before.as_ref()?.entry(id).filter(|before| {
             let file = self.directory.join(&before.file);
             hash_file(&file).is_ok_and(|(hash, bytes)| hash == before.blake3 && bytes == before.bytes)
-        });
-        let previous = sound.map(|before| self.directory.join(&before.file));
+        })
+    }
+
+    fn copy(&self, node: &Node, id: &TenantId, before: Option<&Entry>) -> Result<(Outcome, Entry), Failed> {
+        let previous = before.map(|before| self.directory.join(&before.file));
         let partial = self.directory.join(PARTIAL_FILE);
         let copied = node.visit(id)?.backup(&partial, previous.as_deref()).wait()?;
-        if let (Copied::Unchanged, Some(before)) = (copied, sound) {
+        if let (Copied::Unchanged, Some(before)) = (copied, before) {
             return Ok((Outcome::Unchanged, before.clone()));
         }
         let entry = examine(id, &partial).and_then(|entry| {

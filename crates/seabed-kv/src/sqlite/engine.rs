@@ -54,6 +54,10 @@ impl Default for EngineOptions {
 }
 
 /// The only writer of one tenant's file, and the only one that checkpoints it.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any of them may hold with any other"
+)]
 pub(crate) struct SqliteEngine {
     path: PathBuf,
     vfs: Option<String>,
@@ -421,12 +425,19 @@ impl Engine for SqliteEngine {
     }
 
     fn rest(&mut self, how: Rest) -> bool {
+        if self.connection.is_none() && (self.poisoned || how == Rest::Released) {
+            return true;
+        }
         // After a failed flush the connection goes only once the log was written again, and a copy is done sooner than begun again.
         if self.poisoned || self.connection.as_ref().is_some_and(|writer| writer.connection.is_copied()) {
             return false;
         }
         if how == Rest::Closed {
-            if let Err(error) = self.close_file() {
+            // It may have let go of its file before; its log is read again for the last time.
+            if self.connection.is_none() && !schema::has_log(&self.path) {
+                return true;
+            }
+            if let Err(error) = self.make_whole().and_then(|()| self.close_file()) {
                 tracing::error!(file = %self.path.display(), %error, "a tenant that nobody uses was not closed cleanly");
                 self.poisoned |= error.kind() == ErrorKind::Backend;
                 return false;

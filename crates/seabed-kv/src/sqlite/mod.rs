@@ -37,8 +37,8 @@ use crate::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, Te
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-/// How many files one tenant has open, as a rule: its file, log and index, and two for a reader.
-const FILES_A_TENANT: u64 = 5;
+/// How many files one tenant may have open: its file, log and index, and two for each of its readers.
+const FILES_A_TENANT: u64 = 3 + 2 * reader_pool::READERS_MAX as u64;
 
 /// How many writer threads serve all tenants of a store. More than cores, because they mostly wait for flushes.
 const WRITER_THREADS: usize = 4;
@@ -53,7 +53,8 @@ pub fn version() -> &'static str {
 pub struct SqliteOptions {
     /// How many tenants hold their files open at once; those in use at a moment count on top. The one that was used least lately lets go
     /// of its files for the next, without a flush, and opens them again when it is used: about 0.2 ms. By default
-    /// [`OPEN_TENANTS_MAX`]. Never more than a fifth of the files that the process may open.
+    /// [`OPEN_TENANTS_MAX`]. Never more than an eleventh of the files that the process may open: as many as
+    /// one tenant takes that is read by several threads.
     pub open_tenants_max: usize,
     /// How much all connections cache, beyond 128 KiB each. By default [`CACHE_BYTES_MAX`].
     pub cache_bytes_max: u64,
@@ -175,7 +176,12 @@ impl Backend for SqliteBackend {
             // Not `exists`, which takes a file that cannot be looked at for one that is not there.
             match std::fs::symlink_metadata(&path) {
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                // Not there, or a removal did not come further.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    if !schema::has_log(&path) {
+                        return Ok(());
+                    }
+                }
                 Err(error) => return Err(root::cannot("examine", &path, error)),
             }
             // Owned first: another process may have the file open.
@@ -264,7 +270,7 @@ impl TenantBackend for SqliteTenant {
     }
 
     fn snapshot(&self) -> Op<Arc<dyn View>> {
-        Op::ready(self.readers.snapshot())
+        self.read(Op::ready(self.readers.snapshot()))
     }
 
     fn inline_limit(&self) -> usize {

@@ -5,7 +5,7 @@
 //!    without a flush. The log stays and is read again when the tenant is. One that is at work keeps its files and counts as used.
 //! 3. Letting go is announced first: the tenant is off the list. Whoever uses it meanwhile is done with it after that, and lists it
 //!    again. So no file stays open that is not listed, except for as long as it is used.
-//! 4. Those that nobody uses for long are closed properly, log and all, by a thread of their own.
+//! 4. Those that nobody uses for long are closed properly, log and all, by a thread of their own; those that let go before, too.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -27,6 +27,8 @@ pub(super) struct OpenFiles {
     tenants_max: usize,
     pub(super) cache: CacheBudget,
     listed: Mutex<Vec<Arc<Files>>>,
+    /// Those that let go since the last sweep: each has left a log.
+    released: Mutex<Vec<Arc<Files>>>,
     /// Counts how often another tenant was used than before, and sweeps.
     clock: AtomicU64,
     /// When it was swept the last time.
@@ -40,6 +42,7 @@ pub(super) struct Files {
     writer: OnceLock<Weak<Actor<SqliteEngine>>>,
     used: AtomicU64,
     is_listed: AtomicBool,
+    is_released: AtomicBool,
     /// The tenant was closed; what its writer still has to do is done with the files open.
     is_closed: AtomicBool,
 }
@@ -50,6 +53,7 @@ impl OpenFiles {
             tenants_max,
             cache,
             listed: Mutex::default(),
+            released: Mutex::default(),
             clock: AtomicU64::new(0),
             swept: AtomicU64::new(0),
         })
@@ -88,6 +92,14 @@ impl OpenFiles {
                 self.list(&files);
             }
         }
+        let released = std::mem::take(&mut *lock(&self.released));
+        for files in released {
+            files.is_released.store(false, Ordering::SeqCst);
+            // One that is in use again is closed when it no longer is.
+            if !files.is_listed.load(Ordering::SeqCst) {
+                files.rest(Rest::Closed);
+            }
+        }
     }
 
     fn tick(&self) -> u64 {
@@ -120,6 +132,8 @@ impl OpenFiles {
             };
             if !victim.rest(Rest::Released) {
                 self.list(&victim);
+            } else if !victim.is_released.swap(true, Ordering::SeqCst) {
+                lock(&self.released).push(victim);
             }
         }
     }
@@ -133,6 +147,7 @@ impl Files {
             writer: OnceLock::new(),
             used: AtomicU64::new(0),
             is_listed: AtomicBool::new(false),
+            is_released: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         })
     }
@@ -158,6 +173,10 @@ impl Files {
         let mut listed = lock(&self.all.listed);
         self.is_closed.store(true, Ordering::SeqCst);
         listed.retain(|files| !Arc::ptr_eq(files, self));
+        drop(listed);
+        if self.is_released.load(Ordering::SeqCst) {
+            lock(&self.all.released).retain(|files| !Arc::ptr_eq(files, self));
+        }
     }
 
     /// Lets go of the files; `false` when somebody is at work with them.

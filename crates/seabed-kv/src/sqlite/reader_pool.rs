@@ -21,7 +21,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 use crate::{Error, ErrorKind, KeyRange, Op, Page, Result, ScanSpec, TenantId};
 
 /// How many connections serve reads of one tenant at once; further ones wait for their turn.
-const READERS_MAX: usize = 4;
+pub(super) const READERS_MAX: usize = 4;
 
 /// How much of a file a read-only connection maps: 1.4 to 1.9 times the speed of copying pages. Only readers map, so a stray pointer
 /// cannot write, and an address range costs no memory.
@@ -264,19 +264,26 @@ impl ReaderPool {
     pub(super) fn expire(&self) {
         let snapshots = lock(&self.state).snapshots.clone();
         for snapshot in snapshots.iter().filter_map(Weak::upgrade) {
-            if Instant::now() >= snapshot.expires {
-                lock(&snapshot.reader).take();
+            if Instant::now() >= snapshot.expires
+                && let Ok(mut reader) = snapshot.reader.try_lock()
+            {
+                // One that is read from just now ends with its read.
+                reader.take();
             }
         }
     }
 
     /// Closes the idle connections; `false`, and nothing is closed, when one is at work or a snapshot stands.
     pub(super) fn rest(&self) -> bool {
+        self.expire();
         let mut state = lock(&self.state);
-        if state.paused
-            || state.open > state.idle.len()
-            || state.snapshots.iter().any(|snapshot| snapshot.strong_count() > 0)
-        {
+        let stands = |snapshot: &Weak<SnapshotState>| {
+            // One that is read from just now stands, too.
+            snapshot
+                .upgrade()
+                .is_some_and(|snapshot| snapshot.reader.try_lock().map_or(true, |reader| reader.is_some()))
+        };
+        if state.paused || state.open > state.idle.len() || state.snapshots.iter().any(stands) {
             return false;
         }
         state.open = 0;

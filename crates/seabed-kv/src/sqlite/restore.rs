@@ -82,7 +82,7 @@ impl Restore {
     /// Makes the root one that can be opened.
     ///
     /// # Errors
-    /// `Backend` when it cannot be flushed; it is then still marked.
+    /// `Backend` when it cannot be flushed. Unless the mark is gone already, the restore is then to be done again.
     pub fn finish(self) -> Result<()> {
         let marker = self.root.join(RESTORING_FILE);
         // The tenants first: without its mark the root must have all of them, after a power cut too.

@@ -71,7 +71,13 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> R
     if vfs.is_none() && opening == Opening::First {
         check_header(path)?;
     }
-    let connection = open(path, vfs, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    if opening == Opening::First {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    } else if vfs.is_none() {
+        check_log_header(path)?;
+    }
+    let connection = open(path, vfs, flags)?;
     if opening == Opening::First {
         accept(&connection, path, vfs)?;
     }
@@ -333,7 +339,7 @@ fn check_log_header(path: &Path) -> Result<()> {
 }
 
 /// Whether commits may sit in a log beside the file.
-fn has_log(path: &Path) -> bool {
+pub(super) fn has_log(path: &Path) -> bool {
     log_bytes(path) > 0
 }
 

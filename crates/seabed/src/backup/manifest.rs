@@ -140,7 +140,9 @@ impl Manifest {
             let id =
                 TenantId::new(&entry.id).map_err(|error| damaged(format!("names no tenant: {error}")))?;
             // So no entry can name a file outside the directory either.
-            if entry.blake3.len() != 64 || entry.file != file_name(&id, &entry.blake3) {
+            let is_hash =
+                entry.blake3.len() == 64 && entry.blake3.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !is_hash || entry.file != file_name(&id, &entry.blake3) {
                 return Err(damaged(format!(
                     "has '{}' as the copy of {id}, which cannot be its name",
                     entry.file
