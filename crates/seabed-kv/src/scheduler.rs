@@ -184,9 +184,14 @@ impl<E: Engine> Actor<E> {
     /// Lets the engine rest; `false` when there is something to do for it. Never waits.
     #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn rest(&self, how: Rest) -> bool {
-        if lock(&self.mailbox).scheduled {
+        let mailbox = lock(&self.mailbox);
+        if mailbox.ended.is_some() {
+            return true;
+        }
+        if mailbox.scheduled {
             return false;
         }
+        drop(mailbox);
         let Ok(mut engine) = self.engine.try_lock() else { return false };
         let Some(engine) = engine.as_mut() else { return true };
         let rested = engine.rest(how);
