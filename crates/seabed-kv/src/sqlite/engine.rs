@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -325,6 +326,23 @@ impl SqliteEngine {
         self.run_checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
     }
 
+    /// Carries the log over and cuts it off, unless somebody reads from it just now. A log that was only carried over would begin anew with
+    /// the next commit; but a tenant that is evicted before that reads all of it again, and carries it over again.
+    fn cut_log(&mut self) -> Result<()> {
+        self.make_whole()?;
+        if let Some(readers) = &self.readers {
+            readers.end_idle_views();
+        }
+        let wait = |engine: &Self, ms| match &engine.connection {
+            Some(writer) => writer.connection.busy_timeout(Duration::from_millis(ms)).map_err(sql),
+            None => Ok(()),
+        };
+        wait(self, 0)?;
+        let cut = self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)");
+        wait(self, schema::BUSY_MS_MAX)?;
+        cut
+    }
+
     /// Carries the whole log over, waiting for readers; those that pin it for too long are let go.
     fn force_checkpoint(&mut self) -> Result<()> {
         let readers = self.readers.clone();
@@ -419,7 +437,8 @@ impl Engine for SqliteEngine {
             return;
         }
         // What was acknowledged stays; the next group finds out whether the file can be written again.
-        if let Err(error) = self.checkpoint() {
+        let carried = if self.was_reopened { self.cut_log() } else { self.checkpoint() };
+        if let Err(error) = carried {
             tracing::error!(file = %self.path.display(), %error, "a checkpoint failed");
         }
     }

@@ -33,7 +33,7 @@ const CREATED_LOG_BYTES: u64 = LOG_HEADER_BYTES + 2 * (24 + PAGE_BYTES as u64);
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
 /// A connection that other processes may hold up for at most this long.
-const BUSY_MS_MAX: u64 = 5_000;
+pub(super) const BUSY_MS_MAX: u64 = 5_000;
 
 /// Refuses to run on a SQLite that loses data.
 pub(super) fn check_sqlite_version(version: i32) -> Result<()> {
