@@ -488,7 +488,7 @@ fn what_was_dropped_here_does_not_come_back() {
     let original = Original::sound();
     let world = World::new(Store::memory());
     import(&world, &original.file());
-    let prune = || block_on(world.taskchampion.prune(None, u64::MAX, 0)).unwrap().versions;
+    let prune = || block_on(world.taskchampion.prune(None, u64::MAX, u64::MAX)).unwrap().versions;
     // A part of what was imported, then all of it.
     assert_eq!(prune(), 5 + 2);
     let report = import(&world, &original.file());
