@@ -79,7 +79,9 @@ impl TaskChampion {
         let Some(row) = shard.client_row(client).await? else {
             return Ok(Committed::read(ChildVersion::NoSuchClient));
         };
-        // Read after the client's row: versions are only ever added, so one that is absent now was absent then.
+        // Read after the client's row, so that a version which is absent now had been dropped, or was not there when the row was read. A
+        // child of the latest may have come and gone again in between: whoever is told "up to date" of it is told the conflict when it
+        // pushes, and that it is gone when it asks again.
         let key = pair_key(client, parent);
         Ok(Committed::read(match shard.tenant.get(VERSION, key).await? {
             Some(bytes) => {

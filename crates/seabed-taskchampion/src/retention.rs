@@ -6,14 +6,16 @@ use seabed_kv::{Durability, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::TaskChampion;
 use crate::error::{Result, damaged};
 use crate::keys::{
-    ClientRow, DROPPED, DroppedRow, PARENT, VERSION, VersionRow, client_key, pair_key, parent_from_bytes,
+    ClientRow, DROPPED, DroppedRow, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION, VersionRow, client_key,
+    pair_key, parent_from_bytes, snapshot_from_bytes,
 };
 use crate::protocol::ATTEMPTS_MAX;
 use crate::rules;
 use crate::shard::Shard;
+use crate::value::Value;
+use crate::{DISCARDED_MS_MAX, TaskChampion};
 
 /// How often [`maintain`](TaskChampion::maintain) looks for versions to drop, in milliseconds.
 pub const RETENTION_MS: u64 = 60 * 60 * 1_000;
@@ -65,23 +67,45 @@ pub(crate) struct Covered {
     pub(crate) staged: Option<Staged>,
 }
 
+/// What is due: versions that came before the one time, as it is at the other.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    before_unix_s: u64,
+    now_unix_ms: u64,
+}
+
+impl Due {
+    /// Whether nobody can be reading the snapshot before this one any more: what was replaced is swept as late.
+    fn covers(self, snapshot: &SnapshotMeta) -> bool {
+        let replaced_unix_ms = snapshot.unix_s.saturating_mul(1_000);
+        replaced_unix_ms < self.now_unix_ms.saturating_sub(DISCARDED_MS_MAX)
+    }
+}
+
 /// Up to when a version must have come to be older than that many days.
 pub(crate) fn before(now_unix_s: u64, days: u32) -> u64 {
     now_unix_s.saturating_sub(u64::from(days) * DAY_S)
 }
 
 impl TaskChampion {
-    /// What [`prune`](Self::prune) would drop, of one client or of all. Changes nothing.
+    /// What [`prune`](Self::prune) would drop at that time, of one client or of all. Changes nothing.
     ///
     /// # Errors
     /// Those of the store's reads.
-    pub async fn prunable(&self, only: Option<Uuid>, before_unix_s: u64) -> Result<PruneReport> {
-        self.each_client(only, before_unix_s, None).await
+    pub async fn prunable(
+        &self,
+        only: Option<Uuid>,
+        before_unix_s: u64,
+        now_unix_ms: u64,
+    ) -> Result<PruneReport> {
+        self.each_client(only, Due { before_unix_s, now_unix_ms }, false).await
     }
 
     /// Drops the versions that came before `before_unix_s` and that the snapshot of their client covers, of one client or of
     /// all; oldest first, in bounded batches. The snapshot's own version stays, and everything after it; a client without a
-    /// snapshot loses nothing. Asked for the child of a version that is gone, the server answers that it is
+    /// snapshot loses nothing, and neither does one whose snapshot came less than [`DISCARDED_MS_MAX`](crate::DISCARDED_MS_MAX) ago,
+    /// because somebody may still be reading the one before it and then ask for what follows that. The snapshot is read through
+    /// before anything is dropped. Asked for the child of a version that is gone, the server answers that it is
     /// gone, as it does for one it never knew.
     ///
     /// ```
@@ -101,22 +125,17 @@ impl TaskChampion {
     /// versions stay readable for fifteen minutes, for those who are reading them.
     ///
     /// # Errors
-    /// Those of the store. A client whose rows are damaged is skipped, and named in the report.
+    /// Those of the store. A client whose rows or snapshot are damaged is skipped, and named in the report.
     pub async fn prune(
         &self,
         only: Option<Uuid>,
         before_unix_s: u64,
         now_unix_ms: u64,
     ) -> Result<PruneReport> {
-        self.each_client(only, before_unix_s, Some(now_unix_ms)).await
+        self.each_client(only, Due { before_unix_s, now_unix_ms }, true).await
     }
 
-    async fn each_client(
-        &self,
-        only: Option<Uuid>,
-        before_unix_s: u64,
-        drop_at_unix_ms: Option<u64>,
-    ) -> Result<PruneReport> {
+    async fn each_client(&self, only: Option<Uuid>, due: Due, drops: bool) -> Result<PruneReport> {
         let clients = match only {
             Some(client) => vec![client],
             None => self.client_ids().await?,
@@ -124,10 +143,8 @@ impl TaskChampion {
         let mut report = PruneReport::default();
         for client in clients {
             let shard = self.shard(client);
-            let pruned = match drop_at_unix_ms {
-                Some(now_unix_ms) => shard.prune(client, before_unix_s, now_unix_ms).await,
-                None => shard.prunable(client, before_unix_s).await,
-            };
+            let pruned =
+                if drops { shard.prune(client, due).await } else { shard.prunable(client, due).await };
             match pruned {
                 Ok(pruned) if pruned.versions == 0 => {}
                 Ok(pruned) => {
@@ -166,27 +183,27 @@ impl Shard {
         DroppedRow::from_bytes(&row).map(Some).ok_or_else(|| damaged(&self.tenant, DROPPED, &key))
     }
 
-    async fn prunable(&self, client: Uuid, before_unix_s: u64) -> Result<Pruned> {
+    async fn prunable(&self, client: Uuid, due: Due) -> Result<Pruned> {
         for _ in 0..ATTEMPTS_MAX {
             let Some(row) = self.client_row(client).await? else { break };
-            if let Some(covered) = self.covered(client, &row, before_unix_s).await? {
+            if let Some(covered) = self.covered(client, &row, due).await? {
                 return Ok(Pruned::of(client, &covered));
             }
         }
         Ok(Pruned::default())
     }
 
-    async fn prune(&self, client: Uuid, before_unix_s: u64, now_unix_ms: u64) -> Result<Pruned> {
+    async fn prune(&self, client: Uuid, due: Due) -> Result<Pruned> {
         let mut pruned = Pruned { client, ..Pruned::default() };
         // Every push begins it anew; who pushes without a pause is pruned another time.
         'changed: for _ in 0..ATTEMPTS_MAX {
             let Some(mut row) = self.client_row(client).await? else { break };
-            let Some(covered) = self.covered(client, &row, before_unix_s).await? else { continue };
+            let Some(covered) = self.covered(client, &row, due).await? else { continue };
             let mut dropped = self.dropped(client).await?;
             for step in covered.chunks(DROP_STEP_VERSIONS) {
                 let mut decision = rules::drop_versions(client, &row, dropped, step);
                 for value in step.iter().filter_map(|version| version.staged) {
-                    self.staging.discard(&mut decision.batch, value, now_unix_ms);
+                    self.staging.discard(&mut decision.batch, value, due.now_unix_ms);
                 }
                 if !self.tenant.apply(decision.batch, Durability::Durable).await?.is_applied() {
                     continue 'changed;
@@ -199,15 +216,13 @@ impl Shard {
         Ok(pruned)
     }
 
-    /// The versions that the client's snapshot covers and that came before `before_unix_s`, oldest first; `None` when the client changed
-    /// meanwhile. `row` is what was read of the client.
-    async fn covered(
-        &self,
-        client: Uuid,
-        row: &ClientRow,
-        before_unix_s: u64,
-    ) -> Result<Option<Vec<Covered>>> {
-        let Some(snapshot) = row.snapshot else { return Ok(Some(Vec::new())) };
+    /// The versions that the client's snapshot covers and that are due, oldest first; `None` when the client changed meanwhile.
+    /// `row` is what was read of the client.
+    async fn covered(&self, client: Uuid, row: &ClientRow, due: Due) -> Result<Option<Vec<Covered>>> {
+        let before_unix_s = due.before_unix_s;
+        let Some(snapshot) = row.snapshot.filter(|snapshot| due.covers(snapshot)) else {
+            return Ok(Some(Vec::new()));
+        };
         let dropped = self.dropped(client).await?;
         if !self.first_is_due(client, snapshot.version, dropped, before_unix_s).await? {
             return Ok(Some(Vec::new()));
@@ -248,14 +263,55 @@ impl Shard {
                 staged: found.value.staged(),
             });
         }
-        if whole {
-            return Ok(Some(covered));
-        }
+        let damage = if whole {
+            // What is dropped is nowhere but in the snapshot afterwards.
+            let read = if covered.is_empty() { Ok(()) } else { self.read_through(client, &snapshot).await };
+            match read {
+                Ok(()) => return Ok(Some(covered)),
+                Err(error) if error.kind() == ErrorKind::Corrupt => error,
+                Err(error) => return Err(error),
+            }
+        } else {
+            let message = "a client's chain is not whole; run `seabed verify`";
+            Error::new(ErrorKind::Corrupt, message).in_tenant(self.tenant.id())
+        };
         if self.client_row(client).await?.as_ref() != Some(row) {
             return Ok(None);
         }
-        let message = "a client's chain is not whole; run `seabed verify`";
-        Err(Error::new(ErrorKind::Corrupt, message).in_tenant(self.tenant.id()))
+        Err(damage)
+    }
+
+    /// Reads a snapshot from its beginning to its end, part by part.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not all there, or is of another version, as also when it was replaced meanwhile.
+    async fn read_through(&self, client: Uuid, snapshot: &SnapshotMeta) -> Result<()> {
+        let Some(value) = snapshot.staged() else {
+            let row = self.tenant.get(SNAPSHOT, client_key(client)).await?;
+            return match row.as_deref().and_then(snapshot_from_bytes) {
+                Some((version, bytes))
+                    if version == snapshot.version && bytes.len() as u64 == snapshot.bytes =>
+                {
+                    Ok(())
+                }
+                _ => Err(self.unreadable_snapshot()),
+            };
+        };
+        let mut value = Value::new(Stored::Staged(value), &self.staging);
+        let mut bytes = 0_u64;
+        loop {
+            match value.next().await {
+                Ok(Some(part)) => bytes = bytes.saturating_add(part.len() as u64),
+                Ok(None) if bytes == snapshot.bytes => return Ok(()),
+                Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+                Ok(None) | Err(_) => return Err(self.unreadable_snapshot()),
+            }
+        }
+    }
+
+    fn unreadable_snapshot(&self) -> Error {
+        let message = "a client's snapshot cannot be read whole; run `seabed verify`";
+        Error::new(ErrorKind::Corrupt, message).in_tenant(self.tenant.id())
     }
 
     /// Whether there may be something to drop, from a look at the first version alone: most clients, most of the time, have nothing.

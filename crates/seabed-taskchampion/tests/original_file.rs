@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use common::{Child, Current, Odd, START_S, World, assert_sound, poll_times, rows, stores};
 use pollster::block_on;
 use rusqlite::{Connection, params};
-use seabed_kv::Store;
+use seabed_kv::{ErrorKind, Store};
 use seabed_taskchampion::{AddSnapshot, ImportReport, ORIGINAL_FILE, Totals};
 use uuid::Uuid;
 
@@ -488,7 +488,7 @@ fn what_was_dropped_here_does_not_come_back() {
     let original = Original::sound();
     let world = World::new(Store::memory());
     import(&world, &original.file());
-    let prune = || block_on(world.taskchampion.prune(None, u64::MAX, 0)).unwrap().versions;
+    let prune = || block_on(world.taskchampion.prune(None, u64::MAX, u64::MAX)).unwrap().versions;
     // A part of what was imported, then all of it.
     assert_eq!(prune(), 5 + 2);
     let report = import(&world, &original.file());
@@ -574,6 +574,69 @@ fn an_import_that_was_dropped_anywhere_is_completed_by_the_next() {
     panic!("an import takes fewer polls");
 }
 
+/// What is added to a client that is here is seen step by step: whatever is there is a beginning of it, and the next import goes on.
+#[test]
+fn a_second_import_that_was_dropped_anywhere_leaves_a_beginning() {
+    let original = Original::new();
+    original.chain(1, 1_000, 10);
+    let extended = Original::new();
+    extended.chain(1, 1_000, 700);
+    extended.snapshot(1, 1_699, 0, 1_650_000_000, b"newer");
+    let mut partly = 0;
+    // Closely where it writes, and then where it compares.
+    for polls in (0..700).step_by(67).chain((700..20_000).step_by(701)) {
+        let (store, oddities) = Odd::store();
+        let world = World::new(store.clone());
+        import(&world, &original.file());
+        oddities.lock().unwrap().pends = true;
+        let done = poll_times(world.taskchampion.import_original(&extended.file(), START_S, |_| {}), polls);
+        oddities.lock().unwrap().pends = false;
+        assert_sound(&store);
+        let world = World::new(store.clone());
+        let versions = block_on(world.taskchampion.versions(id(1))).unwrap();
+        let ids: Vec<_> = versions.iter().map(|version| version.version.as_u128()).collect();
+        assert!(ids.len() >= 10 && ids.iter().copied().eq(1_000..1_000 + ids.len() as u128), "{ids:?}");
+        partly += u32::from(ids.len() > 10 && ids.len() < 700);
+        assert_eq!(import(&world, &extended.file()).refused, 0);
+        assert_eq!(block_on(world.taskchampion.versions(id(1))).unwrap().len(), 700);
+        assert_eq!(world.current_snapshot(id(1)), Current::Found(id(1_699), b"newer".to_vec()));
+        assert_sound(&store);
+        if done.is_some() {
+            assert!(partly > 0, "none was cut off between two steps");
+            return;
+        }
+    }
+    panic!("an import takes fewer polls");
+}
+
+#[test]
+fn another_snapshot_of_the_same_version_is_refused_and_kept() {
+    let original = Original::sound();
+    let world = World::new(Store::memory());
+    import(&world, &original.file());
+    // Of the same length, in chunks; of another one, in a row.
+    original.snapshot(1, 105, 1, 1_600_000_000, &vec![8; 30_000]);
+    original.snapshot(2, 202, 0, 1_650_000_000, b"another");
+    world.pushed(id(2), id(202), b"newer here");
+    let report = import(&world, &original.file());
+    assert_eq!((report.refused, report.unchanged, report.written.clients), (2, 1, 0), "{report:?}");
+    for (refused, version) in report.refusals.iter().zip([105, 202]) {
+        let expected = format!("its snapshot of version {} has other bytes", id(version));
+        assert!(refused.why.contains(&expected), "{refused:?}");
+    }
+    assert_eq!(world.current_snapshot(id(1)), Current::Found(id(105), vec![7; 30_000]));
+    assert_eq!(world.current_snapshot(id(2)), Current::Found(id(202), b"small".to_vec()));
+    // One that is damaged here stops nobody else's import.
+    let tenant = world.store.tenant("taskchampion-00").unwrap();
+    for (category, key) in rows(&world.store).into_keys() {
+        if category == "taskchampion.chunk" {
+            tenant.delete(category, key).wait().unwrap();
+        }
+    }
+    let why = &import(&world, &original.file()).refusals[0].why;
+    assert!(why.contains("cannot be read here") || why.contains("other bytes"), "{why}");
+}
+
 #[test]
 fn an_export_reads_back_and_overwrites_nothing() {
     for (kind, store, _directory) in stores() {
@@ -598,6 +661,17 @@ fn an_export_reads_back_and_overwrites_nothing() {
         let error = block_on(world.taskchampion.export_original(&file, |_| {})).unwrap_err();
         assert!(error.to_string().contains("not overwritten"), "{error}");
         assert!(fs::read(&file).unwrap() == before);
+        // What an old database of that name has left would be carried over the new one.
+        for end in ["-wal", "-shm", "-journal"] {
+            let file = directory.path().join("another");
+            let beside = directory.path().join(format!("another{end}"));
+            fs::write(&beside, b"an old log").unwrap();
+            let error = block_on(world.taskchampion.export_original(&file, |_| {})).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(&format!("another{end} is there")), "{error}");
+            assert!(!file.exists() && fs::read(&beside).unwrap() == b"an old log");
+            fs::remove_file(beside).unwrap();
+        }
         let nowhere = directory.path().join("no/such/place");
         assert!(block_on(world.taskchampion.export_original(&nowhere, |_| {})).is_err());
     }

@@ -13,15 +13,21 @@ mod common;
 use common::{Child, Current, DAY_S, Fault, Odd, START_S, World, assert_sound, poll_times, rows, stores};
 use pollster::block_on;
 use seabed_kv::{ErrorKind, Store};
-use seabed_taskchampion::{AddSnapshot, AddVersion, Config, Ignored, PruneReport, RETENTION_MS, verify};
+use seabed_taskchampion::{
+    AddSnapshot, AddVersion, Config, DISCARDED_MS_MAX, GetSnapshot, Ignored, PruneReport, RETENTION_MS,
+    verify,
+};
 use uuid::Uuid;
 
 /// After everything that the tests push at `START_S`.
 const LATER_S: u64 = START_S + 1;
 
+/// When the tests drop versions: everything they have uploaded counts.
+const NOW_MS: u64 = (START_S + 20 * DAY_S) * 1_000;
+
 fn prune(world: &World, before_unix_s: u64) -> PruneReport {
-    let foretold = block_on(world.taskchampion.prunable(None, before_unix_s)).unwrap();
-    let report = block_on(world.taskchampion.prune(None, before_unix_s, START_S * 1_000)).unwrap();
+    let foretold = block_on(world.taskchampion.prunable(None, before_unix_s, NOW_MS)).unwrap();
+    let report = block_on(world.taskchampion.prune(None, before_unix_s, NOW_MS)).unwrap();
     assert_eq!(report, foretold, "the dry run says what is done");
     report
 }
@@ -73,7 +79,7 @@ fn what_the_snapshot_covers_goes_and_the_rest_stays() {
         assert_sound(&world.store);
 
         // What large versions had in chunks is gone with the next sweep, and the rows with their client.
-        block_on(world.taskchampion.maintain((START_S + DAY_S) * 1_000)).unwrap();
+        block_on(world.taskchampion.maintain(NOW_MS + DAY_S * 1_000)).unwrap();
         let left = rows(&world.store);
         let chunks = |left: &std::collections::BTreeMap<(String, Vec<u8>), Vec<u8>>| {
             left.keys().filter(|(category, _)| category == "taskchampion.chunk").count()
@@ -154,6 +160,85 @@ fn a_snapshot_before_the_first_version_covers_nothing() {
     assert_sound(&world.store);
 }
 
+/// Only the snapshot has what is dropped: when it cannot be read, the versions are all there is.
+#[test]
+fn nothing_is_dropped_for_a_snapshot_that_cannot_be_read() {
+    let refused = |world: &World, client: Uuid| {
+        let before = rows(&world.store);
+        let report = prune(world, LATER_S);
+        assert_eq!((report.versions, report.skipped.len(), report.skipped[0].client), (0, 1, client));
+        let why = &report.skipped[0].why;
+        assert!(why.contains("snapshot cannot be read whole") && why.contains("seabed verify"), "{why}");
+        assert_eq!(rows(&world.store), before);
+    };
+    // In a row: gone, short, of another version.
+    let world = World::new(Store::memory());
+    let client = world.id();
+    covered(&world, client);
+    let tenant = world.store.tenant("taskchampion-00").unwrap();
+    let (category, key) = ("taskchampion.snapshot", client.as_bytes());
+    let row = tenant.get(category, key).wait().unwrap().unwrap();
+    tenant.delete(category, key).wait().unwrap();
+    refused(&world, client);
+    tenant.put(category, key, &row[..row.len() - 1]).wait().unwrap();
+    refused(&world, client);
+    let mut other = row.clone();
+    other[5] ^= 1;
+    tenant.put(category, key, other).wait().unwrap();
+    refused(&world, client);
+    tenant.put(category, key, row).wait().unwrap();
+    assert_eq!(prune(&world, LATER_S).versions, 6);
+    assert_sound(&world.store);
+
+    // In chunks: one of them gone, wherever it was.
+    let world = World::new(Store::memory());
+    let client = world.id();
+    let chain = world.chain(client, 5);
+    assert_eq!(world.snapshot(client, chain[3], &vec![7; 500_000]), AddSnapshot::Kept);
+    let tenant = world.store.tenant("taskchampion-00").unwrap();
+    let category = "taskchampion.chunk";
+    let chunks: Vec<_> = rows(&world.store).into_iter().filter(|((found, _), _)| found == category).collect();
+    assert!(chunks.len() > 2);
+    for ((_, key), bytes) in [&chunks[0], &chunks[chunks.len() / 2], &chunks[chunks.len() - 1]] {
+        tenant.delete(category, key).wait().unwrap();
+        refused(&world, client);
+        tenant.put(category, key, bytes.clone()).wait().unwrap();
+    }
+    assert_eq!(prune(&world, LATER_S).versions, 3);
+    assert_sound(&world.store);
+}
+
+/// A new device reads a snapshot that is replaced meanwhile, and then asks for what follows it.
+#[test]
+fn who_is_reading_a_snapshot_that_was_replaced_finds_what_follows_it() {
+    let mut world = World::new(Store::memory());
+    let client = world.id();
+    let chain = world.chain(client, 10);
+    let bytes = vec![7; 200_000];
+    assert_eq!(world.snapshot(client, chain[5], &bytes), AddSnapshot::Kept);
+    world.now_s += DAY_S;
+    let found = block_on(world.taskchampion.get_snapshot(client)).unwrap().release();
+    let GetSnapshot::Found { version, value } = found else { panic!("{found:?}") };
+    assert_eq!(world.snapshot(client, chain[9], b"newer"), AddSnapshot::Kept);
+
+    // As long as the replaced one may be read, nothing goes, not even what both cover.
+    let now_ms = world.now_s * 1_000;
+    for now_ms in [0, now_ms - 1, now_ms, now_ms + DISCARDED_MS_MAX] {
+        let taskchampion = &world.taskchampion;
+        assert_eq!(block_on(taskchampion.prunable(None, LATER_S, now_ms)).unwrap(), PruneReport::default());
+        assert_eq!(block_on(taskchampion.prune(None, LATER_S, now_ms)).unwrap(), PruneReport::default());
+    }
+    block_on(world.taskchampion.maintain(now_ms + DISCARDED_MS_MAX)).unwrap();
+    assert_eq!(block_on(value.collect()).unwrap(), bytes);
+    assert!(matches!(world.child(client, version), Child::Found(found, _) if found == chain[6]));
+
+    let now_ms = now_ms + DISCARDED_MS_MAX + 1;
+    assert_eq!(block_on(world.taskchampion.prunable(None, LATER_S, now_ms)).unwrap().versions, 9);
+    assert_eq!(block_on(world.taskchampion.prune(None, LATER_S, now_ms)).unwrap().versions, 9);
+    assert_eq!(world.child(client, version), Child::Gone);
+    assert_sound(&world.store);
+}
+
 #[test]
 fn a_gap_is_found_and_not_widened() {
     let world = World::new(Store::memory());
@@ -203,7 +288,7 @@ fn it_may_be_cut_off_anywhere_and_others_may_be_quicker() {
         let client = world.id();
         let chain = covered(&world, client);
         oddities.lock().unwrap().pends = true;
-        let done = poll_times(world.taskchampion.prune(None, LATER_S, 0), polls).is_some();
+        let done = poll_times(world.taskchampion.prune(None, LATER_S, NOW_MS), polls).is_some();
         oddities.lock().unwrap().pends = false;
         assert_sound(&store);
         prune(&world, LATER_S);
@@ -227,7 +312,7 @@ fn it_may_be_cut_off_anywhere_and_others_may_be_quicker() {
         let client = world.id();
         covered(&world, client);
         oddities.lock().unwrap().faults = vec![fault];
-        let pruned = block_on(world.taskchampion.prune(None, LATER_S, 0));
+        let pruned = block_on(world.taskchampion.prune(None, LATER_S, NOW_MS));
         assert_eq!(pruned.is_ok(), fault == Fault::Refused, "{fault:?}");
         assert_sound(&store);
         prune(&world, LATER_S);
@@ -249,7 +334,7 @@ fn a_long_history_goes_in_steps_from_its_beginning() {
         let mut oddities = oddities.lock().unwrap();
         (oddities.faults, oddities.faults_after) = (vec![Fault::NotApplied(ErrorKind::Backend)], 1);
     }
-    assert!(block_on(world.taskchampion.prune(None, LATER_S, 0)).is_err());
+    assert!(block_on(world.taskchampion.prune(None, LATER_S, NOW_MS)).is_err());
     let versions = block_on(world.taskchampion.versions(client)).unwrap();
     assert_eq!((versions.len(), versions[0].parent), (700 - 256, chain[255]));
     assert_sound(&store);
@@ -277,7 +362,7 @@ fn pushes_snapshots_readers_and_verification_go_on_meanwhile() {
             latest
         });
         while !pushing.is_finished() {
-            block_on(world.taskchampion.prune(None, LATER_S, START_S * 1_000)).unwrap();
+            block_on(world.taskchampion.prune(None, LATER_S, NOW_MS)).unwrap();
             assert_sound(&world.store);
             assert_eq!(world.child(client, world.id()), Child::Gone);
             // Who begins from the snapshot finds everything after it.
@@ -286,7 +371,7 @@ fn pushes_snapshots_readers_and_verification_go_on_meanwhile() {
         }
         pushing.join().unwrap();
     });
-    block_on(world.taskchampion.prune(None, LATER_S, START_S * 1_000)).unwrap();
+    block_on(world.taskchampion.prune(None, LATER_S, NOW_MS)).unwrap();
     assert_sound(&world.store);
     let info = block_on(world.taskchampion.client(client)).unwrap().unwrap();
     assert_eq!(info.versions + info.dropped_versions, 401);

@@ -1,5 +1,6 @@
 //! The tenant of the program itself, `seabed`: what it has imported, and that it can write.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Store, Tenant};
@@ -10,7 +11,7 @@ pub(crate) const TENANT: &str = "seabed";
 /// What wrote it: four bytes of version, then the program, as every layer's.
 const FORMAT: &str = "seabed.format";
 const FORMAT_VERSION: u32 = 1;
-/// A row for each foreign file that was imported: under its name, where it was.
+/// A row for each foreign file whose last import has ended well: under where it is, which of its clients were left out.
 const IMPORTED: &str = "seabed.imported";
 /// The row that is written to find out whether rows can be written.
 const READY: &str = "seabed.ready";
@@ -50,23 +51,56 @@ pub(crate) fn writer() -> String {
     format!("seabed {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Whether the store has imported a file of that name. Makes nothing in a directory that holds no store.
+/// Whether the last import of that file has ended well; then the clients that it left out knowingly, under the names that they have
+/// there. Makes nothing in a directory that holds no store. `root` is the directory of the store; both are canonical.
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn has_imported(store: &Store, file: &str) -> Result<bool, Error> {
+pub(crate) async fn imported(
+    store: &Store,
+    root: &Path,
+    file: &Path,
+) -> Result<Option<BTreeSet<String>>, Error> {
     if !store.list().await?.iter().any(|id| id.as_str() == TENANT) {
-        return Ok(false);
+        return Ok(None);
     }
-    open(store).await?.exists(IMPORTED, file).await
+    let row = open(store).await?.get(IMPORTED, import_key(root, file)).await?;
+    // One that does not read, as an earlier build wrote them, is none: importing again is all that it takes.
+    Ok(row.and_then(|row| serde_json::from_slice(&row).ok()))
 }
 
-/// Remembers that the store has imported a file of that name, and where it was.
+/// Forgets that the file was imported: until the import that now begins has ended, what is here may be a part of it.
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn remember_import(store: &Store, file: &str, path: &Path) -> Result<(), Error> {
-    open(store).await?.put(IMPORTED, file, path.display().to_string()).await
+pub(crate) async fn forget_import(store: &Store, root: &Path, file: &Path) -> Result<(), Error> {
+    open(store).await?.delete(IMPORTED, import_key(root, file)).await?;
+    Ok(())
+}
+
+/// Remembers that the import of the file has ended well, and which of its clients it left out.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn remember_import(
+    store: &Store,
+    root: &Path,
+    file: &Path,
+    left_out: &[String],
+) -> Result<(), Error> {
+    let row = serde_json::to_vec(left_out).map_err(|error| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            "the names of the clients that were left out cannot be written",
+        )
+        .with_source(error)
+    })?;
+    open(store).await?.put(IMPORTED, import_key(root, file), row).await
+}
+
+/// Where the file is; seen from the store when it lies in there, so that both may be moved together.
+fn import_key(root: &Path, file: &Path) -> Vec<u8> {
+    file.strip_prefix(root).unwrap_or(file).as_os_str().as_encoded_bytes().to_vec()
 }
 
 /// Writes a row, durably. `now_ms` makes it another one than the last: bytes that do not change are not written.

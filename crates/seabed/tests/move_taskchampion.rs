@@ -9,6 +9,7 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -262,11 +263,7 @@ fn serve_starts_beside_the_originals_database_once_all_of_it_is_here() {
     let lines = dump(&directory);
     let clients = clients_of(&lines);
     let import = ["import", "taskchampion", directory.to_str().unwrap()];
-    let refuses = || {
-        let output = run(&directory, &["serve", "--listen", "127.0.0.1:0"]);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).contains("seabed import taskchampion"), "{}", stderr(&output));
-    };
+    let refuses = || refuses_to_serve(&directory);
     refuses();
 
     // A device of the first client pushed here by mistake before: that client is refused, the others come.
@@ -304,17 +301,89 @@ fn serve_starts_beside_the_originals_database_once_all_of_it_is_here() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("while a server"), "{}", stderr(&output));
     }
-    let (status, logs) = server.terminate();
-    assert!(status.success() && !logs.contains("after it was imported"), "{logs}");
+    assert!(server.terminate().0.success());
 
-    // The original went on meanwhile: said at each start, until it is imported again.
+    // The original went on meanwhile: nobody is served until it is imported again, or out of the way with its log.
     tc_original(&["append", "--seed", "3"], &directory);
-    let server = Server::start(&directory);
-    let (_, logs) = server.terminate();
-    assert!(logs.contains("4 clients") && logs.contains("after it was imported"), "{logs}");
+    let said = refuses();
+    for part in ["4 of them", "after it was imported", "sqlite3-wal", "sqlite3-shm"] {
+        assert!(said.contains(part), "{said}");
+    }
     assert_eq!(json(&directory, &import)["written"]["versions"], 4);
-    let (_, logs) = Server::start(&directory).terminate();
-    assert!(!logs.contains("after it was imported"), "{logs}");
+    assert!(Server::start(&directory).terminate().0.success());
+}
+
+/// Refuses to serve; answers what is said.
+fn refuses_to_serve(directory: &Path) -> String {
+    let mut command = seabed();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = lines.map_while(Result::ok).any(|line| line.starts_with("ready:"));
+    if ready {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert!(!ready, "it serves: {said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("seabed import taskchampion"), "{said}");
+    said
+}
+
+/// Adds a client without versions to the original's database, and leaves it as one file.
+fn add_client(directory: &Path, client: &str) {
+    let connection = rusqlite::Connection::open(directory.join(FILE)).unwrap();
+    connection.execute("INSERT INTO clients (client_id) VALUES (?1)", [client]).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    connection.close().unwrap();
+}
+
+#[test]
+fn only_the_import_of_the_very_file_lets_serve_start_beside_it() {
+    let place = tempfile::tempdir().unwrap();
+    let [directory, other] = ["data", "other"].map(|name| place.path().join(name));
+    fill(&directory, 21, 3, 4);
+    fill(&other, 22, 3, 4);
+    add_client(&directory, "00000000-0000-0000-0000-000000000001");
+    add_client(&other, "00000000-0000-0000-0000-000000000002");
+    // Another database, into the same store.
+    assert_eq!(json(&directory, &["import", "taskchampion", other.to_str().unwrap()])["refused"], 0);
+    refuses_to_serve(&directory);
+    let import = ["import", "taskchampion", directory.to_str().unwrap()];
+    assert_eq!(json(&directory, &import)["refused"], 0);
+    assert!(Server::start(&directory).terminate().0.success());
+    // The other one again: that takes nothing from this one.
+    assert_eq!(json(&directory, &["import", "taskchampion", other.to_str().unwrap()])["refused"], 0);
+    assert!(Server::start(&directory).terminate().0.success());
+
+    // Its import is run again and does not end well: what stood on the one before falls, although every latest version is the same.
+    let file = directory.join(FILE);
+    let whole = fs::read(&file).unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.execute("UPDATE versions SET history_segment = x'00'", []).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    connection.close().unwrap();
+    let output = run(&directory, &import);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    refuses_to_serve(&directory);
+    fs::write(&file, whole).unwrap();
+    refuses_to_serve(&directory);
+    assert_eq!(json(&directory, &import)["unchanged"], 4);
+
+    // Moved together, they are still one beside the other.
+    let moved = place.path().join("moved");
+    fs::rename(&directory, &moved).unwrap();
+    assert!(Server::start(&moved).terminate().0.success());
+    // Another file under the name of the one that was imported.
+    fs::copy(other.join(FILE), moved.join(FILE)).unwrap();
+    assert!(Server::start(&moved).terminate().0.success(), "all of it is here too");
+    add_client(&other, "00000000-0000-0000-0000-000000000003");
+    fs::copy(other.join(FILE), moved.join(FILE)).unwrap();
+    refuses_to_serve(&moved);
+    // Out of the way.
+    fs::remove_file(moved.join(FILE)).unwrap();
+    assert!(Server::start(&moved).terminate().0.success());
 }
 
 #[test]
@@ -339,6 +408,16 @@ fn refused_clients_can_be_left_out_knowingly() {
     assert_eq!(run(&directory, &arguments).status.code(), Some(1), "a refusal is told all the same");
     let server = Server::start(&directory);
     assert_eq!(server.get("/healthz", &[]).status, 200);
+    assert!(server.terminate().0.success());
+
+    // Those were left out, not whoever comes after them.
+    add_client(&directory, "67e55044-10b1-426f-9247-bb680e5fe0c8");
+    assert!(refuses_to_serve(&directory).contains("1 of them"));
+    // And only for as long as it is said.
+    assert_eq!(run(&directory, &arguments[..3]).status.code(), Some(1));
+    refuses_to_serve(&directory);
+    assert_eq!(run(&directory, &arguments).status.code(), Some(1));
+    assert!(Server::start(&directory).terminate().0.success());
 }
 
 #[test]

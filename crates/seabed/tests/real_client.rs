@@ -167,7 +167,7 @@ fn prune_everything_covered(dir: &std::path::Path) -> u64 {
     let dropped = runtime.block_on(async {
         let config = seabed_taskchampion::Config::default();
         let taskchampion = seabed_taskchampion::TaskChampion::open(&store, config).await.unwrap();
-        taskchampion.prune(None, u64::MAX, 0).await.unwrap().versions
+        taskchampion.prune(None, u64::MAX, u64::MAX).await.unwrap().versions
     });
     store.close().wait().unwrap();
     dropped

@@ -1,4 +1,4 @@
-//! The import of one client: compared, then written, whole or not at all.
+//! The import of one client: compared, then written; a new one whole or not at all, one that is here step by step.
 
 use seabed_kv::staged::StagedWriter;
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Result};
@@ -97,6 +97,9 @@ impl Import<'_> {
         let (client, key, history) = (self.history.client, client_key(self.history.client), self.history);
         let dropped = self.shard.dropped(client).await?;
         let imported = self.shard.imported(client).await?;
+        if let Some(why) = self.other_snapshot(row.snapshot.as_ref()).await? {
+            return Ok(diverged(&why));
+        }
         let reached = history.chain.iter().position(|link| link.version == row.latest);
         let (here, missing) = match reached {
             Some(position) => history.chain.split_at(position.saturating_add(1)),
@@ -273,6 +276,23 @@ impl Import<'_> {
         Ok(None)
     }
 
+    /// Why the snapshot here is another one than the original's although both are of one version, in a sentence.
+    async fn other_snapshot(&self, here: Option<&SnapshotMeta>) -> Result<Option<String>> {
+        let (Some(here), Some(there)) = (here, &self.history.snapshot) else { return Ok(None) };
+        if here.version != there.version {
+            return Ok(None);
+        }
+        let version = here.version;
+        match self.same_snapshot_bytes(here).await {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(format!("its snapshot of version {version} has other bytes here"))),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                Ok(Some(format!("its snapshot of version {version} cannot be read here ({error})")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the snapshot here is the original's: what is said of it, and its bytes.
     pub(super) async fn same_snapshot(&self) -> Result<bool> {
         let client = self.history.client;
@@ -280,6 +300,14 @@ impl Import<'_> {
         let (Some(here), Some(there)) = (row.snapshot, self.history.snapshot) else {
             return Ok(row.snapshot.is_none() && self.history.snapshot.is_none());
         };
+        let same = (here.version, here.unix_s, here.versions_since)
+            == (there.version, there.unix_s, there.versions_since);
+        Ok(same && self.same_snapshot_bytes(&here).await?)
+    }
+
+    /// Whether the snapshot here has the bytes of the original's.
+    async fn same_snapshot_bytes(&self, here: &SnapshotMeta) -> Result<bool> {
+        let client = self.history.client;
         let value = if let Some(value) = here.staged() {
             Value::new(Stored::Staged(value), &self.shard.staging)
         } else {
@@ -289,9 +317,7 @@ impl Import<'_> {
                 _ => return Ok(false),
             }
         };
-        let same = (here.version, here.unix_s, here.versions_since)
-            == (there.version, there.unix_s, there.versions_since);
-        Ok(same && value.equals(&self.source.snapshot_bytes(self.history)?).await?)
+        value.equals(&self.source.snapshot_bytes(self.history)?).await
     }
 
     /// The snapshot that was just written reads back.

@@ -37,7 +37,7 @@ impl TaskChampion {
     /// file has that name only when it is whole, compared byte for byte and on disk. The store must serve nobody meanwhile.
     ///
     /// # Errors
-    /// `InvalidArgument` when there is something of that name, or nothing can be made there; `Corrupt` when a history here is not
+    /// `InvalidArgument` when there is something of that name, or the log of a database that had it, or nothing can be made there; `Corrupt` when a history here is not
     /// whole; `Unsupported` when two clients share a version; those of the store and of the file system.
     pub async fn export_original(
         &self,
@@ -47,6 +47,7 @@ impl TaskChampion {
         if file.symlink_metadata().is_ok() {
             return Err(taken(file));
         }
+        refuse_old_log(file)?;
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         let temporary = tempfile::Builder::new().prefix(".seabed-export-").tempfile_in(directory);
@@ -139,6 +140,24 @@ impl TaskChampion {
         }
         Ok(())
     }
+}
+
+/// SQLite would carry the log of another database, one that lay there before, over the new one: what comes out of that is neither.
+fn refuse_old_log(file: &Path) -> Result<()> {
+    for end in ["-wal", "-shm", "-journal"] {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(end);
+        if Path::new(&beside).symlink_metadata().is_ok() {
+            let message = format!(
+                "{} is there, of a database that was called {}, and would be taken for a part of the new one: export into \
+                 an empty directory, or move it away first (it may hold the last changes of that database)",
+                Path::new(&beside).display(),
+                file.display()
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 fn taken(file: &Path) -> Error {

@@ -116,9 +116,10 @@ pub fn check_original(file: &Path) -> Result<()> {
 impl TaskChampion {
     /// Imports every client of the original server's database at `file`, which is read in one view and never changed.
     ///
-    /// Each client is checked to be one chain before anything of it is written, compared byte for byte afterwards, and visible only
-    /// when it is whole. A client that is here already is compared; what the original has beyond it is added, and one
-    /// that has another history here is refused while the others go on. So it may be repeated, and after a crash or a drop it is simply run
+    /// Each client is checked to be one chain before anything of it is written, and compared byte for byte afterwards. A client that is new
+    /// here is visible only when it is whole. One that is here already is compared; what the original has beyond it is added step by step,
+    /// so that cut off it has a beginning of that, which is a whole chain too; and one that has another history or snapshot here is
+    /// refused while the others go on. So it may be repeated, and after a crash or a drop it is simply run
     /// again. The store must serve nobody meanwhile. Reads on the calling thread, and holds one value at a time. When it
     /// answers, everything is durable.
     ///

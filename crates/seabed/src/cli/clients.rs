@@ -125,7 +125,8 @@ pub(crate) async fn show(node: &Node, id: Uuid) -> Result<ClientDetail, Failure>
     let taskchampion = node.taskchampion().await?.ok_or_else(missing)?;
     let client = taskchampion.client(id).await?.ok_or_else(missing)?;
     let versions = taskchampion.versions(id).await?;
-    let covered = taskchampion.prunable(Some(id), u64::MAX).await?;
+    // However young the versions and the snapshot are.
+    let covered = taskchampion.prunable(Some(id), u64::MAX, u64::MAX).await?;
     Ok(ClientDetail {
         client: value(&client),
         covered_versions: covered.versions,
@@ -154,10 +155,10 @@ pub(crate) async fn prune(node: &Node, older_than_days: u32, dry_run: bool) -> R
     let Some(taskchampion) = node.taskchampion().await? else { return Ok(PruneReport::default()) };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let before = now.as_secs().saturating_sub(u64::from(older_than_days) * 86_400);
+    let now_unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     Ok(if dry_run {
-        taskchampion.prunable(None, before).await?
+        taskchampion.prunable(None, before, now_unix_ms).await?
     } else {
-        let now_unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         taskchampion.prune(None, before, now_unix_ms).await?
     })
 }

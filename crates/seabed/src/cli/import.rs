@@ -11,7 +11,7 @@ use seabed_taskchampion::{
 use serde::Serialize;
 
 use crate::cli::Place;
-use crate::node::sentence;
+use crate::node::{Node, sentence};
 use crate::output::{self, EXIT_FAILED, Exit};
 use crate::own;
 
@@ -87,7 +87,7 @@ async fn run(file: &Path, without_refused: bool, place: &Place) -> anyhow::Resul
     // First, so that a wrong name makes no store.
     seabed_taskchampion::check_original(file).map_err(|error| anyhow::Error::msg(sentence(error)))?;
     let node = crate::open::own(&place.data_dir, "import")?;
-    let imported = import(&node.store, file, without_refused).await;
+    let imported = import(&node, file, without_refused).await;
     let closed = node.store.close().await;
     let (report, remembered) = imported.map_err(|error| anyhow::Error::msg(sentence(error)))?;
     closed.map_err(|error| anyhow::Error::msg(sentence(error)))?;
@@ -96,11 +96,14 @@ async fn run(file: &Path, without_refused: bool, place: &Place) -> anyhow::Resul
 }
 
 async fn import(
-    store: &seabed_kv::Store,
+    node: &Node,
     file: &Path,
     without_refused: bool,
 ) -> Result<(ImportReport, bool), seabed_kv::Error> {
+    let (store, root) = (&node.store, node.root.as_path());
     let taskchampion = TaskChampion::open(store, Config::default()).await?;
+    // First: an import that does not end must not stand on the mark of one that did.
+    own::forget_import(store, root, file).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let bar = output::progress_bar("importing");
     let report = taskchampion.import_original(file, now, |progress| show(&bar, progress)).await;
@@ -109,7 +112,10 @@ async fn import(
     // Last, and only when it is true: `serve` starts on the strength of it.
     let remember = report.refused == 0 || without_refused;
     if remember {
-        own::remember_import(store, ORIGINAL_FILE, file).await?;
+        // What differs still is what was refused.
+        let left_out =
+            if report.refused == 0 { Vec::new() } else { taskchampion.changed_since_import(file).await? };
+        own::remember_import(store, root, file, &left_out).await?;
     }
     Ok((report, remember))
 }

@@ -1,11 +1,12 @@
 //! `seabed serve`: opens the store, says so, and serves until it is told to end.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seabed_taskchampion::{ORIGINAL_FILE, TaskChampion};
 use uuid::Uuid;
@@ -46,7 +47,7 @@ fn raise_file_limit() {
 
 async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let store = crate::open::store(&args.data_dir)?;
-    refuse_original(&store, &args.data_dir).await?;
+    let original = refuse_original(&store, &crate::open::absolute(&args.data_dir)).await?;
     // Before the store is touched, so that a taken port leaves no empty directory behind.
     let mut listeners = Vec::new();
     for address in &args.listen {
@@ -56,52 +57,64 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     store.own().with_context(place)?;
     let root = crate::open::absolute(&args.data_dir);
     let taskchampion = TaskChampion::open(&store, args.taskchampion()).await.with_context(place)?;
-    warn_of_newer_original(&taskchampion, &root).await;
+    if let Some(original) = original {
+        refuse_newer_original(&taskchampion, &root, &original).await?;
+    }
     let silence_max = Duration::from_millis(args.silence_ms_max);
     Server::new(Node::new(store, root), listeners, taskchampion, args.connections_max, silence_max).await
 }
 
 /// Replacing the original's binary must not fork anybody's history: a store beside the original's database would answer "no such
-/// client" to devices that have years of tasks there.
-async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Result<()> {
+/// client" to devices that have years of tasks there. Answers what that import left out knowingly; `None` when there is no such database.
+async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Result<Option<Original>> {
     let file = root.join(ORIGINAL_FILE);
     if !file.exists() {
-        return Ok(());
+        return Ok(None);
     }
-    if own::has_imported(store, ORIGINAL_FILE).await? {
-        return Ok(());
+    // Where a link leads, as the import has it.
+    let file = crate::open::absolute(&file);
+    if let Some(left_out) = own::imported(store, root, &file).await? {
+        return Ok(Some(Original { file, left_out }));
     }
     bail!(
-        "{} holds the data of the original taskchampion-sync-server, and this store has not imported it. \
-         It was not touched. Run `seabed import taskchampion {} --data-dir {}` first, or start with an empty --data-dir",
-        file.display(),
-        file.display(),
-        root.display(),
+        "{file} holds the data of the original taskchampion-sync-server, and this store has not imported it, or not to its end. \
+         It was not touched. Run `seabed import taskchampion {file} --data-dir {root}` first, or start with an empty --data-dir",
+        file = file.display(),
+        root = root.display(),
     )
 }
 
-/// Tells when the original went on after it was imported: what it was told then is not here.
-async fn warn_of_newer_original(taskchampion: &TaskChampion, root: &Path) {
-    let file = root.join(ORIGINAL_FILE);
-    if !file.exists() {
-        return;
-    }
-    match taskchampion.changed_since_import(&file).await {
-        Ok(changed) if changed.is_empty() => {}
-        Ok(changed) => tracing::warn!(
-            "{} holds versions of {} clients that came after it was imported, or were not: stop both servers, run \
-             `seabed import taskchampion {} --data-dir {}` again, and move the file away once all is here",
-            file.display(),
-            changed.len(),
-            file.display(),
-            root.display(),
-        ),
-        Err(error) => tracing::warn!(
-            "cannot tell whether {} changed after it was imported: {}",
-            file.display(),
+/// The original's database beside the store, imported.
+struct Original {
+    file: PathBuf,
+    left_out: BTreeSet<String>,
+}
+
+/// When the original went on after it was imported, its devices have versions that are not here: what they push here would fork
+/// from them.
+async fn refuse_newer_original(
+    taskchampion: &TaskChampion,
+    root: &Path,
+    original: &Original,
+) -> anyhow::Result<()> {
+    let file = original.file.display();
+    let changed = taskchampion.changed_since_import(&original.file).await.map_err(|error| {
+        anyhow!(
+            "cannot tell whether {file} has changed since it was imported: {}. Make it readable; or, when nobody needs what it \
+             holds, move it away, with {file}-wal and {file}-shm",
             sentence(error)
-        ),
+        )
+    })?;
+    let changed = changed.iter().filter(|client| !original.left_out.contains(*client)).count();
+    if changed == 0 {
+        return Ok(());
     }
+    bail!(
+        "{file} holds clients whose latest versions came after it was imported, or that were deleted here since: {changed} of them. \
+         Stop the original server and run `seabed import taskchampion {file} --data-dir {root}` again; or, when nobody needs \
+         them, move the file away, with {file}-wal and {file}-shm",
+        root = root.display(),
+    )
 }
 
 /// What is open, where it answers, and what to paste into Taskwarrior. The last line says that it serves.
