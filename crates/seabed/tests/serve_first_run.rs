@@ -109,16 +109,6 @@ fn the_originals_data_is_not_served_around() {
         assert!(said.contains(part), "{said}");
     }
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "nothing was created beside it");
-
-    // A store that has the mark of an import is served.
-    let store = seabed_kv::Store::sqlite(dir.path()).unwrap();
-    let own = store.open("seabed").wait().unwrap();
-    own.put("seabed.imported", "taskchampion-sync-server.sqlite3", b"".as_slice()).wait().unwrap();
-    drop(own);
-    store.close().wait().unwrap();
-    drop(store);
-    let server = Server::start(dir.path());
-    assert_eq!(server.get("/healthz", &[]).status, 200);
 }
 
 #[test]
