@@ -103,7 +103,7 @@ impl TaskChampion {
 
     /// Drops the versions that came before `before_unix_s` and that the snapshot of their client covers, of one client or of
     /// all; oldest first, in bounded batches. The snapshot's own version stays, and everything after it; a client without a
-    /// snapshot loses nothing, and neither does one whose snapshot came less than [`DISCARDED_MS_MAX`](crate::DISCARDED_MS_MAX) ago,
+    /// snapshot loses nothing, and neither does one whose snapshot came less than [`DISCARDED_MS_MAX`] ago,
     /// because somebody may still be reading the one before it and then ask for what follows that. The snapshot is read through
     /// before anything is dropped. Asked for the child of a version that is gone, the server answers that it is
     /// gone, as it does for one it never knew.
