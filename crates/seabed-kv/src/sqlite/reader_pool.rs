@@ -163,6 +163,8 @@ impl ReaderPool {
             reader.end_view();
         }
         if state.closed || state.paused {
+            // Before it is counted out: who waits for that relies on there being no connection.
+            drop(reader);
             state.open -= 1;
         } else {
             state.idle.push(reader);
@@ -217,13 +219,15 @@ impl ReaderPool {
         // Under the lock: whoever waits for all connections to end finds it counted, or in its snapshot.
         let state = lock(&self.state);
         let opened = match reader {
-            Ok(_) if state.closed => Err(self.closed()),
-            Ok(reader) if !state.paused => {
+            Ok(reader) if !state.closed && !state.paused => {
                 *lock(&snapshot.reader) = Some(reader);
                 Ok(())
             }
-            // It stays empty, and says that it is to be taken again.
-            Ok(_) => Ok(()),
+            Ok(reader) => {
+                // Before it is counted out. Unless the tenant is closed it stays empty, and says that it is to be taken again.
+                drop(reader);
+                if state.closed { Err(self.closed()) } else { Ok(()) }
+            }
             Err(error) => Err(error),
         };
         self.count_out(state);
