@@ -1,0 +1,129 @@
+//! What travels: messages, and the names in them. How they become bytes is `wire`.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A name from the network: bytes in order, cheap to clone.
+///
+/// Peers compare ids as byte strings (sds.md section 3.2), so no id is ever normalised. Whether one that is not UTF-8 is
+/// refused is for who decodes to say.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<[u8]>);
+
+        impl $name {
+            /// The bytes of the id.
+            pub fn as_bytes(&self) -> &[u8] {
+                &self.0
+            }
+
+            /// Whether it is the empty id.
+            pub fn is_empty(&self) -> bool {
+                self.0.is_empty()
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self(Arc::from([]))
+            }
+        }
+
+        impl From<&[u8]> for $name {
+            fn from(bytes: &[u8]) -> Self {
+                Self(Arc::from(bytes))
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(Arc::from(text.as_bytes()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}", String::from_utf8_lossy(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{:?}", String::from_utf8_lossy(&self.0))
+            }
+        }
+    };
+}
+
+id! {
+    /// Names a message, unique for ever; chosen by the application or the layer above.
+    MessageId
+}
+id! {
+    /// Names a channel: the group that shares a log.
+    ChannelId
+}
+id! {
+    /// Names a participant. The empty one takes no part in repair (sds.md section 17).
+    ParticipantId
+}
+
+/// A message that another one rests on, or that somebody misses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HistoryEntry {
+    /// Which message.
+    pub message_id: MessageId,
+    /// What helps to fetch it from elsewhere, such as a store's key; opaque (sds.md section 16).
+    pub retrieval_hint: Option<Arc<[u8]>>,
+    /// Who sent it; empty when unknown.
+    pub sender_id: ParticipantId,
+}
+
+/// One SDS message, whatever the dialect of its bytes.
+///
+/// ```
+/// use seabed_sds_core::Message;
+///
+/// let message = Message {
+///     message_id: "m1".into(),
+///     channel_id: "room".into(),
+///     sender_id: "alice".into(),
+///     lamport: Some(7),
+///     content: Some(b"hello".as_slice().into()),
+///     ..Message::default()
+/// };
+/// assert!(!message.is_sync() && !message.is_ephemeral());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Message {
+    /// Who sent it; empty when the sender does not say.
+    pub sender_id: ParticipantId,
+    /// Its name.
+    pub message_id: MessageId,
+    /// The channel that it belongs to.
+    pub channel_id: ChannelId,
+    /// Its logical time, in the unit of the channel's dialect; at most `i64::MAX`. None: ephemeral.
+    pub lamport: Option<u64>,
+    /// What the sender had last delivered, oldest first.
+    pub causal_history: Vec<HistoryEntry>,
+    /// The filter of what the sender has received, in the bytes of the dialect; `None` when there is none.
+    pub bloom_filter: Option<Arc<[u8]>>,
+    /// What the sender misses and asks for.
+    pub repair_request: Vec<HistoryEntry>,
+    /// What the application said. None or empty: a sync message, when there is a Lamport value.
+    pub content: Option<Arc<[u8]>>,
+}
+
+impl Message {
+    /// Whether it only tells what its sender knows: a Lamport value and no content (sds.md section 1).
+    pub fn is_sync(&self) -> bool {
+        self.lamport.is_some() && self.content.as_ref().is_none_or(|content| content.is_empty())
+    }
+
+    /// Whether it is delivered once and never kept: content without a Lamport value (sds.md section 1).
+    pub fn is_ephemeral(&self) -> bool {
+        self.lamport.is_none() && self.content.as_ref().is_some_and(|content| !content.is_empty())
+    }
+}
