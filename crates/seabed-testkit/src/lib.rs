@@ -1,10 +1,13 @@
-//! What Seabed is tested with: a disk that loses power, random programs, and the model they are held against.
+//! What Seabed is tested with: a disk that loses power, random programs, the model they are held against, and servers of
+//! others.
 //!
-//! Never published, and a dev-dependency only. Everything here is a function of a seed.
+//! Never published, and a dev-dependency only. Everything here is a function of a seed, but for the servers.
 
 pub mod disk;
 pub mod fuzz;
 pub mod model;
+pub mod postgres;
+pub mod process;
 pub mod program;
 pub mod rng;
 pub mod sim;
