@@ -9,6 +9,7 @@ pub mod model;
 pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod rng;
 pub mod sim;
 mod vfs;

@@ -113,6 +113,31 @@ impl Cluster {
         run(&mut psql)
     }
 
+    /// Waits until no session is left of those whose client is gone, and none is at work.
+    pub fn wait_idle(&self) {
+        self.wait_until("state IS DISTINCT FROM 'idle'");
+    }
+
+    /// Waits until no other session is left.
+    pub fn wait_alone(&self) {
+        self.wait_until("true");
+    }
+
+    /// Waits until no other session of a client is in that condition. The server looks again and again: it has no event for this.
+    fn wait_until(&self, none: &str) {
+        let looks = 60_000 / 5;
+        let sessions = format!(
+            "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {none}"
+        );
+        self.sql(
+            "postgres",
+            &format!(
+                "DO $$ BEGIN FOR look IN 1..{looks} LOOP PERFORM pg_stat_clear_snapshot(); EXIT WHEN NOT EXISTS ({sessions}); \
+                 ASSERT look < {looks}, 'sessions do not end'; PERFORM pg_sleep(0.005); END LOOP; END $$"
+            ),
+        );
+    }
+
     /// What the server has logged, the last lines of it.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
