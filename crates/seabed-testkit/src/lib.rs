@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod fuzz;
+pub mod linearizable;
 pub mod model;
 pub mod postgres;
 pub mod process;
