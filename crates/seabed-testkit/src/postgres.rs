@@ -33,6 +33,10 @@ const ATTEMPTS_MAX: usize = 8;
 /// What every server is started with, beside its directory and port. Durability is as its makers ship it.
 const SETTINGS: &[&str] = &["listen_addresses=127.0.0.1", "shared_buffers=16MB", "log_line_prefix=%p "];
 
+/// The sessions of clients, but for the one that asks.
+const SESSIONS: &str =
+    "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
 /// A PostgreSQL server with a directory of its own: loopback and a socket, everybody is trusted. It ends when this is dropped,
 /// and when the test dies.
 #[derive(Debug)]
@@ -113,29 +117,41 @@ impl Cluster {
         run(&mut psql)
     }
 
-    /// Waits until no session is left of those whose client is gone, and none is at work.
-    pub fn wait_idle(&self) {
-        self.wait_until("state IS DISTINCT FROM 'idle'");
+    /// Waits until no client's session is at work, in a transaction, or holds a lock.
+    pub fn wait_quiet(&self) {
+        let locks = "EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid)";
+        self.wait_for_no_session(&format!("(state IS DISTINCT FROM 'idle' OR {locks})"));
     }
 
-    /// Waits until no other session is left.
+    /// Waits until no client's session is left.
     pub fn wait_alone(&self) {
-        self.wait_until("true");
+        self.wait_for_no_session("true");
     }
 
-    /// Waits until no other session of a client is in that condition. The server looks again and again: it has no event for this.
-    fn wait_until(&self, none: &str) {
+    /// Waits until no client's session is left in that database.
+    pub fn wait_alone_in(&self, database: &str) {
+        self.wait_for_no_session(&format!("datname = '{database}'"));
+    }
+
+    /// Waits until a client's session waits for that: a lock, or the standby.
+    pub fn wait_waiting(&self, event: &str) {
+        self.wait_until(&format!("EXISTS ({SESSIONS} AND wait_event = '{event}')"));
+    }
+
+    fn wait_for_no_session(&self, condition: &str) {
+        self.wait_until(&format!("NOT EXISTS ({SESSIONS} AND {condition})"));
+    }
+
+    /// The server looks again and again: it has no event for what its sessions do.
+    fn wait_until(&self, condition: &str) {
         let looks = 60_000 / 5;
-        let sessions = format!(
-            "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {none}"
+        let wait = format!(
+            "DO $$ BEGIN FOR look IN 1..{looks} LOOP PERFORM pg_stat_clear_snapshot(); EXIT WHEN {condition}; \
+             ASSERT look < {looks}, 'it does not become so'; PERFORM pg_sleep(0.005); END LOOP; END $$"
         );
-        self.sql(
-            "postgres",
-            &format!(
-                "DO $$ BEGIN FOR look IN 1..{looks} LOOP PERFORM pg_stat_clear_snapshot(); EXIT WHEN NOT EXISTS ({sessions}); \
-                 ASSERT look < {looks}, 'sessions do not end'; PERFORM pg_sleep(0.005); END LOOP; END $$"
-            ),
-        );
+        let sessions = "SELECT pid, state, wait_event, query FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        self.try_sql("postgres", &wait)
+            .unwrap_or_else(|error| panic!("{condition}: {error}\n{}", self.sql("postgres", sessions)));
     }
 
     /// What the server has logged, the last lines of it.
