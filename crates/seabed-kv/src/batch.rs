@@ -231,7 +231,7 @@ impl Batch {
     }
 
     /// What it takes while it waits: 65,536 deletions of nothing are not nothing.
-    #[cfg(any(feature = "sqlite", shuttle))]
+    #[cfg(any(feature = "sqlite", feature = "postgres", shuttle))]
     pub(crate) fn held_bytes(&self) -> usize {
         self.bytes + (self.checks.len() + self.writes.len()) * 64
     }
@@ -335,7 +335,7 @@ impl Commit {
         Self { seq, deleted, gate: None }
     }
 
-    #[cfg(any(feature = "sqlite", shuttle))]
+    #[cfg(any(feature = "sqlite", feature = "postgres", shuttle))]
     pub(crate) fn relaxed(seq: u64, deleted: u64, gate: Arc<dyn DurabilityGate>) -> Self {
         Self { seq, deleted, gate: Some(gate) }
     }

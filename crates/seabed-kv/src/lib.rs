@@ -103,10 +103,12 @@ mod key;
 pub mod limits;
 mod memory;
 #[cfg_attr(
-    not(any(feature = "sqlite", shuttle)),
+    not(any(feature = "sqlite", feature = "postgres", shuttle)),
     allow(dead_code, reason = "without a backend that queues, every operation is ready at once")
 )]
 mod op;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod scan;
 #[cfg(any(feature = "sqlite", shuttle))]
 mod scheduler;

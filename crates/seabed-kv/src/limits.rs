@@ -72,3 +72,23 @@ pub const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long a [`Snapshot`](crate::Snapshot) may be read, in milliseconds, before it answers Timeout: it pins the
 /// log of its tenant meanwhile.
 pub const SNAPSHOT_AGE_MS_MAX: u64 = 5_000;
+
+/// How many connections to PostgreSQL a store opens, unless [`PostgresOptions`](crate::postgres::PostgresOptions) says otherwise.
+pub const POSTGRES_CONNECTIONS_MAX: usize = 16;
+
+/// How long an operation waits for a free connection to PostgreSQL before it is told Busy, unless
+/// [`PostgresOptions`](crate::postgres::PostgresOptions) says otherwise, in milliseconds.
+pub const POSTGRES_ACQUIRE_MS_MAX: u64 = 10_000;
+
+/// How long PostgreSQL may take to answer one statement before its connection is given up, in milliseconds.
+pub const POSTGRES_ANSWER_MS_MAX: u64 = 30_000;
+
+/// How long operations are told Busy at once after PostgreSQL could not be reached, before it is tried again, in milliseconds.
+pub const POSTGRES_BACKOFF_MS_MAX: u64 = 1_000;
+
+/// How often a batch that PostgreSQL rolled back in favour of others is sent again before it is told Busy.
+pub const POSTGRES_RETRIES_MAX: u32 = 20;
+
+/// How many rows of a batch or group are locked one by one in PostgreSQL; for more, their categories are: what its default settings have
+/// room for.
+pub const POSTGRES_KEY_LOCKS_MAX: usize = 64;

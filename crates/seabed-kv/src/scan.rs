@@ -101,14 +101,16 @@ impl<'a> PageBuilder<'a> {
 
     /// The page; `exhausted` says that no row of the range was left over.
     pub(crate) fn finish(self, exhausted: bool) -> Page {
-        let limit = self.spec.limit.map(|limit| limit.saturating_sub(self.rows.len()));
-        let next = match self.rows.last() {
-            Some(last) if !exhausted && limit != Some(0) => {
-                Some(ScanSpec { range: self.spec.range_after(&last.key), limit, ..self.spec.clone() })
-            }
-            _ => None,
-        };
+        let next = if exhausted { None } else { self.rest() };
         Page { rows: self.rows, next }
+    }
+
+    /// What the limit leaves to scan after these rows.
+    pub(crate) fn rest(&self) -> Option<ScanSpec> {
+        let last = self.rows.last()?;
+        let limit = self.spec.limit.map(|limit| limit.saturating_sub(self.rows.len()));
+        let range = self.spec.range_after(&last.key);
+        (limit != Some(0)).then(|| ScanSpec { range, limit, ..self.spec.clone() })
     }
 }
 

@@ -153,6 +153,46 @@ impl Store {
         self.0.backend.own()
     }
 
+    /// A store in a PostgreSQL database, which any number of processes may share: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. With
+    /// `postgres+portable://..` it keeps to what other databases of that protocol document, too. Nothing is touched before the first
+    /// tenant is opened.
+    ///
+    /// Names outside this machine are reached with TLS, unless the address says `?sslmode=disable`.
+    ///
+    /// ```no_run
+    /// # use seabed_kv::Store;
+    /// let store = Store::postgres("postgres://seabed:secret@db.example.org/seabed")?;
+    /// let tenant = store.open("notes").wait()?;
+    /// tenant.put("note", b"1", b"survives a power cut").wait()?;
+    /// store.close().wait()?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an address that is malformed, `Backend` when threads cannot be started.
+    #[cfg(feature = "postgres")]
+    pub fn postgres(url: &str) -> Result<Self> {
+        Self::postgres_with(url, crate::postgres::PostgresOptions::default())
+    }
+
+    /// The same, for those with a schema of their own or many connections.
+    ///
+    /// ```no_run
+    /// use seabed_kv::Store;
+    /// use seabed_kv::postgres::PostgresOptions;
+    ///
+    /// let options = PostgresOptions { schema: "staging".to_owned(), ..PostgresOptions::default() };
+    /// let store = Store::postgres_with("postgres://seabed@%2Frun%2Fpostgresql/seabed", options)?;
+    /// # Ok::<(), seabed_kv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`postgres`](Store::postgres).
+    #[cfg(feature = "postgres")]
+    pub fn postgres_with(url: &str, options: crate::postgres::PostgresOptions) -> Result<Self> {
+        Ok(Self::with_backend(Arc::new(crate::postgres::PostgresBackend::new(url, options)?)))
+    }
+
     /// A store over a backend of any kind.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
         Self(Arc::new(Inner { backend, registry: Mutex::default() }))

@@ -1,0 +1,202 @@
+//! Connections: made, pooled, given up.
+//!
+//! No state of a session is ever left behind: settings are of one transaction, statements have no names, and a connection that
+//! was given up in the middle of a transaction is closed, not used again.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::failure::{self, Failure};
+use crate::limits::{POSTGRES_ANSWER_MS_MAX, POSTGRES_BACKOFF_MS_MAX};
+use crate::sync::{Mutex, lock};
+use crate::{Error, Result};
+
+/// A value and its type, so that a statement goes out with its parameters at once.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// One session with the server.
+pub(super) struct Connection {
+    client: Client,
+    /// Whether the server warned since the last statement began.
+    warned: Arc<AtomicBool>,
+    driver: AbortHandle,
+    /// Whether it stands in the middle of something, so that it cannot be used again.
+    unfinished: AtomicBool,
+    /// Whether a transaction stays open between two statements.
+    in_transaction: AtomicBool,
+}
+
+impl Connection {
+    /// Sends one statement and takes its whole answer: one round trip.
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+        self.finish(self.client.query_typed(sql, parameters)).await
+    }
+
+    /// Sends one statement that changes rows; answers how many.
+    pub(super) async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, Failure> {
+        self.finish(self.client.execute_typed(sql, parameters)).await
+    }
+
+    /// Sends statements without parameters.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), Failure> {
+        self.finish(self.client.batch_execute(sql)).await
+    }
+
+    /// Begins a transaction that stays open: the connection is given up unless it is ended.
+    pub(super) async fn begin(&self, begin: &str) -> Result<(), Failure> {
+        self.in_transaction.store(true, Ordering::Relaxed);
+        self.run(begin).await
+    }
+
+    /// Ends that transaction.
+    pub(super) async fn end(&self, end: &str) -> Result<(), Failure> {
+        self.run(end).await?;
+        self.in_transaction.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        ![&self.unfinished, &self.in_transaction].iter().any(|state| state.load(Ordering::Relaxed))
+    }
+
+    /// Waits for what takes the connection from one idle state to the next. When that does not come in time, or when it is dropped in
+    /// between, the connection is given up.
+    async fn finish<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        self.unfinished.store(true, Ordering::Relaxed);
+        self.warned.store(false, Ordering::Relaxed);
+        let Ok(done) = tokio::time::timeout(Duration::from_millis(POSTGRES_ANSWER_MS_MAX), work).await else {
+            return Err(Failure::Silent);
+        };
+        // An error was answered, too, and the server waits for the next statement.
+        self.unfinished.store(self.client.is_closed(), Ordering::Relaxed);
+        if done.is_ok() && self.warned.load(Ordering::Relaxed) {
+            return Err(Failure::Unreplicated);
+        }
+        Ok(done?)
+    }
+}
+
+impl Drop for Connection {
+    /// Closing the socket makes the server roll back, also when it does not listen.
+    fn drop(&mut self) {
+        if !self.is_idle() {
+            self.driver.abort();
+        }
+    }
+}
+
+/// Makes connections for the pool.
+pub(super) struct Server {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+    unreachable: Mutex<Option<Unreachable>>,
+}
+
+/// Since when the server cannot be reached. Whoever asks again too early is answered the same at once.
+struct Unreachable {
+    error: Error,
+    wait: Duration,
+    until: Instant,
+}
+
+impl Server {
+    pub(super) fn new(config: Config, tls: Option<MakeRustlsConnect>) -> Self {
+        Self { config, tls, unreachable: Mutex::default() }
+    }
+
+    async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
+        if let Some(tls) = &self.tls {
+            let (client, connection) = self.config.connect(tls.clone()).await?;
+            return Ok(drive(client, connection));
+        }
+        let (client, connection) = self.config.connect(NoTls).await?;
+        Ok(drive(client, connection))
+    }
+}
+
+impl managed::Manager for Server {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection> {
+        if let Some(unreachable) = &*lock(&self.unreachable)
+            && Instant::now() < unreachable.until
+        {
+            return Err(unreachable.error.clone());
+        }
+        match self.connect().await {
+            Ok(connection) => {
+                *lock(&self.unreachable) = None;
+                Ok(connection)
+            }
+            Err(error) => {
+                let error = failure::unreachable(error);
+                let mut unreachable = lock(&self.unreachable);
+                let wait = unreachable.as_ref().map_or(Duration::from_millis(25), |before| before.wait * 2);
+                let wait = wait.min(Duration::from_millis(POSTGRES_BACKOFF_MS_MAX));
+                *unreachable = Some(Unreachable { error: error.clone(), wait, until: Instant::now() + wait });
+                Err(error)
+            }
+        }
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        if !connection.is_idle() || connection.client.is_closed() {
+            return Err(RecycleError::message("the connection is closed, or in the middle of something"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads from the server for as long as the connection lives.
+fn drive<S>(client: Client, mut connection: tokio_postgres::Connection<Socket, S>) -> Connection
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let warned = Arc::new(AtomicBool::new(false));
+    let heard = warned.clone();
+    let driver = tokio::spawn(async move {
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            match message {
+                Ok(AsyncMessage::Notice(notice)) => {
+                    // What it says when the wait for a synchronous standby was cut off after the commit.
+                    let warning = notice.parsed_severity() == Some(Severity::Warning)
+                        && [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code());
+                    // Set before the answer that it comes ahead of is handed on.
+                    heard.fetch_or(warning, Ordering::Relaxed);
+                    tracing::debug!(
+                        code = notice.code().code(),
+                        message = notice.message(),
+                        "a notice of PostgreSQL"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to PostgreSQL ended");
+                    return;
+                }
+            }
+        }
+    });
+    Connection {
+        client,
+        warned,
+        driver: driver.abort_handle(),
+        unfinished: AtomicBool::new(false),
+        in_transaction: AtomicBool::new(false),
+    }
+}

@@ -1,0 +1,301 @@
+//! The mailbox of a tenant, and the one task that empties it: while a statement is on its way, the next requests gather.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::{Shared, batch};
+use crate::backend::Admission;
+use crate::batch::DurabilityGate;
+use crate::limits::{
+    GROUP_BYTES_MAX, GROUP_REQUESTS_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_BYTES_MAX,
+    MAILBOX_WAITING_MAX, SNAPSHOTS_MAX,
+};
+use crate::op::{Completer, pending};
+use crate::sync::{Mutex, lock};
+use crate::{Batch, Commit, Durability, Error, ErrorKind, Op, Outcome, Refusal, Result, TenantId};
+
+/// One batch on its way to the server. An empty Durable one is a flush.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) batch: Batch,
+    pub(super) durability: Durability,
+}
+
+/// What the server answers for one request.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Applied { deleted: u64 },
+    Refused(Refusal),
+}
+
+/// What writes one tenant: one statement after another, so that its writes take effect in the order of the calls.
+pub(super) struct Writer {
+    pub(super) id: TenantId,
+    pub(super) shared: Arc<Shared>,
+    mailbox: Mutex<Mailbox>,
+    seq: AtomicU64,
+    durable_seq: AtomicU64,
+    commits: AtomicU64,
+    groups: AtomicU64,
+    unobserved_failures: Arc<AtomicU64>,
+    /// Bounds the snapshots of this tenant.
+    pub(super) snapshots: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    /// In the order of the calls; each will be sent, also when its `Op` is dropped.
+    queue: VecDeque<Entry>,
+    queue_bytes: usize,
+    /// Whether the task runs.
+    running: bool,
+    /// Those who wait for the close, which comes after the queue.
+    closing: Vec<Completer<()>>,
+    /// Nothing is queued any more.
+    ending: bool,
+    /// Everything was sent, and this is how it went.
+    ended: Option<Result<()>>,
+}
+
+struct Entry {
+    request: Request,
+    completer: Completer<Outcome>,
+}
+
+impl Mailbox {
+    fn has_room_for(&self, bytes: usize, admission: Admission) -> bool {
+        let (requests_max, bytes_max) = bounds(admission);
+        self.queue.is_empty() || (self.queue.len() < requests_max && self.queue_bytes + bytes <= bytes_max)
+    }
+
+    /// What one statement will carry.
+    fn take_group(&mut self) -> (Vec<Request>, Vec<Completer<Outcome>>) {
+        let (mut requests, mut completers, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(entry) = self.queue.front() {
+            bytes += entry.request.batch.bytes();
+            if requests.len() == GROUP_REQUESTS_MAX || (bytes > GROUP_BYTES_MAX && !requests.is_empty()) {
+                break;
+            }
+            if let Some(entry) = self.queue.pop_front() {
+                self.queue_bytes -= entry.request.batch.held_bytes();
+                requests.push(entry.request);
+                completers.push(entry.completer);
+            }
+        }
+        (requests, completers)
+    }
+}
+
+fn bounds(admission: Admission) -> (usize, usize) {
+    match admission {
+        Admission::Try => (MAILBOX_REQUESTS_MAX, MAILBOX_BYTES_MAX),
+        Admission::Wait => (MAILBOX_WAITING_MAX, MAILBOX_WAITING_BYTES_MAX),
+    }
+}
+
+impl Writer {
+    pub(super) fn new(id: TenantId, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            shared,
+            mailbox: Mutex::default(),
+            seq: AtomicU64::new(0),
+            durable_seq: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            groups: AtomicU64::new(0),
+            unobserved_failures: Arc::default(),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+        })
+    }
+
+    /// Queues a request: it is in the mailbox when this returns, or it failed.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        batch: Batch,
+        durability: Durability,
+        admission: Admission,
+    ) -> Op<Outcome> {
+        let (completer, op) = pending(self.unobserved_failures.clone());
+        let mut mailbox = lock(&self.mailbox);
+        let refused = if mailbox.ending {
+            Some(self.closed())
+        } else if !mailbox.has_room_for(batch.held_bytes(), admission) {
+            let (requests, bytes) = bounds(admission);
+            let message = format!(
+                "the mailbox is full ({requests} requests or {bytes} bytes wait); nothing was applied, try again later"
+            );
+            Some(Error::new(ErrorKind::Busy, message).in_tenant(&self.id))
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            drop(mailbox);
+            completer.complete(Err(error.in_batch(&batch)));
+            return op;
+        }
+        mailbox.queue_bytes += batch.held_bytes();
+        mailbox.queue.push_back(Entry { request: Request { batch, durability }, completer });
+        self.run(&mut mailbox);
+        op
+    }
+
+    /// Sends what is queued and makes it durable. Whoever closes again waits for the same end.
+    pub(super) fn close(self: &Arc<Self>) -> Op<()> {
+        let mut mailbox = lock(&self.mailbox);
+        if let Some(ended) = &mailbox.ended {
+            return Op::ready(ended.clone());
+        }
+        mailbox.ending = true;
+        let (completer, op) = pending(self.unobserved_failures.clone());
+        mailbox.closing.push(completer);
+        self.run(&mut mailbox);
+        op
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.mailbox).ending
+    }
+
+    pub(super) fn closed(&self) -> Error {
+        Error::new(ErrorKind::Closed, "the tenant is closed; open it again").in_tenant(&self.id)
+    }
+
+    /// Batches committed, groups committed, failures that nobody awaited.
+    pub(super) fn counters(&self) -> (u64, u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (read(&self.commits), read(&self.groups), read(&self.unobserved_failures))
+    }
+
+    fn run(self: &Arc<Self>, mailbox: &mut Mailbox) {
+        if !mailbox.running {
+            mailbox.running = true;
+            let task = Task { writer: self.clone(), over: false };
+            self.shared.handle().spawn(async move { task.run().await });
+        }
+    }
+
+    async fn commit_group(self: &Arc<Self>, requests: Vec<Request>, completers: Vec<Completer<Outcome>>) {
+        let durable = requests.iter().any(|request| request.durability == Durability::Durable);
+        let verdicts = batch::commit(&self.shared, &self.id, &requests, durable).await;
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        let mut answers = Vec::with_capacity(requests.len());
+        match verdicts {
+            Ok(verdicts) => {
+                for (verdict, request) in verdicts.into_iter().zip(&requests) {
+                    answers.push(Ok(match verdict {
+                        Verdict::Applied { deleted } => {
+                            let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
+                            // A flush is a batch without writes.
+                            self.commits
+                                .fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
+                            Outcome::Applied(if durable {
+                                Commit::durable(seq, deleted)
+                            } else {
+                                Commit::relaxed(seq, deleted, self.clone())
+                            })
+                        }
+                        Verdict::Refused(refusal) => Outcome::Refused(refusal),
+                    }));
+                }
+                if durable {
+                    self.durable_seq.store(self.seq.load(Ordering::Relaxed), Ordering::Release);
+                }
+            }
+            Err(error) => {
+                let failed =
+                    |request: &Request| Err(error.clone().in_tenant(&self.id).in_batch(&request.batch));
+                answers.extend(requests.iter().map(failed));
+            }
+        }
+        for (completer, answer) in completers.into_iter().zip(answers) {
+            completer.complete(answer);
+        }
+    }
+
+    /// The last that is done for the tenant.
+    async fn end(self: &Arc<Self>) -> Result<()> {
+        if self.durable_seq.load(Ordering::Acquire) == self.seq.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let flush = [Request { batch: Batch::new(), durability: Durability::Durable }];
+        let flushed = batch::commit(&self.shared, &self.id, &flush, true).await;
+        flushed.map(|_| ()).map_err(|error| error.in_tenant(&self.id))
+    }
+
+    fn ended(&self, ended: &Result<()>) {
+        let mut mailbox = lock(&self.mailbox);
+        mailbox.ending = true;
+        mailbox.ended = Some(ended.clone());
+        let (queue, closing) = (std::mem::take(&mut mailbox.queue), std::mem::take(&mut mailbox.closing));
+        drop(mailbox);
+        for entry in queue {
+            entry.completer.complete(Err(self.closed().in_batch(&entry.request.batch)));
+        }
+        for completer in closing {
+            completer.complete(ended.clone());
+        }
+    }
+}
+
+/// The task, while it runs.
+struct Task {
+    writer: Arc<Writer>,
+    /// Whether it came to its end.
+    over: bool,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let writer = self.writer.clone();
+        loop {
+            let group = {
+                let mut mailbox = lock(&writer.mailbox);
+                if mailbox.queue.is_empty() && !mailbox.ending {
+                    mailbox.running = false;
+                    self.over = true;
+                    return;
+                }
+                mailbox.take_group()
+            };
+            if group.0.is_empty() {
+                // It stays `running`, so that nothing is sent for it again.
+                let ended = writer.end().await;
+                if ended.is_ok() {
+                    writer.durable_seq.store(writer.seq.load(Ordering::Relaxed), Ordering::Release);
+                }
+                self.over = true;
+                return writer.ended(&ended);
+            }
+            writer.commit_group(group.0, group.1).await;
+        }
+    }
+}
+
+impl Drop for Task {
+    /// A panic, or a runtime that was torn down, costs this tenant and no other.
+    fn drop(&mut self) {
+        if !self.over {
+            let message = "the task that writes the tenant was torn down; open the tenant again";
+            self.writer.ended(&Err(Error::new(ErrorKind::Backend, message).in_tenant(&self.writer.id)));
+        }
+    }
+}
+
+impl DurabilityGate for Writer {
+    fn wait_durable(self: Arc<Self>, seq: u64) -> Op<()> {
+        if self.durable_seq.load(Ordering::Acquire) >= seq {
+            return Op::ready(Ok(()));
+        }
+        self.submit(Batch::new(), Durability::Durable, Admission::Wait).map(|_| ())
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("tenant", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,70 @@
+//! Every statement, by name. `{schema}` is the quoted name of the schema: all names are qualified, because a pooler in between may hand each
+//! transaction to another session. `docs/operate/postgres-statements.md` says what other servers document about their parts.
+
+/// A statement, with the schema written into it.
+macro_rules! statements {
+    ($($name:ident = $text:expr;)*) => {
+        $(pub(super) const $name: &str = $text;)*
+
+        /// The statements as they are sent.
+        #[derive(Debug)]
+        #[allow(non_snake_case, reason = "a field for each constant")]
+        pub(super) struct Statements { $(pub(super) $name: String),* }
+
+        impl Statements {
+            pub(super) fn new(schema: &str) -> Self {
+                Self { $($name: $name.replace("{schema}", schema)),* }
+            }
+        }
+    };
+}
+
+statements! {
+    // Both dialects.
+    VERSION = "SELECT version, dialect, writer FROM {schema}.format ORDER BY version DESC LIMIT 1";
+    WRITE_VERSION = "INSERT INTO {schema}.format (version, dialect, writer) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING";
+    OPEN = "INSERT INTO {schema}.tenants (tenant) VALUES ($1) ON CONFLICT (tenant) DO NOTHING";
+    LIST = "SELECT tenant FROM {schema}.tenants ORDER BY tenant";
+    REMOVE_ROWS = "DELETE FROM {schema}.rows WHERE tenant = $1 AND (category, key, digest) IN \
+                   (SELECT category, key, digest FROM {schema}.rows WHERE tenant = $1 LIMIT 1000)";
+    REMOVE = "DELETE FROM {schema}.tenants WHERE tenant = $1";
+    GET = "SELECT payload FROM {schema}.rows WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4";
+    EXISTS = "SELECT 1 FROM {schema}.rows WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4";
+    COUNT = "SELECT count(*) FROM {schema}.rows WHERE tenant = $1 AND category = $2 \
+             AND key >= $3 AND (key, tail) >= ($3, $4) AND key <= $5 AND (key, tail) < ($5, $6)";
+    // The window adds up lengths, which reads no payload: one page fetches little more than its bound.
+    SCAN = "SELECT key, tail, payload FROM (\
+            SELECT key, tail, CASE WHEN $7 THEN ''::bytea ELSE payload END AS payload, \
+            sum(octet_length(key) + octet_length(tail) + CASE WHEN $7 THEN 0 ELSE octet_length(payload) END) \
+            OVER (ORDER BY key, tail ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before \
+            FROM (SELECT key, tail, payload FROM {schema}.rows WHERE tenant = $1 AND category = $2 \
+            AND key >= $3 AND (key, tail) >= ($3, $4) AND key <= $5 AND (key, tail) < ($5, $6) \
+            ORDER BY key, tail LIMIT $8) AS page) AS sized \
+            WHERE before IS NULL OR before < $9 ORDER BY key, tail";
+    SCAN_REVERSE = "SELECT key, tail, payload FROM (\
+            SELECT key, tail, CASE WHEN $7 THEN ''::bytea ELSE payload END AS payload, \
+            sum(octet_length(key) + octet_length(tail) + CASE WHEN $7 THEN 0 ELSE octet_length(payload) END) \
+            OVER (ORDER BY key DESC, tail DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before \
+            FROM (SELECT key, tail, payload FROM {schema}.rows WHERE tenant = $1 AND category = $2 \
+            AND key >= $3 AND (key, tail) >= ($3, $4) AND key <= $5 AND (key, tail) < ($5, $6) \
+            ORDER BY key DESC, tail DESC LIMIT $8) AS page) AS sized \
+            WHERE before IS NULL OR before < $9 ORDER BY key DESC, tail DESC";
+    CATEGORIES = "SELECT DISTINCT category, category_tail FROM {schema}.rows WHERE tenant = $1";
+    VERIFY = "SELECT count(*), coalesce(sum(CASE WHEN category_tail = '' THEN octet_length(category) \
+              ELSE octet_length(category_tail) + 255 END + octet_length(key) + octet_length(tail) + octet_length(payload)), 0)::bigint, \
+              count(*) FILTER (WHERE octet_length(digest) <> CASE WHEN tail = '' THEN 0 ELSE 32 END), \
+              count(*) FILTER (WHERE sha256(payload) IS NULL) FROM {schema}.rows WHERE tenant = $1";
+    DATA_BYTES = "SELECT coalesce(sum(octet_length(category) + octet_length(category_tail) + octet_length(key) \
+                  + octet_length(tail) + octet_length(digest) + octet_length(payload)), 0)::bigint \
+                  FROM {schema}.rows WHERE tenant = $1";
+    // The view is that of the first statement, not that of BEGIN.
+    BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1 FROM {schema}.tenants LIMIT 1";
+    END_SNAPSHOT = "ROLLBACK";
+
+    // Dialect `postgres`: the functions of functions.sql.
+    APPLY_ONE = "SELECT refused, held, deleted FROM {schema}.apply_one(\
+                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
+    APPLY_PUTS = "SELECT 1 FROM {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    APPLY_MANY = "SELECT request, failed, held, deleted FROM {schema}.apply_many(\
+                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+}

@@ -1,0 +1,10 @@
+//! The battery on a PostgreSQL server, each case in a database of its own.
+
+use seabed_kv::{Store, conformance};
+use seabed_testkit::postgres::Cluster;
+
+#[test]
+fn the_postgres_backend_passes_the_battery() {
+    let cluster = Cluster::start();
+    conformance::run(|| Store::postgres(&cluster.create_database()).unwrap());
+}
