@@ -52,8 +52,30 @@ struct Registry {
 /// What the store knows of a tenant that the program has opened.
 enum Entry {
     Open(Tenant),
-    /// Being closed or dropped: who opens it waits, so that a tenant is never opened twice.
+    /// Being opened, by a backend that takes its time: who opens it waits, so that a tenant is never opened twice.
+    Opening(Arc<Opening>),
+    /// Being closed or dropped: who opens it waits, too.
     Leaving(Arc<Ending>),
+}
+
+/// A tenant on its way.
+struct Opening {
+    ending: Arc<Ending>,
+    /// What came of it.
+    tenant: Arc<Mutex<Option<Tenant>>>,
+}
+
+impl Opening {
+    fn new(id: TenantId, backend: Op<Arc<dyn TenantBackend>>) -> Arc<Self> {
+        let tenant = Arc::new(Mutex::new(None));
+        let opened = tenant.clone();
+        let ending = Ending::new(async move {
+            let backend = backend.await?;
+            *lock(&opened) = Some(Tenant { id, backend, unobserved_failures: Arc::default() });
+            Ok(())
+        });
+        Arc::new(Self { ending, tenant })
+    }
 }
 
 impl Registry {
@@ -61,6 +83,20 @@ impl Registry {
         match self.closing {
             None => Ok(()),
             Some(_) => Err(Error::new(ErrorKind::Closed, "the store is closed; make a new one")),
+        }
+    }
+}
+
+impl Registry {
+    /// Notes what came of an opening that is over: whoever began it may have gone.
+    fn settle(&mut self, id: &TenantId) {
+        let Some(Entry::Opening(opening)) = self.tenants.get(id) else { return };
+        let opening = opening.clone();
+        if opening.ending.begin().is_ready() {
+            match lock(&opening.tenant).take() {
+                Some(tenant) => self.tenants.insert(id.clone(), Entry::Open(tenant)),
+                None => self.tenants.remove(id),
+            };
         }
     }
 }
@@ -215,8 +251,17 @@ impl Store {
     }
 
     fn open_checked(&self, id: TenantId) -> Op<Tenant> {
-        match self.open_or_leaving(&id) {
+        match self.open_or_wait(&id) {
             Ok(Entry::Open(tenant)) => Op::ready(Ok(tenant)),
+            Ok(Entry::Opening(opening)) => {
+                // It goes on where it is awaited; begun now, an `Op` that is dropped at once has opened the tenant all the same.
+                let _ = opening.ending.begin();
+                let store = self.clone();
+                Op::from_future(async move {
+                    opening.ending.clone().over().await?;
+                    store.open_checked(id).await
+                })
+            }
             Ok(Entry::Leaving(ending)) => {
                 let (store, over) = (self.clone(), self.over(id.clone(), ending));
                 Op::from_future(async move {
@@ -229,10 +274,11 @@ impl Store {
         }
     }
 
-    fn open_or_leaving(&self, id: &TenantId) -> Result<Entry> {
+    fn open_or_wait(&self, id: &TenantId) -> Result<Entry> {
         // The registry is locked meanwhile, so that a tenant is never opened twice.
         let mut registry = lock(&self.0.registry);
         registry.require_open()?;
+        registry.settle(id);
         match registry.tenants.get(id) {
             Some(Entry::Open(tenant)) if !tenant.backend.is_closed() => {
                 return Ok(Entry::Open(tenant.clone()));
@@ -241,16 +287,23 @@ impl Store {
             Some(Entry::Open(tenant)) => tenant.backend.close().wait().unwrap_or_else(|error| {
                 tracing::warn!(%error, "a tenant that failed had not closed cleanly");
             }),
+            Some(Entry::Opening(opening)) => return Ok(Entry::Opening(opening.clone())),
             Some(Entry::Leaving(ending)) => return Ok(Entry::Leaving(ending.clone())),
             None => {}
         }
-        let tenant = Tenant {
-            id: id.clone(),
-            backend: self.0.backend.open(id).wait()?,
-            unobserved_failures: Arc::default(),
-        };
-        registry.tenants.insert(id.clone(), Entry::Open(tenant.clone()));
-        Ok(Entry::Open(tenant))
+        match self.0.backend.open(id).now() {
+            Ok(backend) => {
+                let tenant =
+                    Tenant { id: id.clone(), backend: backend?, unobserved_failures: Arc::default() };
+                registry.tenants.insert(id.clone(), Entry::Open(tenant.clone()));
+                Ok(Entry::Open(tenant))
+            }
+            Err(backend) => {
+                let opening = Opening::new(id.clone(), backend);
+                registry.tenants.insert(id.clone(), Entry::Opening(opening.clone()));
+                Ok(Entry::Opening(opening))
+            }
+        }
     }
 
     /// Whether the program has opened that tenant and not closed it since. The disk is not touched: a tenant that exists and is
@@ -266,11 +319,12 @@ impl Store {
     /// [`close`](Store::close). The disk is not touched.
     pub fn tenant(&self, id: impl AsRef<str>) -> Result<Tenant> {
         let id = TenantId::new(id)?;
-        let registry = lock(&self.0.registry);
+        let mut registry = lock(&self.0.registry);
         registry.require_open().map_err(|error| error.in_tenant(&id))?;
+        registry.settle(&id);
         match registry.tenants.get(&id) {
             Some(Entry::Open(tenant)) => Ok(tenant.clone()),
-            Some(Entry::Leaving(_)) | None => {
+            Some(Entry::Opening(_) | Entry::Leaving(_)) | None => {
                 let message = "the tenant is not open; open it first";
                 Err(Error::new(ErrorKind::TenantNotFound, message).in_tenant(&id))
             }
@@ -412,6 +466,15 @@ impl Entry {
     async fn end(self) -> Result<()> {
         match self {
             Self::Open(tenant) => tenant.backend.close().await,
+            Self::Opening(opening) => {
+                // What could not be opened need not be closed; who opened it is told why.
+                let _ = opening.ending.clone().over().await;
+                let tenant = lock(&opening.tenant).take();
+                match tenant {
+                    Some(tenant) => tenant.backend.close().await,
+                    None => Ok(()),
+                }
+            }
             Self::Leaving(ending) => ending.over().await,
         }
     }

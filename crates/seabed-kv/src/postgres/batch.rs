@@ -19,7 +19,7 @@ use super::connection::{Connection, Parameter};
 use super::failure::Failure;
 use super::names::{Category, Cut};
 use super::queue::{Request, Verdict};
-use super::{Dialect, Shared, pause, portable};
+use super::{Shared, pause};
 use crate::limits::{POSTGRES_KEY_LOCKS_MAX, POSTGRES_RETRIES_MAX};
 use crate::{Check, Condition, KeyRange, Refusal, Result, TenantId, Write};
 
@@ -42,9 +42,6 @@ pub(super) async fn commit(
     requests: &[Request],
     durable: bool,
 ) -> Result<Vec<Verdict>> {
-    if shared.dialect == Dialect::Portable {
-        return portable::commit(shared, tenant, requests).await;
-    }
     let tenant = tenant.as_str().as_bytes();
     let locks = Locks::of(&shared.schema, tenant, requests);
     for attempt in 0.. {

@@ -4,8 +4,10 @@
 //! was given up in the middle of a transaction is closed, not used again.
 
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
@@ -53,6 +55,25 @@ impl Connection {
         self.finish(self.client.batch_execute(sql)).await
     }
 
+    /// A statement that is sent when it is first polled; see [`pipelined`].
+    pub(super) fn sending<'a>(&'a self, sql: &'a str, parameters: Vec<Parameter<'a>>) -> Pending<'a, u64> {
+        Box::pin(async move { self.client.execute_typed(sql, &parameters).await })
+    }
+
+    /// The same for one that answers rows.
+    pub(super) fn asking<'a>(
+        &'a self,
+        sql: &'a str,
+        parameters: Vec<Parameter<'a>>,
+    ) -> Pending<'a, Vec<Row>> {
+        Box::pin(async move { self.client.query_typed(sql, &parameters).await })
+    }
+
+    /// Waits for the answers of all statements of a transaction.
+    pub(super) async fn all<T>(&self, statements: impl Future<Output = T>) -> Result<T, Failure> {
+        self.finish(async { Ok(statements.await) }).await
+    }
+
     /// Begins a transaction that stays open: the connection is given up unless it is ended.
     pub(super) async fn begin(&self, begin: &str) -> Result<(), Failure> {
         self.in_transaction.store(true, Ordering::Relaxed);
@@ -97,6 +118,29 @@ impl Drop for Connection {
             self.driver.abort();
         }
     }
+}
+
+/// A statement that was not sent yet.
+pub(super) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send + 'a>>;
+
+/// Sends all statements in order, without waiting for an answer in between, and takes the answers: one round trip.
+pub(super) async fn pipelined<T>(statements: &mut [Pending<'_, T>]) -> Vec<Result<T, tokio_postgres::Error>> {
+    let mut answers: Vec<Option<Result<T, _>>> = statements.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let mut waiting = false;
+        // The first poll of each sends it.
+        for (statement, answer) in
+            statements.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_none())
+        {
+            match statement.as_mut().poll(context) {
+                Poll::Ready(done) => *answer = Some(done),
+                Poll::Pending => waiting = true,
+            }
+        }
+        if waiting { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    answers.into_iter().flatten().collect()
 }
 
 /// Makes connections for the pool.

@@ -11,6 +11,8 @@ pub(super) enum Failure {
     Failed(tokio_postgres::Error),
     /// Nothing came back in time.
     Silent,
+    /// The transaction did not begin, and what was sent behind its beginning may have been applied piece by piece.
+    Unbegun(Box<Self>),
     /// It was committed, but the wait for a synchronous standby was cut off.
     Unreplicated,
 }
@@ -25,7 +27,7 @@ impl Failure {
     fn database(&self) -> Option<&DbError> {
         match self {
             Self::Failed(error) => error.as_db_error(),
-            Self::Silent | Self::Unreplicated => None,
+            Self::Silent | Self::Unreplicated | Self::Unbegun(_) => None,
         }
     }
 
@@ -45,7 +47,7 @@ impl Failure {
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Failed(error) => error.as_db_error().is_none_or(|error| is_ending(error.code())),
-            Self::Silent | Self::Unreplicated => false,
+            Self::Silent | Self::Unreplicated | Self::Unbegun(_) => false,
         }
     }
 
@@ -77,6 +79,7 @@ impl Failure {
                 ErrorKind::Backend,
                 "PostgreSQL stopped waiting for its synchronous standby; it holds the commit, the standby may not",
             ),
+            Self::Unbegun(failure) => failure.error(),
             Self::Failed(error) => failed(error),
         }
     }

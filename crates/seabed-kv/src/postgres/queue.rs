@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
-use super::{Shared, batch};
+use super::{Dialect, Shared, batch, portable};
 use crate::backend::Admission;
 use crate::batch::DurabilityGate;
 use crate::limits::{
@@ -178,52 +178,57 @@ impl Writer {
         }
     }
 
-    async fn commit_group(self: &Arc<Self>, requests: Vec<Request>, completers: Vec<Completer<Outcome>>) {
+    /// Commits one group; whether it was durable is the dialect's to say.
+    async fn commit(&self, requests: &[Request]) -> (Vec<Result<Verdict>>, bool) {
         let durable = requests.iter().any(|request| request.durability == Durability::Durable);
-        let verdicts = batch::commit(&self.shared, &self.id, &requests, durable).await;
-        self.groups.fetch_add(1, Ordering::Relaxed);
-        let mut answers = Vec::with_capacity(requests.len());
-        match verdicts {
-            Ok(verdicts) => {
-                for (verdict, request) in verdicts.into_iter().zip(&requests) {
-                    answers.push(Ok(match verdict {
-                        Verdict::Applied { deleted } => {
-                            let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
-                            // A flush is a batch without writes.
-                            self.commits
-                                .fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
-                            Outcome::Applied(if durable {
-                                Commit::durable(seq, deleted)
-                            } else {
-                                Commit::relaxed(seq, deleted, self.clone())
-                            })
-                        }
-                        Verdict::Refused(refusal) => Outcome::Refused(refusal),
-                    }));
-                }
-                if durable {
-                    self.durable_seq.store(self.seq.load(Ordering::Relaxed), Ordering::Release);
-                }
+        match self.shared.dialect {
+            Dialect::Postgres => {
+                let verdicts = match batch::commit(&self.shared, &self.id, requests, durable).await {
+                    Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+                    Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+                };
+                (verdicts, durable)
             }
-            Err(error) => {
-                let failed =
-                    |request: &Request| Err(error.clone().in_tenant(&self.id).in_batch(&request.batch));
-                answers.extend(requests.iter().map(failed));
-            }
+            Dialect::Portable => (portable::commit(&self.shared, &self.id, requests).await, true),
         }
-        for (completer, answer) in completers.into_iter().zip(answers) {
-            completer.complete(answer);
+    }
+
+    async fn commit_group(self: &Arc<Self>, requests: Vec<Request>, completers: Vec<Completer<Outcome>>) {
+        let (verdicts, durable) = self.commit(&requests).await;
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        let failed = verdicts.iter().any(Result::is_err);
+        for ((verdict, completer), request) in verdicts.into_iter().zip(completers).zip(&requests) {
+            completer.complete(match verdict {
+                Ok(Verdict::Applied { deleted }) => {
+                    let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
+                    // A flush is a batch without writes.
+                    self.commits.fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
+                    if durable && !failed {
+                        self.durable_seq.store(seq, Ordering::Release);
+                    }
+                    Ok(Outcome::Applied(if durable {
+                        Commit::durable(seq, deleted)
+                    } else {
+                        Commit::relaxed(seq, deleted, self.clone())
+                    }))
+                }
+                Ok(Verdict::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
+                Err(error) => Err(error.in_tenant(&self.id).in_batch(&request.batch)),
+            });
         }
     }
 
     /// The last that is done for the tenant.
-    async fn end(self: &Arc<Self>) -> Result<()> {
+    async fn end(&self) -> Result<()> {
         if self.durable_seq.load(Ordering::Acquire) == self.seq.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let flush = [Request { batch: Batch::new(), durability: Durability::Durable }];
-        let flushed = batch::commit(&self.shared, &self.id, &flush, true).await;
-        flushed.map(|_| ()).map_err(|error| error.in_tenant(&self.id))
+        let flush = Request { batch: Batch::new(), durability: Durability::Durable };
+        let (verdicts, _) = self.commit(&[flush]).await;
+        verdicts
+            .into_iter()
+            .try_for_each(|verdict| verdict.map(|_| ()))
+            .map_err(|error| error.in_tenant(&self.id))
     }
 
     fn ended(&self, ended: &Result<()>) {

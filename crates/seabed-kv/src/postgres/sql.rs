@@ -67,4 +67,25 @@ statements! {
     APPLY_PUTS = "SELECT 1 FROM {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     APPLY_MANY = "SELECT request, failed, held, deleted FROM {schema}.apply_many(\
                   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+    // Dialect `portable`: no functions of ours, one change of one table a statement.
+    BEGIN = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+    BEGIN_READ = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY";
+    DURABLE = "SET LOCAL synchronous_commit = on";
+    COMMIT = "COMMIT";
+    // A check that does not hold divides by zero, and so ends the transaction.
+    CHECK_ABSENT = "SELECT 1 / CASE WHEN EXISTS (SELECT 1 FROM {schema}.rows \
+                    WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4) THEN 0 ELSE 1 END";
+    CHECK_EXISTS = "SELECT 1 / CASE WHEN EXISTS (SELECT 1 FROM {schema}.rows \
+                    WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4) THEN 1 ELSE 0 END";
+    CHECK_EQUALS = "SELECT 1 / CASE WHEN EXISTS (SELECT 1 FROM {schema}.rows \
+                    WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4 AND payload = $5) THEN 1 ELSE 0 END";
+    PUTS = "INSERT INTO {schema}.rows (tenant, category, key, digest, tail, category_tail, payload) \
+            SELECT $1, put.category, put.key, put.digest, put.tail, put.category_tail, put.payload \
+            FROM unnest($2, $3, $4, $5, $6, $7) AS put(category, key, digest, tail, category_tail, payload) \
+            ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload";
+    DELETES = "DELETE FROM {schema}.rows WHERE tenant = $1 AND (category, key, digest) IN \
+               (SELECT gone.category, gone.key, gone.digest FROM unnest($2, $3, $4) AS gone(category, key, digest))";
+    DELETE_RANGE = "DELETE FROM {schema}.rows WHERE tenant = $1 AND category = $2 \
+                    AND key >= $3 AND (key, tail) >= ($3, $4) AND key <= $5 AND (key, tail) < ($5, $6)";
 }
