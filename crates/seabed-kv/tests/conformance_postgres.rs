@@ -1,20 +1,30 @@
-//! The battery on a PostgreSQL server in both dialects, each case in a database of its own.
+//! The battery on a PostgreSQL server in both dialects, each case in a schema of its own.
 
+use std::cell::Cell;
+
+use seabed_kv::postgres::PostgresOptions;
 use seabed_kv::{Store, conformance};
 use seabed_testkit::postgres::Cluster;
 
+fn battery(scheme: &str) {
+    // Its cases cut no power.
+    let cluster = Cluster::start_with(&["fsync=off"]);
+    let url = cluster.url("postgres").replacen("postgres://", scheme, 1);
+    let number = Cell::new(0);
+    conformance::run(|| {
+        number.set(number.get() + 1);
+        let options =
+            PostgresOptions { schema: format!("case {}", number.get()), ..PostgresOptions::default() };
+        Store::postgres_with(&url, options).unwrap()
+    });
+}
+
 #[test]
 fn the_postgres_backend_passes_the_battery() {
-    let cluster = Cluster::start();
-    conformance::run(|| Store::postgres(&cluster.create_database()).unwrap());
+    battery("postgres://");
 }
 
 #[test]
 fn the_portable_dialect_passes_the_battery() {
-    let cluster = Cluster::start();
-    conformance::run(|| Store::postgres(&portable(&cluster.create_database())).unwrap());
-}
-
-fn portable(url: &str) -> String {
-    url.replacen("postgres://", "postgres+portable://", 1)
+    battery("postgres+portable://");
 }

@@ -1,5 +1,4 @@
-//! Random programs of every operation on two stores at once, SQLite files and the memory backend, which is the model: every
-//! answer is equal.
+//! Random programs of every operation on two stores at once, a backend and the memory, which is the model: every answer is equal.
 #![cfg(not(shuttle))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests; a failure is the test's")]
 
@@ -40,15 +39,14 @@ struct Pair {
     /// What the model holds, so that conditions hold about as often as not.
     rows: [Rows; 2],
     snapshot: Option<[Snapshot; 2]>,
-    /// A directory, gone with this value.
-    root: tempfile::TempDir,
+    /// The store under test, anew over what it has stored.
+    open: Box<dyn Fn() -> Store>,
 }
 
 impl Pair {
-    fn new(seed: u64) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let stores = [Store::memory(), Store::sqlite(root.path()).unwrap()];
-        Self { rng: Rng::new(seed), stores, rows: Default::default(), snapshot: None, root }
+    fn new(seed: u64, open: Box<dyn Fn() -> Store>) -> Self {
+        let stores = [Store::memory(), open()];
+        Self { rng: Rng::new(seed), stores, rows: Default::default(), snapshot: None, open }
     }
 
     /// Asks both and compares. Awaited and waited for in turns.
@@ -263,16 +261,17 @@ impl Pair {
                 // The memory goes with its store, so only the files' store is opened again.
                 self.stores[1].close().wait().unwrap();
                 assert_eq!(self.stores[1].open(name).wait().unwrap_err().kind(), ErrorKind::Closed);
-                self.stores[1] = Store::sqlite(self.root.path()).unwrap();
+                self.stores[1] = (self.open)();
                 [(), ()]
             }
         };
     }
 }
 
-fn run(seeds: std::ops::Range<u64>) {
+/// `place` makes a place that is empty, and answers how a store over it is opened.
+fn run(seeds: std::ops::Range<u64>, place: impl Fn(u64) -> Box<dyn Fn() -> Store>) {
     for seed in seeds {
-        let mut pair = Pair::new(seed);
+        let mut pair = Pair::new(seed, place(seed));
         // Both tenants from the first step on, so that both stores list the same.
         for name in TENANTS {
             pair.same_in(name, "open", |tenant| tenant.count("", &KeyRange::all()));
@@ -284,12 +283,50 @@ fn run(seeds: std::ops::Range<u64>) {
     }
 }
 
-#[test]
-fn every_answer_is_the_models() {
-    run(0..20);
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+
+    fn place(_: u64) -> Box<dyn Fn() -> Store> {
+        let root = tempfile::tempdir().unwrap();
+        Box::new(move || Store::sqlite(root.path()).unwrap())
+    }
+
+    #[test]
+    fn every_answer_is_the_models() {
+        run(0..20, place);
+    }
+
+    #[test]
+    fn every_answer_is_the_models_again() {
+        run(1_000..1_020, place);
+    }
 }
 
-#[test]
-fn every_answer_is_the_models_again() {
-    run(1_000..1_020);
+#[cfg(feature = "postgres")]
+mod postgres {
+    use seabed_kv::postgres::PostgresOptions;
+    use seabed_testkit::postgres::Cluster;
+
+    use super::*;
+
+    fn compare(seeds: std::ops::Range<u64>, scheme: &str) {
+        // No power is cut here.
+        let cluster = Cluster::start_with(&["fsync=off"]);
+        run(seeds, |seed| {
+            let url = cluster.url("postgres").replacen("postgres://", scheme, 1);
+            let options = PostgresOptions { schema: format!("seed {seed}"), ..PostgresOptions::default() };
+            Box::new(move || Store::postgres_with(&url, options.clone()).unwrap())
+        });
+    }
+
+    #[test]
+    fn every_answer_is_the_models() {
+        compare(2_000..2_008, "postgres://");
+    }
+
+    #[test]
+    fn every_answer_of_the_portable_dialect_is_the_models() {
+        compare(3_000..3_008, "postgres+portable://");
+    }
 }

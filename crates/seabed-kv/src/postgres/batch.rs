@@ -13,6 +13,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::connection::{Connection, Parameter};
@@ -21,7 +23,7 @@ use super::names::{Category, Cut};
 use super::queue::{Request, Verdict};
 use super::{Shared, pause};
 use crate::limits::{POSTGRES_KEY_LOCKS_MAX, POSTGRES_RETRIES_MAX};
-use crate::{Check, Condition, KeyRange, Refusal, Result, TenantId, Write};
+use crate::{Check, Condition, Error, ErrorKind, KeyRange, Refusal, Result, TenantId, Write};
 
 /// Into how many locks the categories of a tenant are folded, so that no batch needs more of them.
 const CATEGORY_LOCKS: u8 = 64;
@@ -40,13 +42,13 @@ pub(super) async fn commit(
     shared: &Shared,
     tenant: &TenantId,
     requests: &[Request],
-    durable: bool,
-) -> Result<Vec<Verdict>> {
+    commit: Committing,
+) -> Result<Committed, Stopped> {
     let tenant = tenant.as_str().as_bytes();
     let locks = Locks::of(&shared.schema, tenant, requests);
     for attempt in 0.. {
-        let connection = shared.connection().await?;
-        let sending = Sending { shared, connection: &connection, tenant, durable, locks: &locks };
+        let connection = shared.connection().await.map_err(Stopped::Failed)?;
+        let sending = Sending { shared, connection: &connection, tenant, commit, locks: &locks };
         let committed = match (one(requests), puts(requests)) {
             (Some((check, write)), _) => sending.one(check, write).await,
             (None, Some(puts)) if !puts.is_empty() => sending.puts(puts, requests.len()).await,
@@ -56,10 +58,47 @@ pub(super) async fn commit(
         match committed {
             // Of ours nobody waits in a circle; of a foreign program's locks nobody knows.
             Err(failure) if failure.is_conflict() && attempt < POSTGRES_RETRIES_MAX => pause(attempt).await,
-            committed => return committed.map_err(Failure::of_write),
+            Err(failure) if failure.is(&[SqlState::from_code(COMMITS_LOST)]) => return Err(Stopped::Lost),
+            committed => return committed.map_err(|failure| Stopped::Failed(failure.of_write())),
         }
     }
-    Ok(Vec::new())
+    Ok(Committed::default())
+}
+
+/// How a group is to be committed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Committing {
+    pub(super) durable: bool,
+    /// The epoch of commits that were acknowledged and are not known to be durable.
+    pub(super) relied_on: Option<i64>,
+}
+
+/// What became of a group.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    pub(super) verdicts: Vec<Verdict>,
+    /// The epoch that it was committed in, when it is not durable.
+    pub(super) epoch: Option<i64>,
+}
+
+/// Why a group was not committed.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The server has lost commits that the caller relies on; nothing was applied.
+    Lost,
+    Failed(Error),
+}
+
+/// What functions.sql raises when the epoch is another one.
+const COMMITS_LOST: &str = "SB001";
+
+/// The error of those who rely on commits that the server may have lost. Nothing of theirs was applied.
+pub(super) fn lost() -> Error {
+    Error::new(
+        ErrorKind::Backend,
+        "PostgreSQL crashed, or a standby took over: what was acknowledged as Relaxed and not flushed may be gone; nothing of this was \
+         applied, read again before going on",
+    )
 }
 
 /// What a group locks: number and whether exclusively, ascending. Categories have negative numbers and so come first.
@@ -240,19 +279,20 @@ struct Sending<'a> {
     shared: &'a Shared,
     connection: &'a Connection,
     tenant: &'a [u8],
-    durable: bool,
+    commit: Committing,
     locks: &'a Locks,
 }
 
 impl Sending<'_> {
-    async fn puts(&self, puts: Puts<'_>, requests: usize) -> Result<Vec<Verdict>, Failure> {
+    async fn puts(&self, puts: Puts<'_>, requests: usize) -> Result<Committed, Failure> {
         let steps: Vec<_> = puts
             .into_iter()
             .map(|((category, key), payload)| Step::row(0, PUT, category, key, Some(payload)))
             .collect();
         let columns = Columns::of(&steps);
-        let parameters: [Parameter<'_>; 10] = [
-            (&self.durable, Type::BOOL),
+        let parameters: [Parameter<'_>; 11] = [
+            (&self.commit.durable, Type::BOOL),
+            (&self.commit.relied_on, Type::INT8),
             (&self.locks.numbers, Type::INT8_ARRAY),
             (&self.locks.exclusive, Type::BOOL_ARRAY),
             (&self.tenant, Type::BYTEA),
@@ -263,16 +303,18 @@ impl Sending<'_> {
             (&columns.category_tails, Type::BYTEA_ARRAY),
             (&columns.values, Type::BYTEA_ARRAY),
         ];
-        self.connection.query(&self.shared.sql.APPLY_PUTS, &parameters).await?;
-        Ok((0..requests).map(|_| Verdict::Applied { deleted: 0 }).collect())
+        let rows = self.connection.query(&self.shared.sql.APPLY_PUTS, &parameters).await?;
+        let epoch = epoch(&rows, 0)?;
+        Ok(Committed { verdicts: (0..requests).map(|_| Verdict::Applied { deleted: 0 }).collect(), epoch })
     }
 
-    async fn one(&self, check: Option<&Check>, write: &Write) -> Result<Vec<Verdict>, Failure> {
+    async fn one(&self, check: Option<&Check>, write: &Write) -> Result<Committed, Failure> {
         let check = check.map(|check| Step::check(0, check));
         let write = Step::write(0, write);
         let (first_row, second_row) = (self.locks.row(0), self.locks.row(1));
-        let parameters: [Parameter<'_>; 20] = [
-            (&self.durable, Type::BOOL),
+        let parameters: [Parameter<'_>; 21] = [
+            (&self.commit.durable, Type::BOOL),
+            (&self.commit.relied_on, Type::INT8),
             (&self.locks.category(0), Type::INT8),
             (&self.locks.category(1), Type::INT8),
             (&first_row.map(|row| row.0), Type::INT8),
@@ -294,19 +336,15 @@ impl Sending<'_> {
             (&write.value(), Type::BYTEA),
         ];
         let rows = self.connection.query(&self.shared.sql.APPLY_ONE, &parameters).await?;
-        rows.iter()
-            .map(|row| {
-                let refused: bool = row.try_get(0)?;
-                Ok(if refused {
-                    Verdict::Refused(Refusal { check: 0, found: row.try_get(1)? })
-                } else {
-                    Verdict::Applied { deleted: row_count(row.try_get(2)?) }
-                })
-            })
-            .collect()
+        let verdict = match rows.first() {
+            Some(row) if row.try_get(0)? => Verdict::Refused(Refusal { check: 0, found: row.try_get(1)? }),
+            Some(row) => Verdict::Applied { deleted: row_count(row.try_get(2)?) },
+            None => Verdict::Applied { deleted: 0 },
+        };
+        Ok(Committed { verdicts: vec![verdict], epoch: epoch(&rows, 3)? })
     }
 
-    async fn many(&self, requests: &[Request]) -> Result<Vec<Verdict>, Failure> {
+    async fn many(&self, requests: &[Request]) -> Result<Committed, Failure> {
         let mut steps = Vec::new();
         for (position, request) in (0..).zip(requests) {
             steps.extend(request.batch.checks().iter().map(|check| Step::check(position, check)));
@@ -315,8 +353,9 @@ impl Sending<'_> {
         let columns = Columns::of(&steps);
         let positions: Vec<_> = steps.iter().map(|step| step.request).collect();
         let kinds: Vec<_> = steps.iter().map(|step| step.kind).collect();
-        let parameters: [Parameter<'_>; 12] = [
-            (&self.durable, Type::BOOL),
+        let parameters: [Parameter<'_>; 13] = [
+            (&self.commit.durable, Type::BOOL),
+            (&self.commit.relied_on, Type::INT8),
             (&self.locks.numbers, Type::INT8_ARRAY),
             (&self.locks.exclusive, Type::BOOL_ARRAY),
             (&self.tenant, Type::BYTEA),
@@ -332,6 +371,7 @@ impl Sending<'_> {
         let rows = self.connection.query(&self.shared.sql.APPLY_MANY, &parameters).await?;
         // Of a request without steps, which is a flush, nothing is said.
         let mut verdicts: Vec<_> = requests.iter().map(|_| Verdict::Applied { deleted: 0 }).collect();
+        let epoch = epoch(&rows, 4)?;
         for row in rows {
             let position = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
             let failed: Option<i32> = row.try_get(1)?;
@@ -343,8 +383,15 @@ impl Sending<'_> {
                 *place = verdict;
             }
         }
-        Ok(verdicts)
+        Ok(Committed { verdicts, epoch })
     }
+}
+
+fn epoch(rows: &[Row], column: usize) -> Result<Option<i64>, Failure> {
+    Ok(match rows.first() {
+        Some(row) => row.try_get(column)?,
+        None => None,
+    })
 }
 
 fn row_count(rows: i64) -> u64 {

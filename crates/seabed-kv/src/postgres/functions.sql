@@ -3,19 +3,50 @@
 -- They are VOLATILE, so that under READ COMMITTED each statement inside takes a fresh snapshot, after the locks were waited for.
 -- `IF f() IS NULL` calls f without the cost of a statement of its own.
 
--- How long the commit of this transaction waits.
-CREATE OR REPLACE FUNCTION {schema}.begin_batch(durable boolean) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+-- Empty after every crash of the server and on a standby that took over, because it is unlogged: whoever relies on commits that were not
+-- flushed sees by its one row that they may be gone.
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.epoch (
+    single boolean NOT NULL DEFAULT true CHECK (single),
+    number bigint NOT NULL,
+    PRIMARY KEY (single)
+);
+
+CREATE OR REPLACE FUNCTION {schema}.current_epoch() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    current bigint;
+BEGIN
+    SELECT number INTO current FROM {schema}.epoch;
+    IF current IS NULL THEN
+        INSERT INTO {schema}.epoch (number) VALUES (hashtextextended(gen_random_uuid()::text, 0)) ON CONFLICT DO NOTHING;
+        SELECT number INTO current FROM {schema}.epoch;
+    END IF;
+    RETURN current;
+END
+$$;
+
+-- Sets how long the commit of this transaction waits. `relied_on` is the epoch of commits that the caller was told of and that are not
+-- known to be durable; the answer is that of this one, where it matters.
+CREATE OR REPLACE FUNCTION {schema}.begin_batch(durable boolean, relied_on bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    current bigint;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'Seabed needs transactions that are READ COMMITTED by default' USING ERRCODE = '0A000';
     END IF;
-    IF NOT durable THEN
-        RETURN set_config('synchronous_commit', 'off', true) IS NULL;
+    IF NOT durable OR relied_on IS NOT NULL THEN
+        current := {schema}.current_epoch();
+        IF current <> relied_on THEN
+            RAISE EXCEPTION 'the server has lost its last commits' USING ERRCODE = 'SB001';
+        END IF;
     END IF;
-    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
-        RETURN set_config('synchronous_commit', 'on', true) IS NULL;
+    IF durable THEN
+        IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+    ELSE
+        PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
-    RETURN true;
+    RETURN current;
 END
 $$;
 
@@ -24,7 +55,7 @@ $$;
 CREATE OR REPLACE FUNCTION {schema}.settle() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF current_setting('synchronous_standby_names') <> '' OR pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() THEN
-        PERFORM {schema}.begin_batch(true), pg_logical_emit_message(true, 'seabed', '');
+        PERFORM {schema}.begin_batch(true, NULL), pg_logical_emit_message(true, 'seabed', '');
     END IF;
     RETURN true;
 END
@@ -32,16 +63,17 @@ $$;
 
 -- One write, put (4) or delete (5), with at most one check: absent (0), exists (1), equals (2), SHA-256 equals (3).
 CREATE OR REPLACE FUNCTION {schema}.apply_one(
-    durable boolean, first_category bigint, second_category bigint,
+    durable boolean, relied_on bigint, first_category bigint, second_category bigint,
     first_key bigint, first_exclusive boolean, second_key bigint, second_exclusive boolean,
     p_tenant bytea,
     check_kind integer, check_category bytea, check_key bytea, check_digest bytea, expected bytea,
     write_kind integer, p_category bytea, p_key bytea, p_digest bytea, p_tail bytea, p_category_tail bytea, p_payload bytea,
-    OUT refused boolean, OUT held bytea, OUT deleted bigint
+    OUT refused boolean, OUT held bytea, OUT deleted bigint, OUT epoch bigint
 ) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     deleted := 0;
-    IF {schema}.begin_batch(durable) IS NULL OR pg_advisory_xact_lock_shared(first_category) IS NULL THEN
+    epoch := {schema}.begin_batch(durable, relied_on);
+    IF pg_advisory_xact_lock_shared(first_category) IS NULL THEN
     END IF;
     IF second_category IS NOT NULL AND pg_advisory_xact_lock_shared(second_category) IS NULL THEN
     END IF;
@@ -93,26 +125,28 @@ $$;
 
 -- Puts alone, each of another row.
 CREATE OR REPLACE FUNCTION {schema}.apply_puts(
-    durable boolean, numbers bigint[], exclusives boolean[], p_tenant bytea,
+    durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
     categories bytea[], keys bytea[], digests bytea[], tails bytea[], category_tails bytea[], payloads bytea[]
-) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    epoch bigint := {schema}.begin_batch(durable, relied_on);
 BEGIN
-    PERFORM {schema}.begin_batch(durable);
     PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
         FROM unnest(numbers, exclusives) AS lock(number, exclusive);
     INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
         SELECT p_tenant, put.* FROM unnest(categories, keys, digests, tails, category_tails, payloads) AS put
         ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    RETURN epoch;
 END
 $$;
 
 -- Any requests, one after another, step by step: the checks of each before its writes. A prefix delete (6) has the first key of its range
 -- in `key` and `tail`, and the end of it in `value` and `digest`.
 CREATE OR REPLACE FUNCTION {schema}.apply_many(
-    durable boolean, numbers bigint[], exclusives boolean[], p_tenant bytea,
+    durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
     requests integer[], kinds integer[], categories bytea[], keys bytea[], digests bytea[], tails bytea[],
     category_tails bytea[], payloads bytea[],
-    OUT request integer, OUT failed integer, OUT held bytea, OUT deleted bigint
+    OUT request integer, OUT failed integer, OUT held bytea, OUT deleted bigint, OUT epoch bigint
 ) RETURNS SETOF record LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     step record;
@@ -122,7 +156,7 @@ DECLARE
     wrote boolean := false;
     refused boolean := false;
 BEGIN
-    PERFORM {schema}.begin_batch(durable);
+    epoch := {schema}.begin_batch(durable, relied_on);
     PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
         FROM unnest(numbers, exclusives) AS lock(number, exclusive);
     FOR step IN

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::batch::{Committing, Stopped};
 use super::{Dialect, Shared, batch, portable};
 use crate::backend::Admission;
 use crate::batch::DurabilityGate;
@@ -17,6 +18,18 @@ use crate::limits::{
 use crate::op::{Completer, pending};
 use crate::sync::{Mutex, lock};
 use crate::{Batch, Commit, Durability, Error, ErrorKind, Op, Outcome, Refusal, Result, TenantId};
+
+/// What is known of commits that were acknowledged before they were durable.
+#[derive(Debug, Default)]
+struct Relaxed {
+    /// The epoch of the server in which they were committed.
+    epoch: Option<i64>,
+    /// Those that the server may have lost, from a position to a position.
+    lost: Vec<(u64, u64)>,
+}
+
+/// How many losses are told apart.
+const LOSSES_MAX: usize = 16;
 
 /// One batch on its way to the server. An empty Durable one is a flush.
 #[derive(Debug)]
@@ -39,6 +52,7 @@ pub(super) struct Writer {
     mailbox: Mutex<Mailbox>,
     seq: AtomicU64,
     durable_seq: AtomicU64,
+    relaxed: Mutex<Relaxed>,
     commits: AtomicU64,
     groups: AtomicU64,
     unobserved_failures: Arc<AtomicU64>,
@@ -105,6 +119,7 @@ impl Writer {
             mailbox: Mutex::default(),
             seq: AtomicU64::new(0),
             durable_seq: AtomicU64::new(0),
+            relaxed: Mutex::default(),
             commits: AtomicU64::new(0),
             groups: AtomicU64::new(0),
             unobserved_failures: Arc::default(),
@@ -180,17 +195,47 @@ impl Writer {
 
     /// Commits one group; whether it was durable is the dialect's to say.
     async fn commit(&self, requests: &[Request]) -> (Vec<Result<Verdict>>, bool) {
-        let durable = requests.iter().any(|request| request.durability == Durability::Durable);
-        match self.shared.dialect {
-            Dialect::Postgres => {
-                let verdicts = match batch::commit(&self.shared, &self.id, requests, durable).await {
-                    Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
-                    Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
-                };
-                (verdicts, durable)
-            }
-            Dialect::Portable => (portable::commit(&self.shared, &self.id, requests).await, true),
+        if self.shared.dialect == Dialect::Portable {
+            return (portable::commit(&self.shared, &self.id, requests).await, true);
         }
+        let durable = requests.iter().any(|request| request.durability == Durability::Durable);
+        let (seq, durable_seq) = (self.seq.load(Ordering::Relaxed), self.durable_seq.load(Ordering::Acquire));
+        let relied_on = if durable_seq < seq { lock(&self.relaxed).epoch } else { None };
+        let commit = Committing { durable, relied_on };
+        let verdicts = match batch::commit(&self.shared, &self.id, requests, commit).await {
+            Ok(committed) => {
+                if let Some(epoch) = committed.epoch {
+                    lock(&self.relaxed).epoch = Some(epoch);
+                }
+                committed.verdicts.into_iter().map(Ok).collect()
+            }
+            Err(Stopped::Lost) => {
+                self.lose(durable_seq, seq);
+                requests.iter().map(|_| Err(batch::lost())).collect()
+            }
+            Err(Stopped::Failed(error)) => requests.iter().map(|_| Err(error.clone())).collect(),
+        };
+        (verdicts, durable)
+    }
+
+    /// Notes that what came after `durable_seq` may be gone, and goes on from what the server holds.
+    fn lose(&self, durable_seq: u64, seq: u64) {
+        tracing::error!(tenant = %self.id, commits = seq - durable_seq, "PostgreSQL may have lost relaxed commits");
+        let mut relaxed = lock(&self.relaxed);
+        relaxed.epoch = None;
+        if relaxed.lost.len() == LOSSES_MAX
+            && let Some(last) = relaxed.lost.last_mut()
+        {
+            last.1 = seq;
+        } else {
+            relaxed.lost.push((durable_seq, seq));
+        }
+        drop(relaxed);
+        self.durable_seq.store(seq, Ordering::Release);
+    }
+
+    fn is_lost(&self, seq: u64) -> bool {
+        lock(&self.relaxed).lost.iter().any(|(from, to)| (from + 1..=*to).contains(&seq))
     }
 
     async fn commit_group(self: &Arc<Self>, requests: Vec<Request>, completers: Vec<Completer<Outcome>>) {
@@ -292,6 +337,9 @@ impl Drop for Task {
 
 impl DurabilityGate for Writer {
     fn wait_durable(self: Arc<Self>, seq: u64) -> Op<()> {
+        if self.is_lost(seq) {
+            return Op::ready(Err(batch::lost().unknown().in_tenant(&self.id)));
+        }
         if self.durable_seq.load(Ordering::Acquire) >= seq {
             return Op::ready(Ok(()));
         }

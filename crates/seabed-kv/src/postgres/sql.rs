@@ -62,11 +62,11 @@ statements! {
     END_SNAPSHOT = "ROLLBACK";
 
     // Dialect `postgres`: the functions of functions.sql.
-    APPLY_ONE = "SELECT refused, held, deleted FROM {schema}.apply_one(\
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
-    APPLY_PUTS = "SELECT 1 FROM {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    APPLY_MANY = "SELECT request, failed, held, deleted FROM {schema}.apply_many(\
-                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    APPLY_ONE = "SELECT refused, held, deleted, epoch FROM {schema}.apply_one(\
+                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)";
+    APPLY_PUTS = "SELECT {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    APPLY_MANY = "SELECT request, failed, held, deleted, epoch FROM {schema}.apply_many(\
+                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
     // Dialect `portable`: no functions of ours, one change of one table a statement.
     BEGIN = "BEGIN ISOLATION LEVEL SERIALIZABLE";
