@@ -1,5 +1,7 @@
 //! The battery on a PostgreSQL server in both dialects, each case in a schema of its own.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::cell::Cell;
 
 use seabed_kv::postgres::PostgresOptions;

@@ -93,7 +93,7 @@ fn rows_with_names_of_any_length_are_what_the_memory_has() {
     let stores = [Store::memory(), Store::postgres(&cluster.url("postgres")).unwrap()];
     let mut rng = Rng::new(7);
     // Heads that are shared, and bytes that do not compress.
-    let mut noise = |bytes: usize| (0..bytes).map(|_| (rng.next() >> 24) as u8).collect::<Vec<u8>>();
+    let mut noise = |bytes: usize| (0..bytes).map(|_| rng.next().to_be_bytes()[3]).collect::<Vec<u8>>();
     let heads = [noise(1_999), noise(2_000), noise(2_000)];
     let mut keys: Vec<Vec<u8>> = Vec::new();
     for head in &heads {
@@ -176,7 +176,7 @@ fn stores_that_share_a_database_lose_no_update() {
                                 }
                                 // Rolled back in favour of others more often than is tried again: nothing was applied.
                                 Err(error) if error.is_retryable() => {
-                                    found = tenant.get("c", b"sum").wait().unwrap()
+                                    found = tenant.get("c", b"sum").wait().unwrap();
                                 }
                                 Err(error) => panic!("{error}"),
                             }
@@ -437,7 +437,8 @@ fn tenants_with_odd_names_are_tenants() {
     }
     let mut listed: Vec<_> = store.list().wait().unwrap().iter().map(|id| id.as_str().to_owned()).collect();
     let mut expected = names.map(str::to_owned);
-    (listed.sort(), expected.sort());
+    listed.sort();
+    expected.sort();
     assert_eq!(listed, expected);
     for name in names {
         let found = store.tenant(name).unwrap().get("c", b"k").wait().unwrap();

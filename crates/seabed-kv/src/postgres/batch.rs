@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(prefix.exclusive, [true, true]);
         let large = locks(|batch| {
             for number in 0..=POSTGRES_KEY_LOCKS_MAX {
-                batch.put([number as u8], number.to_be_bytes(), b"x");
+                batch.put(number.to_le_bytes(), number.to_be_bytes(), b"x");
             }
         });
         assert!(
