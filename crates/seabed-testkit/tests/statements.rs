@@ -11,7 +11,7 @@ const NOT_PORTABLE: &[&str] = &[
     "notify",
     "ctid",
     "xmin",
-    " serial",
+    " serial ",
     "bigserial",
     "plpgsql",
     "function",
