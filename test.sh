@@ -87,6 +87,7 @@ step_lint() {
     cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
     cargo clippy -p seabed-kv --no-default-features -- -D warnings
     cargo clippy -p seabed-kv --no-default-features --features sqlite -- -D warnings
+    cargo clippy -p seabed-kv --no-default-features --features postgres -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features --features move -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features --features upstream -- -D warnings

@@ -179,6 +179,12 @@ impl Error {
             {
                 return true;
             }
+            #[cfg(feature = "postgres")]
+            if error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code)
+                == Some(&tokio_postgres::error::SqlState::DISK_FULL)
+            {
+                return true;
+            }
             source = error.source();
         }
         false

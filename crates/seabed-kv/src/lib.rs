@@ -86,6 +86,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `sqlite` | yes | [`Store::sqlite`] and `global` |
+//! | `postgres` | no | `Store::postgres`: a database that any number of processes share |
 //! | `conformance` | no | `conformance`: the battery of tests that each backend passes, ours or yours |
 //! | `simulation` | no | `sqlite::simulation`: the group commit without threads, for simulators |
 

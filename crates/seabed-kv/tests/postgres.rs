@@ -472,3 +472,85 @@ fn it_may_be_waited_for_inside_a_runtime_of_the_callers() {
     cluster.wait_quiet();
     assert_eq!(tenant.get("c", b"k").wait().unwrap(), Some(b"y".to_vec()));
 }
+
+#[test]
+fn a_commit_that_no_standby_has_confirmed_is_unknown() {
+    let cluster = Cluster::start();
+    let store = Store::postgres(&cluster.url("postgres")).unwrap();
+    let tenant = store.open("t").wait().unwrap();
+    let mut standby = cluster.standby();
+    assert!(put(&tenant, b"1", b"x", Durability::Durable).wait().unwrap().is_applied());
+    standby.stop_fast();
+    let commit = put(&tenant, b"2", b"x", Durability::Relaxed).wait().unwrap().applied().unwrap();
+    for end in ["pg_cancel_backend", "pg_terminate_backend"] {
+        let writing = put(&tenant, b"1", end.as_bytes(), Durability::Durable);
+        cluster.wait_waiting("SyncRep");
+        // It is committed here, and seen by nobody before the standby has it.
+        assert_ne!(tenant.get("c", b"1").wait().unwrap(), Some(end.as_bytes().to_vec()));
+        cluster.sql(
+            "postgres",
+            &format!("SELECT {end}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
+        );
+        let error = writing.wait().unwrap_err();
+        assert_eq!(error.applied(), Applied::Unknown, "{end}: {error}");
+    }
+    // A refusal waits for the standby, too, and so does a flush.
+    let mut batch = Batch::new();
+    batch.check_absent("c", b"1");
+    let refused = tenant.apply(batch, Durability::Relaxed);
+    cluster.wait_waiting("SyncRep");
+    standby.start_again();
+    assert!(!refused.wait().unwrap().is_applied());
+    commit.wait_durable().wait().unwrap();
+}
+
+#[test]
+fn a_slow_opening_holds_nobody_else_up() {
+    let cluster = Cluster::start();
+    let proxy = Proxy::start(cluster.port());
+    let store = Store::postgres(&proxy.url("postgres")).unwrap();
+    let tenant = store.open("open").wait().unwrap();
+    proxy.hold();
+    // Several open it, some of them without waiting; it is opened once.
+    drop(store.open("slow"));
+    let openings: Vec<_> = (0..4).map(|_| store.open("slow")).collect();
+    assert!(!store.has("slow"));
+    assert_eq!(store.tenant("open").unwrap().id(), tenant.id());
+    let closing = store.close_tenant("closed while it is opened");
+    assert!(closing.wait().is_ok());
+    drop(store.open("gone"));
+    let gone = store.drop_tenant("gone");
+    proxy.release();
+    for opening in openings {
+        let opened = opening.wait().unwrap();
+        opened.put("c", b"k", b"x").wait().unwrap();
+    }
+    assert!(store.has("slow"));
+    gone.wait().unwrap();
+    let listed: Vec<_> = store.list().wait().unwrap().iter().map(|id| id.as_str().to_owned()).collect();
+    assert_eq!(listed, ["open", "slow"]);
+    // One that nobody awaits is opened all the same.
+    drop(store.open("dropped"));
+    while !store.has("dropped") {
+        std::thread::yield_now();
+    }
+    store.close().wait().unwrap();
+}
+
+#[test]
+fn an_opening_that_failed_is_tried_again() {
+    let mut cluster = Cluster::start();
+    let store = Store::postgres(&cluster.url("postgres")).unwrap();
+    cluster.stop_fast();
+    let error = store.open("t").wait().unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(error.tenant().unwrap().as_str(), "t");
+    cluster.start_again();
+    let tenant = loop {
+        match store.open("t").wait() {
+            Ok(tenant) => break tenant,
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+    };
+    assert!(tenant.put("c", b"k", b"x").wait().is_ok());
+}

@@ -33,7 +33,7 @@ use self::queue::Writer;
 use self::sql::Statements;
 use self::view::PostgresView;
 use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
-use crate::limits::{POSTGRES_ACQUIRE_MS_MAX, POSTGRES_CONNECTIONS_MAX};
+use crate::limits::{POSTGRES_ACQUIRE_MS_MAX, POSTGRES_CONNECTIONS_MAX, POSTGRES_RETRIES_MAX};
 use crate::op::pending;
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
@@ -253,12 +253,16 @@ impl Backend for PostgresBackend {
                 let tenant = id.as_str().as_bytes();
                 let connection = shared.connection().await?;
                 // In steps, so that no transaction becomes large. The name last: what is listed can be removed again.
+                let mut conflicts = 0;
                 loop {
                     let step = connection.execute(&shared.sql.REMOVE_ROWS, &[(&tenant, Type::BYTEA)]).await;
                     match step {
                         Ok(0) => break,
                         Ok(_) => {}
-                        Err(failure) if failure.is_conflict() => pause(1).await,
+                        Err(failure) if failure.is_conflict() && conflicts < POSTGRES_RETRIES_MAX => {
+                            pause(conflicts).await;
+                            conflicts += 1;
+                        }
                         Err(failure) => return Err(failure.of_write()),
                     }
                 }

@@ -50,10 +50,16 @@ statements! {
             ORDER BY key DESC, tail DESC LIMIT $8) AS page) AS sized \
             WHERE before IS NULL OR before < $9 ORDER BY key DESC, tail DESC";
     CATEGORIES = "SELECT DISTINCT category, category_tail FROM {schema}.rows WHERE tenant = $1";
+    // Where the next step of a verification ends; the last one has no end.
+    VERIFY_UNTIL = "SELECT category, key, digest FROM {schema}.rows WHERE tenant = $1 AND ($5 OR (category, key, digest) > ($2, $3, $4)) \
+                    ORDER BY category, key, digest LIMIT 1 OFFSET 999";
+    // The digest of a payload reads it whole; servers differ in what it is, not in that it is something.
     VERIFY = "SELECT count(*), coalesce(sum(CASE WHEN category_tail = '' THEN octet_length(category) \
               ELSE octet_length(category_tail) + 255 END + octet_length(key) + octet_length(tail) + octet_length(payload)), 0)::bigint, \
-              count(*) FILTER (WHERE octet_length(digest) <> CASE WHEN tail = '' THEN 0 ELSE 32 END), \
-              count(*) FILTER (WHERE sha256(payload) IS NULL) FROM {schema}.rows WHERE tenant = $1";
+              count(CASE WHEN octet_length(digest) <> CASE WHEN tail = '' THEN 0 ELSE 32 END THEN 1 END), \
+              count(CASE WHEN sha256(payload) IS NULL THEN 1 END) FROM {schema}.rows \
+              WHERE tenant = $1 AND ($5 OR (category, key, digest) > ($2, $3, $4)) \
+              AND ($6 OR (category, key, digest) <= ($7, $8, $9))";
     DATA_BYTES = "SELECT coalesce(sum(octet_length(category) + octet_length(category_tail) + octet_length(key) \
                   + octet_length(tail) + octet_length(digest) + octet_length(payload)), 0)::bigint \
                   FROM {schema}.rows WHERE tenant = $1";
