@@ -1,6 +1,11 @@
 //! Several stores on one database, as several servers would have it: what their clients are told fits one order of events, also
 //! while connections are cut and the server is restarted; and no increment is lost in a crowd.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests; a failure is the test's")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests; a failure is the test's"
+)]
 
 mod dialects;
 
