@@ -126,14 +126,15 @@ step_outside() {
 
 # From a place where anybody may run it: PostgreSQL refuses to run as root, and another user may not look in here.
 step_postgres18() {
-    local place
+    local place status=0
     place=$(mktemp -d)
-    trap 'rm -rf "$place"' EXIT
     cp -r "$tools/postgres-18/." "$place"
     chmod 755 "$place"
     SEABED_POSTGRES_BIN=$place/${postgres_18#"$tools/postgres-18/"} \
         cargo nextest run --profile ci --workspace --all-features \
-        -E 'binary(/postgres/) and not binary(postgres_cuts)'
+        -E 'binary(/postgres/) and not binary(postgres_cuts)' || status=$?
+    rm -rf "$place"
+    return "$status"
 }
 
 step_test() { cargo nextest run --profile ci --workspace --all-features; }
