@@ -11,6 +11,7 @@ gate=(tools style lint docs shuttle sim outside postgres18 test)
 sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}
+postgres_rounds_long=${SEABED_POSTGRES_ROUNDS:-20}
 
 # The linters come as wheels, because every machine with Python gets the same ones; into an environment of
 # their own, because the system's Python is not ours to change. Debian ships Python without venv.
@@ -40,7 +41,8 @@ usage() {
             the tests of the PostgreSQL backend, on PostgreSQL 18
   test      every other test; those of the PostgreSQL backend on the version that is installed
 
-  long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts, the benches
+  long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts,
+            SEABED_POSTGRES_ROUNDS=20 times the faults of PostgreSQL, the benches
 END
 }
 
@@ -124,19 +126,22 @@ step_outside() {
 
 # From a place where anybody may run it: PostgreSQL refuses to run as root, and another user may not look in here.
 step_postgres18() {
-    local place
+    local place status=0
     place=$(mktemp -d)
-    trap 'rm -rf "$place"' EXIT
     cp -r "$tools/postgres-18/." "$place"
     chmod 755 "$place"
     SEABED_POSTGRES_BIN=$place/${postgres_18#"$tools/postgres-18/"} \
-        cargo nextest run --profile ci --workspace --all-features -E 'binary(/postgres/)'
+        cargo nextest run --profile ci --workspace --all-features \
+        -E 'binary(/postgres/) and not binary(postgres_cuts)' || status=$?
+    rm -rf "$place"
+    return "$status"
 }
 
 step_test() { cargo nextest run --profile ci --workspace --all-features; }
 
 step_long() {
     sim --cuts "$sim_cuts_long"
+    SEABED_POSTGRES_ROUNDS=$postgres_rounds_long cargo nextest run --workspace --all-features -E 'binary(/postgres_/)'
     need cargo-fuzz "cargo install --locked cargo-fuzz"
     local target
     for target in $(cargo fuzz list --fuzz-dir fuzz); do

@@ -16,14 +16,18 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod session;
+
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use self::session::Session;
 use crate::Rng;
 use crate::process::{Process, Signal, User};
 
@@ -49,6 +53,7 @@ pub struct Cluster {
     /// `None` while it is stopped.
     process: Option<Process>,
     databases: AtomicU32,
+    session: Mutex<Option<Session>>,
 }
 
 impl Cluster {
@@ -72,8 +77,8 @@ impl Cluster {
 
     fn stopped(bin: PathBuf, user: Option<User>, directory: TempDir, settings: &[&str]) -> Self {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let port = 0;
-        Self { bin, user, directory, port, settings, process: None, databases: AtomicU32::new(0) }
+        let (port, process, databases) = (0, None, AtomicU32::new(0));
+        Self { bin, user, directory, port, settings, process, databases, session: Mutex::default() }
     }
 
     /// How to reach one of its databases. `postgres` is always there.
@@ -101,13 +106,25 @@ impl Cluster {
     /// The same, where a failure is an answer.
     ///
     /// # Errors
-    /// What `psql` says.
+    /// What the server says.
     pub fn try_sql(&self, database: &str, statement: &str) -> Result<String, String> {
-        let socket = format!("host={} port={}", self.directory.path().display(), self.port);
-        self.sql_at(&format!("{socket} user=postgres dbname={database}"), statement)
+        let mut kept = self.session.lock().unwrap();
+        // One to `postgres` is kept, until a stop of the server breaks it.
+        if database == "postgres"
+            && let Some(session) = kept.as_mut()
+            && let Ok(answer) = session.ask(statement)
+        {
+            return answer;
+        }
+        let mut session = Session::start(self.port, database).map_err(|error| error.to_string())?;
+        let answer = session.ask(statement).map_err(|error| error.to_string())?;
+        if database == "postgres" {
+            *kept = Some(session);
+        }
+        answer
     }
 
-    /// The same by another way to it: a URL through a proxy.
+    /// What `psql` prints for a statement by another way to the server: a URL through a proxy.
     ///
     /// # Errors
     /// What `psql` says.
