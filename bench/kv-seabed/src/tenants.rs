@@ -57,6 +57,7 @@ fn opened(store: &Store, count: usize) -> Result<Vec<Tenant>> {
 
 /// Durable puts of 64 threads; the first tenant is used most, the second half as often, the third a third.
 fn uneven(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<()> {
+    tune_process();
     let store = store(directory, open_max)?;
     let tenants = opened(&store, TENANTS as usize)?;
     let mut sum = 0.0;
@@ -89,6 +90,7 @@ fn uneven(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<
 
 /// Relaxed puts to some tenants in turn, all of them open or each opened again.
 fn in_turn(directory: &str, case: &str, open_max: usize, seconds: f64) -> Result<()> {
+    tune_process();
     let store = store(directory, open_max)?;
     let tenants = opened(&store, IN_TURN)?;
     let meter = Meter::start(seconds, Observed::Own);

@@ -62,7 +62,7 @@ pub const SNAPSHOTS_MAX: usize = 16;
 /// When the log of a tenant is carried over into its file, in bytes of log.
 pub const LOG_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// When the log of a tenant whose files were opened anew is carried over into its file: it is read at each opening.
+/// When the log of a tenant whose files were opened anew is carried over into its file, if all of it had to be read for that and will be again.
 pub const LOG_REOPENED_BYTES: u64 = 256 * 1024;
 
 /// The longest the log of a tenant may become, give or take one group: beyond it writes are told Busy until it could be carried

@@ -270,6 +270,81 @@ fn a_damaged_log_is_not_taken_for_an_empty_one() {
     assert_eq!(refused(&checkpointed, "-wal", &flipped).kind(), ErrorKind::Corrupt);
 }
 
+/// What a file and a log hold, or how they are refused; then both are as they were.
+fn open_with_log(file: &[u8], log: &[u8]) -> Result<Rows, Error> {
+    let root = tempfile::tempdir().unwrap();
+    let (path, beside) = (root.path().join("t.db"), root.path().join("t.db-wal"));
+    fs::write(&path, file).unwrap();
+    fs::write(&beside, log).unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let rows = match store.open("t").wait() {
+        Ok(tenant) => {
+            let rows = read_rows(&tenant).unwrap();
+            assert!(tenant.verify().wait().unwrap().findings.is_empty());
+            Ok(rows)
+        }
+        Err(error) => {
+            assert!(fs::read(&path).unwrap() == file && fs::read(&beside).unwrap() == log, "{error}");
+            Err(error)
+        }
+    };
+    store.close().wait().unwrap();
+    rows
+}
+
+/// A frame that was damaged ends the log, as one that was never written whole does: what is read is the tenant at an earlier commit.
+#[test]
+fn a_log_that_is_damaged_anywhere_gives_an_earlier_commit_or_is_refused() {
+    const FRAME: usize = 24 + 4_096;
+    let (file, log) =
+        (fs::read(vector("upstream.db")).unwrap(), fs::read(vector("upstream.db-wal")).unwrap());
+    let frames = (log.len() - 32) / FRAME;
+    let upto = |frames: usize| open_with_log(&file, &log[..32 + frames * FRAME]);
+    let mut states: Vec<Option<Rows>> = Vec::new();
+    for frames in 0..=frames {
+        match upto(frames) {
+            Ok(rows) => states.push(Some(rows)),
+            Err(error) => {
+                // A table without a version is what upstream's first commits make.
+                let kinds = [ErrorKind::Corrupt, ErrorKind::Unsupported];
+                assert!(kinds.contains(&error.kind()), "{frames} frames: {error}");
+                states.push(None);
+            }
+        }
+    }
+    assert_eq!(states.last().unwrap().as_ref(), Some(&expected_rows()));
+    let (mut earlier, mut refused) = (0, 0);
+    for (number, position) in (32..log.len()).step_by(2_711).enumerate() {
+        let mut flipped = log.clone();
+        flipped[position] ^= 1 << (number % 8);
+        let whole = (position - 32) / FRAME;
+        match open_with_log(&file, &flipped) {
+            Ok(rows) => {
+                earlier += 1;
+                assert_eq!(Some(&rows), states[whole].as_ref(), "byte {position}, in frame {whole}");
+            }
+            Err(error) => {
+                refused += 1;
+                // Nothing is left before it that a tenant was ever in.
+                assert!(states[whole].as_ref().is_none_or(Vec::is_empty), "byte {position}: {error}");
+            }
+        }
+    }
+    assert!(earlier > 100 && refused > 0, "{earlier} read, {refused} refused");
+    // Cut off in the middle of a frame; and with another log's frames behind it.
+    for bytes in [log.len() - 1, log.len() - FRAME / 2, 32 + FRAME * (frames / 2) + 11] {
+        let whole = (bytes - 32) / FRAME;
+        assert_eq!(
+            open_with_log(&file, &log[..bytes]).unwrap(),
+            states[whole].clone().unwrap(),
+            "{bytes} bytes"
+        );
+    }
+    let mut longer = log.clone();
+    longer.extend_from_slice(&log[32..32 + 2 * FRAME]);
+    assert_eq!(open_with_log(&file, &longer).unwrap(), expected_rows());
+}
+
 #[test]
 fn a_rollback_journal_is_not_played_back_into_a_file_that_is_not_ours() {
     let root = tempfile::tempdir().unwrap();

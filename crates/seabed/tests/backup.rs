@@ -341,6 +341,55 @@ fn one_backup_at_a_time_goes_into_a_directory() {
     backup(&data, &to);
 }
 
+/// Some into one directory and some into others, while a client pushes: each tells how it went, and what says that it is whole is.
+#[test]
+fn backups_that_race_are_whole_or_say_that_another_is_under_way() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let clients = filled(&data, 6);
+    let server = Server::start(&data);
+    let at = |name: &str| place.path().join(name);
+    let mut whole = std::collections::BTreeMap::<&str, usize>::new();
+    for round in 0..4 {
+        let mut running = Vec::new();
+        for name in ["shared", "shared", "shared", "own-1", "own-2"] {
+            let mut command = common::seabed();
+            command.args(["backup", "--json"]).arg(at(name)).arg("--data-dir").arg(&data);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            running.push((name, command.spawn().unwrap()));
+        }
+        let latest = chain(&server, &clients[0]).last().unwrap().0.clone();
+        assert_eq!(
+            server.add_version(&clients[0], &latest, format!("beside {round}").as_bytes()).status,
+            200
+        );
+        for (name, child) in running {
+            let output = child.wait_with_output().unwrap();
+            let said = stderr(&output);
+            match output.status.code() {
+                Some(0) => *whole.entry(name).or_default() += 1,
+                // One at a time into a directory, and one copy at a time of a tenant.
+                Some(1) => assert!(
+                    said.contains("under way") || stdout(&output).contains("under way"),
+                    "{name}: {said}"
+                ),
+                code => panic!("{name}: {code:?}: {said}"),
+            }
+        }
+    }
+    assert!(whole.values().sum::<usize>() >= 1, "{whole:?}");
+    let chain_now = chain(&server, &clients[0]);
+    for name in ["shared", "own-1", "own-2"] {
+        // Undisturbed, it is brought to an end in any case.
+        let report = backup(&data, &at(name));
+        assert_eq!((&report["complete"], &report["failed"]), (&true.into(), &0.into()), "{name}");
+        is_sound(&at(name));
+        restore(&at(name), &at(&format!("restored-{name}")));
+        let restored = Server::start(&at(&format!("restored-{name}")));
+        assert!(chain(&restored, &clients[0]) == chain_now, "{name}");
+    }
+}
+
 #[test]
 fn the_commands_of_the_manual_work() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate/backup.md"))

@@ -242,6 +242,105 @@ fn an_import_that_is_killed_anywhere_is_completed_by_the_next() {
     assert_eq!(dump(&back), expected);
 }
 
+/// Bytes of the files in a directory.
+fn bytes_in(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    files.map(|file| file.metadata().map_or(0, |file| file.len())).sum()
+}
+
+/// Starts a command on the store, and kills it when the directory has grown by so much; answers whether it was killed.
+fn killed_when_grown(store: &Path, arguments: &[&str], directory: &Path, by: u64) -> bool {
+    let until = bytes_in(directory) + by;
+    let mut command = seabed();
+    command.args(arguments).arg("--data-dir").arg(store);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    while child.try_wait().unwrap().is_none() && bytes_in(directory) < until {
+        std::thread::yield_now();
+    }
+    let _ = child.kill();
+    child.wait().unwrap().code().is_none()
+}
+
+/// What an original has beyond its first import comes step by step: killed, a client has a beginning of that, and the next goes on.
+#[test]
+fn a_repeated_import_that_is_killed_anywhere_leaves_beginnings_and_is_completed() {
+    let mut random = StdRng::seed_from_u64(common::seed());
+    let place = tempfile::tempdir().unwrap();
+    let [original, store] = ["original", "store"].map(|name| place.path().join(name));
+    fill(&original, random.random_range(0..1_000_000), 6, 20);
+    let import = ["import", "taskchampion", original.to_str().unwrap()];
+    json(&store, &import);
+    let chains = |directory: &Path| -> std::collections::BTreeMap<String, Vec<Value>> {
+        let lines = dump(directory);
+        clients_of(&lines)
+            .into_iter()
+            .map(|client| {
+                let versions =
+                    lines.iter().filter(|line| line["client"] == *client && line.get("version").is_some());
+                let versions = versions.map(|line| line["version"].clone()).collect();
+                (client, versions)
+            })
+            .collect()
+    };
+    // Each goes on by many versions.
+    for seed in 0..40 {
+        tc_original(&["append", "--seed", &seed.to_string()], &original);
+    }
+    let expected = chains(&original);
+    let mut killed = 0;
+    for _ in 0..12 {
+        killed += u32::from(killed_when_grown(&store, &import, &store, random.random_range(0..400_000)));
+        assert_sound(&store);
+        for (client, chain) in &expected {
+            let told = json(&store, &["clients", "show", client]);
+            let here: Vec<_> =
+                told["versions"].as_array().unwrap().iter().map(|it| it["version"].clone()).collect();
+            assert!(chain.starts_with(&here), "{client}: {here:?}");
+        }
+    }
+    assert!(killed > 0, "every import was done before it was killed");
+    assert_eq!(json(&store, &import)["refused"], 0);
+    let back = place.path().join("back");
+    fs::create_dir(&back).unwrap();
+    json(&store, &["export", "taskchampion", back.to_str().unwrap()]);
+    assert_eq!(dump(&back), dump(&original));
+}
+
+#[test]
+fn an_export_that_is_killed_leaves_nothing_that_looks_complete() {
+    let mut random = StdRng::seed_from_u64(common::seed());
+    let place = tempfile::tempdir().unwrap();
+    let [original, store, back] = ["original", "store", "back"].map(|name| place.path().join(name));
+    fill(&original, random.random_range(0..1_000_000), 10, 60);
+    json(&store, &["import", "taskchampion", original.to_str().unwrap()]);
+    fs::create_dir(&back).unwrap();
+    let export = ["export", "taskchampion", back.to_str().unwrap()];
+    json(&store, &export);
+    let whole = bytes_in(&back);
+    let expected = dump(&back);
+    let mut killed = 0;
+    for _ in 0..12 {
+        fs::remove_dir_all(&back).unwrap();
+        fs::create_dir(&back).unwrap();
+        if killed_when_grown(&store, &export, &back, random.random_range(0..whole)) {
+            killed += 1;
+            // Under its name there is nothing, or all of it.
+            if back.join(FILE).exists() {
+                assert_eq!(dump(&back), expected);
+            } else {
+                let names = fs::read_dir(&back).unwrap().map(|file| file.unwrap().file_name());
+                let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+                assert!(names.iter().all(|name| name.starts_with(".seabed-export-")), "{names:?}");
+                // What was left over is in nobody's way.
+                json(&store, &export);
+                assert_eq!(dump(&back), expected);
+            }
+        }
+        assert_sound(&store);
+    }
+    assert!(killed > 0, "every export was done before it was killed");
+}
+
 fn json_if_there(directory: &Path, arguments: &[&str]) -> Option<Value> {
     let output = run(directory, &[arguments, &["--json"]].concat());
     match output.status.code() {

@@ -136,6 +136,161 @@ fn this_version_has_its_files() {
     );
 }
 
+/// The tenant of clients whose rows are of retention and of an import.
+const MOVED: &str = "taskchampion-00";
+/// The client whose import was cut off.
+const CUT_OFF: u128 = 9;
+
+/// Writes a store that was imported, pruned, and left by an import that was cut off; beside the others, because it came after them.
+fn write_moved(to: &Path) {
+    let place = tempfile::tempdir().unwrap();
+    let [data, store, original] = ["data", "store", "original"].map(|name| place.path().join(name));
+    let clients = [1, 2_u128].map(|id| Uuid::from_u128(id).to_string());
+    let server = Server::start(&data);
+    for (client, length) in clients.iter().zip([4_u8, 2]) {
+        let mut parent = NIL.to_owned();
+        for number in 0..length {
+            let answer = server.add_version(
+                client,
+                &parent,
+                &vec![b'a' + number; if number == 1 { 5_000 } else { 20 }],
+            );
+            answer.header("x-version-id").unwrap().clone_into(&mut parent);
+            if number == 2 {
+                let path = format!("/v1/client/add-snapshot/{parent}");
+                assert_eq!(server.ask("POST", &path, client, SNAPSHOT, b"snapshot").status, 200);
+            }
+        }
+    }
+    assert!(server.terminate().0.success());
+    fs::create_dir(&original).unwrap();
+    json(&data, &["export", "taskchampion", original.to_str().unwrap()]);
+    let file = seabed_taskchampion::original_file(&original);
+    let database = rusqlite::Connection::open(&file).unwrap();
+    // Long ago: nobody is reading the snapshot before it any more.
+    database.execute("UPDATE clients SET snapshot_timestamp = 1600000000", []).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let kernel = Store::sqlite(&store).unwrap();
+    let import = |now_unix_s, progress: &mut dyn FnMut()| {
+        runtime.block_on(async {
+            let taskchampion =
+                seabed_taskchampion::TaskChampion::open(&kernel, seabed_taskchampion::Config::default())
+                    .await?;
+            taskchampion.import_original(&file, now_unix_s, |_| progress()).await?;
+            taskchampion.prune(None, now_unix_s + 1, u64::MAX).await
+        })
+    };
+    assert_eq!(import(1_700_000_000, &mut || {}).unwrap().versions, 2);
+    // A third client, so long that it comes in steps, and an import that goes no further than into the second one.
+    let third = Uuid::from_u128(CUT_OFF);
+    for number in 1..=300_u128 {
+        let [version, parent] =
+            [number, number - 1].map(|number| Uuid::from_u128(if number == 0 { 0 } else { number << 64 }));
+        database
+            .execute(
+                "INSERT INTO versions VALUES (?1, ?2, ?3, x'78')",
+                [version, third, parent].map(|id| id.to_string()),
+            )
+            .unwrap();
+    }
+    let latest = Uuid::from_u128(300 << 64).to_string();
+    database
+        .execute(
+            "INSERT INTO clients (client_id, latest_version_id) VALUES (?1, ?2)",
+            [third.to_string(), latest],
+        )
+        .unwrap();
+    let mut ticks = 0;
+    let cut_off = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        import(1_700_000_001, &mut || {
+            ticks += 1;
+            assert!(ticks < 290, "cut off here");
+        })
+    }));
+    assert!(cut_off.is_err());
+    let tenant = kernel.open(MOVED).wait().unwrap();
+    tenant.flush().wait().unwrap();
+    let moved = rows(&tenant);
+    kernel.close().wait().unwrap();
+    drop((tenant, kernel));
+    copy(&store, to);
+    fs::remove_file(to.join("LOCK")).unwrap();
+    let server = Server::start(&store);
+    let expected = json!({"rows": moved, "clients": visible(&server, &store, &clients)});
+    fs::write(to.join("expected.json"), format!("{}\n", serde_json::to_string_pretty(&expected).unwrap()))
+        .unwrap();
+}
+
+/// What is seen of clients, some of whose versions were dropped.
+fn visible(server: &Server, store: &Path, clients: &[String]) -> Value {
+    let seen = |client: &String| {
+        let told = json(store, &["clients", "show", client]);
+        let versions = told["versions"].as_array().unwrap().iter();
+        let versions: Vec<_> = versions.map(|it| json!([it["version"], it["parent"]])).collect();
+        let bytes: Vec<_> = versions
+            .iter()
+            .map(|ids| hex::encode(server.get_child(client, ids[1].as_str().unwrap()).body))
+            .collect();
+        let from_nil = server.get_child(client, NIL).status;
+        json!({"client": client, "versions": versions, "bytes": bytes, "from_nil": from_nil})
+    };
+    clients.iter().map(seen).collect()
+}
+
+#[test]
+fn what_retention_and_imports_have_left_opens_for_ever() {
+    let this = this_version().join("moved");
+    if !this.exists() && std::env::var_os("UPDATE").is_some() {
+        write_moved(&this);
+    }
+    assert!(this.exists(), "run: UPDATE=1 cargo nextest run -p seabed --test seabed_files");
+    for version in fs::read_dir(vectors()).unwrap().map(|entry| entry.unwrap().path().join("moved")) {
+        let told = version.display().to_string();
+        let place = tempfile::tempdir().unwrap();
+        let store = place.path().join("store");
+        copy(&version, &store);
+        fs::remove_file(store.join("expected.json")).unwrap();
+        let expected: Value =
+            serde_json::from_slice(&fs::read(version.join("expected.json")).unwrap()).unwrap();
+        let read = || {
+            let kernel = Store::sqlite(&store).unwrap();
+            let moved = rows(&kernel.open(MOVED).wait().unwrap());
+            kernel.close().wait().unwrap();
+            moved
+        };
+        let of = |rows: &Value, category: &str| {
+            let category = hex::encode(category);
+            rows.as_array().unwrap().iter().filter(|row| row[0] == category.as_str()).count()
+        };
+        let before = read();
+        assert_eq!(before, expected["rows"], "{told}");
+        for (category, least) in
+            [("taskchampion.dropped", 1), ("taskchampion.imported", 2), ("taskchampion.deleting", 1)]
+        {
+            assert!(of(&before, category) >= least, "{told}: {category}");
+        }
+        let clients: Vec<String> = expected["clients"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|client| client["client"].as_str().unwrap().to_owned())
+            .collect();
+        let server = Server::start(&store);
+        assert_eq!(visible(&server, &store, &clients), expected["clients"], "{told}");
+        assert_eq!(expected["clients"][0]["from_nil"], 410, "{told}: its beginning was dropped");
+        let listed = json(&store, &["clients", "list"])["clients"].as_array().unwrap().len();
+        assert_eq!(listed, clients.len(), "{told}: nobody sees a client whose import was cut off");
+        let verified = json(&store, &["verify"]);
+        assert_eq!(
+            (&verified["findings"], &verified["complete"]),
+            (&0.into(), &true.into()),
+            "{told}: {verified}"
+        );
+        assert!(server.terminate().0.success());
+        assert_eq!(of(&read(), "taskchampion.deleting"), 0, "{told}: the removal was brought to its end");
+    }
+}
+
 #[test]
 fn files_of_every_version_open_with_every_row_and_every_chain() {
     let versions: Vec<_> = fs::read_dir(vectors()).unwrap().map(|entry| entry.unwrap().path()).collect();

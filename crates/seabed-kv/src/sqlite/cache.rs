@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The most that one connection caches: more gained nothing in `bench/run.sh kv`.
-const SHARE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// The most that one connection caches: more gained nothing in `bench/run.sh kv`. It is SQLite's default, which need not be set.
+const SHARE_BYTES_MAX: u64 = 2_000 * 1024;
 /// What every connection may cache, also when nothing is left: the pages of one batch.
 const SHARE_BYTES_MIN: u64 = 128 * 1024;
 

@@ -15,6 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::cache::{CacheBudget, CacheShare};
+use super::log_index::{Gate, LogIndex};
 use super::open_files::Files;
 use super::schema::{self, sql};
 use super::{ffi, reader_pool::ReaderPool, root::RootLock};
@@ -67,14 +68,16 @@ pub(crate) struct SqliteEngine {
     pub(super) readers: Option<Arc<ReaderPool>>,
     /// Where it is noted that the file is in use; the simulator has none.
     pub(super) files: Option<Arc<Files>>,
+    pub(super) index: LogIndex,
     cache: CacheBudget,
+    known: Known,
     /// `None` at rest, and after a failed reopening.
     connection: Option<Writer>,
     seq: u64,
     durable_seq: u64,
     /// Whether all of the log has been carried over, so that the next commit begins it anew, unless a reader stands in it.
     carried_over: bool,
-    /// Whether the log was left by an earlier opening, so that it is read at each.
+    /// Whether all of the log had to be read when the file was opened again, and will be when it is again.
     was_reopened: bool,
     /// Whether a flush failed since the log was last written again.
     poisoned: bool,
@@ -84,11 +87,28 @@ pub(crate) struct SqliteEngine {
     _lock: Option<Arc<RootLock>>,
 }
 
+/// What is learned of a file and of SQLite when the file is opened first, and holds each time after.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    page_bytes: usize,
+    /// What every connection caches unless it is told otherwise, as SQLite counts: pages, or below zero KiB.
+    cache_size: i64,
+    /// Whether every connection commits Durable unless it is told otherwise.
+    is_full: bool,
+}
+
+/// What SQLite calls the durability of Durable.
+const SYNCHRONOUS_FULL: i64 = 2;
+
 struct Writer {
     connection: ffi::Source,
-    page_bytes: usize,
-    /// The durability that the connection commits with now.
-    level: Durability,
+    known: Known,
+    /// Whether its index was kept from the last time.
+    has_kept_index: bool,
+    /// Whether the log is cut to its bound when it begins anew.
+    is_log_limited: bool,
+    /// The durability that the connection commits with now, where it is known.
+    level: Option<Durability>,
     /// Bytes of the log that hold commits, told by SQLite after each commit that wrote.
     log_bytes: Arc<AtomicU64>,
     _cache: CacheShare,
@@ -121,7 +141,7 @@ impl SqliteEngine {
         lock: Option<Arc<RootLock>>,
         cache: CacheBudget,
     ) -> Result<Self> {
-        let writer = Writer::open(path, vfs, schema::Opening::First, cache.share())?;
+        let writer = Writer::open_first(path, vfs, cache.share())?;
         // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
         // not yet what the disk holds, and we are about to tell others of it.
         ffi::rewrite_log(&writer.connection).map_err(sql)?;
@@ -131,7 +151,9 @@ impl SqliteEngine {
             options,
             readers: None,
             files: None,
+            index: LogIndex::default(),
             cache,
+            known: writer.known,
             connection: Some(writer),
             seq: 0,
             durable_seq: 0,
@@ -155,14 +177,24 @@ impl SqliteEngine {
     /// A connection whose log is whole on the disk.
     fn make_whole(&mut self) -> Result<()> {
         if self.connection.is_none() {
-            self.connection = Some(self.open_again()?);
-            self.was_reopened = true;
+            let writer = self.open_again()?;
+            self.was_reopened = !writer.has_kept_index;
+            self.connection = Some(writer);
         }
         if self.poisoned { self.write_log_again() } else { Ok(()) }
     }
 
     fn open_again(&self) -> Result<Writer> {
-        Writer::open(&self.path, self.vfs.as_deref(), schema::Opening::Again, self.cache.share())
+        let (vfs, mut gate) = (self.vfs.as_deref(), self.index.gate());
+        let writer = Writer::open_again(&self.path, vfs, self.cache.share(), self.known, &gate)?;
+        gate.forget();
+        Ok(writer)
+    }
+
+    fn drop_connection(&mut self) {
+        let gate = self.index.gate();
+        self.connection = None;
+        drop(gate);
     }
 
     /// Reads the valid bytes of the log, writes them back in place and flushes them. Then commits go on where the last known one
@@ -181,7 +213,7 @@ impl SqliteEngine {
             Error::new(cause.kind(), message).with_source(cause)
         })?;
         // Whatever the failure left in the connection's memory goes with it.
-        self.connection = None;
+        self.drop_connection();
         let writer = self.open_again()?;
         // A commit that changes nothing decides what became of the failed one: it comes behind it when its frames were recovered, and
         // over them when they were not. Without it they could come back at the next recovery.
@@ -203,7 +235,7 @@ impl SqliteEngine {
     #[cfg(test)]
     #[allow(clippy::unnecessary_wraps, reason = "to be passed to with_engine")]
     pub(super) fn lose_connection(&mut self) -> Result<()> {
-        self.connection = None;
+        self.drop_connection();
         Ok(())
     }
 
@@ -216,7 +248,7 @@ impl SqliteEngine {
 
     /// The size of the file's pages.
     pub(super) fn page_bytes(&self) -> usize {
-        self.connection.as_ref().map_or(0, |writer| writer.page_bytes)
+        self.known.page_bytes
     }
 
     fn log_bytes(&self) -> u64 {
@@ -363,7 +395,12 @@ impl SqliteEngine {
     }
 
     fn run_checkpoint(&mut self, pragma: &str) -> Result<()> {
-        let Some(writer) = &self.connection else { return Ok(()) };
+        let Some(writer) = &mut self.connection else { return Ok(()) };
+        // Before the log can begin anew: here, because most tenants are closed before theirs is long.
+        if !writer.is_log_limited {
+            writer.connection.pragma_update(None, "journal_size_limit", LOG_CHECKPOINT_BYTES).map_err(sql)?;
+            writer.is_log_limited = true;
+        }
         let result = writer.connection.query_row(pragma, [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
@@ -463,7 +500,10 @@ impl Engine for SqliteEngine {
             }
         } else {
             // What is not flushed yet is in the log, and stays known to be: the next opening goes on from there.
-            self.connection = None;
+            let mut gate = self.index.gate();
+            if let Some(writer) = self.connection.take() {
+                gate.keep(&writer.connection, &self.path, self.vfs.as_deref());
+            }
         }
         self.carried_over = false;
         true
@@ -490,47 +530,86 @@ impl SqliteEngine {
         }
         // From here on nothing can be lost, only left for the next opening.
         schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        let _gate = self.index.gate();
         let Some(writer) = self.connection.take() else { return Ok(()) };
         writer.connection.flush_prepared_statement_cache();
         writer.connection.close().map_err(|(_, error)| sql(error))
     }
 }
 
+impl Drop for SqliteEngine {
+    fn drop(&mut self) {
+        self.drop_connection();
+    }
+}
+
 impl Writer {
-    fn open(path: &Path, vfs: Option<&str>, opening: schema::Opening, cache: CacheShare) -> Result<Self> {
-        let connection = schema::open_writer(path, vfs, opening)?;
-        schema::set_cache(&connection, &cache)?;
-        let page_bytes: usize =
-            connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
+    /// Opens a tenant's file for the first time.
+    fn open_first(path: &Path, vfs: Option<&str>, cache: CacheShare) -> Result<Self> {
+        let connection = schema::open_writer(path, vfs)?;
+        let default = |pragma| connection.query_row(pragma, [], |row| row.get(0)).map_err(sql);
+        let known = Known {
+            page_bytes: connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?,
+            cache_size: default("PRAGMA cache_size")?,
+            is_full: default("PRAGMA synchronous")? == SYNCHRONOUS_FULL,
+        };
+        Self::begin(connection, cache, known, false)
+    }
+
+    /// Opens it again: less is looked at, because it was ours when it was let go.
+    fn open_again(
+        path: &Path,
+        vfs: Option<&str>,
+        cache: CacheShare,
+        known: Known,
+        gate: &Gate<'_>,
+    ) -> Result<Self> {
+        let connection = schema::open_writer_again(path, vfs)?;
+        let has_kept_index = gate.open(&connection, path, vfs)?;
+        Self::begin(connection, cache, known, has_kept_index)
+    }
+
+    fn begin(
+        mut connection: Connection,
+        cache: CacheShare,
+        known: Known,
+        has_kept_index: bool,
+    ) -> Result<Self> {
         // The first read opens the log, and recovers it when another process left it.
-        connection
-            .query_row("SELECT count(*) FROM (SELECT 1 FROM kv LIMIT 1)", [], |_| Ok(()))
-            .map_err(sql)?;
+        if let Err(error) = schema::user_version(&connection) {
+            ffi::leave_index(&connection);
+            return Err(error);
+        }
+        schema::set_cache(&connection, &cache, known.cache_size)?;
         let log_bytes = Arc::new(AtomicU64::new(ffi::log_bytes(&connection).map_err(sql)?));
-        let mut connection = connection;
+        // In the place of SQLite's own, which checkpoints: the writer does so between groups, when it decides to.
+        let told = log_bytes.clone();
         connection
-            .wal_hook(Some({
-                let log_bytes = log_bytes.clone();
-                move |_: &mut rusqlite::hooks::Wal, frames| {
-                    log_bytes
-                        .store(u64::try_from(frames).unwrap_or(0) * page_bytes as u64, Ordering::Relaxed);
-                    Ok(())
-                }
+            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames| {
+                let frames = u64::try_from(frames).unwrap_or(0);
+                told.store(frames * known.page_bytes as u64, Ordering::Relaxed);
+                Ok(())
             }))
             .map_err(sql)?;
-        let connection = ffi::Source::new(connection);
-        Ok(Self { connection, page_bytes, level: Durability::Durable, log_bytes, _cache: cache })
+        Ok(Self {
+            connection: ffi::Source::new(connection),
+            known,
+            has_kept_index,
+            is_log_limited: false,
+            level: known.is_full.then_some(Durability::Durable),
+            log_bytes,
+            _cache: cache,
+        })
     }
 
     fn set_level(&mut self, level: Durability) -> rusqlite::Result<()> {
-        if self.level != level {
+        if self.level != Some(level) {
             let pragma = match level {
                 Durability::Durable => "PRAGMA synchronous=FULL",
                 Durability::Relaxed => "PRAGMA synchronous=NORMAL",
             };
             self.connection.prepare_cached(pragma)?.execute([])?;
-            self.level = level;
+            self.level = Some(level);
         }
         Ok(())
     }

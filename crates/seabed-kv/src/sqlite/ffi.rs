@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::ffi::c_int;
 use std::ops::Deref;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error, Statement, ffi};
@@ -107,6 +108,178 @@ pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
 /// The size of the log.
 pub(super) fn log_bytes(connection: &Connection) -> Result<u64, Error> {
     LogFile::of(connection)?.map_or(Ok(0), |log| log.bytes())
+}
+
+/// How many words the head of a log's index has: its header twice, and what checkpoints and readers note.
+const INDEX_HEAD_WORDS: usize = 34;
+/// The index is shared in regions of this size.
+const INDEX_REGION_BYTES: c_int = 32 * 1024;
+/// How many frames the first region counts: the pages of each, then a table that finds a page's last frame.
+const INDEX_FRAMES_MAX: usize = 4_096 - INDEX_HEAD_WORDS;
+const INDEX_SLOTS: usize = 8_192;
+/// The only layout of the index that there is, in its first word.
+const INDEX_VERSION: u32 = 3_007_000;
+/// Where the number of frames stands.
+const INDEX_FRAMES_WORD: usize = 4;
+/// The lock of whoever writes or recovers.
+const INDEX_WRITE_LOCK: c_int = 0;
+
+/// The open file of a connection's database, for the time of one call.
+struct MainFile(*mut ffi::sqlite3_file);
+
+impl MainFile {
+    fn of(connection: &Connection) -> Result<Self, Error> {
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        // SAFETY: as in `LogFile::of`.
+        let code = unsafe {
+            ffi::sqlite3_file_control(
+                connection.handle(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_FILE_POINTER,
+                ptr::from_mut(&mut file).cast(),
+            )
+        };
+        check(code)?;
+        // SAFETY: as in `LogFile::of`.
+        let is_open = !file.is_null() && unsafe { !(*file).pMethods.is_null() };
+        if is_open { Ok(Self(file)) } else { Err(Error::InvalidQuery) }
+    }
+
+    fn methods(&self) -> &ffi::sqlite3_io_methods {
+        // SAFETY: as in `LogFile::methods`.
+        unsafe { &*(*self.0).pMethods }
+    }
+
+    /// Locks the file as a reader does, so that nobody takes its log away. SQLite, which locks it next, finds it locked.
+    fn lock_shared(&self) -> Result<(), Error> {
+        let lock = self.methods().xLock.ok_or(Error::InvalidQuery)?;
+        // SAFETY: the method belongs to this open file, which nobody else uses for our borrow of the connection.
+        check(unsafe { lock(self.0, ffi::SQLITE_LOCK_SHARED) })
+    }
+
+    /// The first region of the index. One that is made for us is all zeros.
+    fn map_index(&self, is_made: bool) -> Result<Option<IndexRegion>, Error> {
+        let map = self.methods().xShmMap.ok_or(Error::InvalidQuery)?;
+        let mut region: *mut std::ffi::c_void = ptr::null_mut();
+        // SAFETY: as in `lock_shared`; SQLite itself maps the region in the same way, and unmaps it when it closes the log.
+        let code =
+            unsafe { map(self.0, 0, INDEX_REGION_BYTES, c_int::from(is_made), (&raw mut region).cast()) };
+        check(code)?;
+        Ok((!region.is_null()).then_some(IndexRegion(region.cast())))
+    }
+
+    /// Locks the index as a writer does, or unlocks it.
+    fn lock_index(&self, how: c_int) -> Result<(), Error> {
+        let lock = self.methods().xShmLock.ok_or(Error::InvalidQuery)?;
+        // SAFETY: as in `lock_shared`; the index is mapped.
+        check(unsafe { lock(self.0, INDEX_WRITE_LOCK, 1, how | ffi::SQLITE_SHM_EXCLUSIVE) })
+    }
+
+    fn unmap_index(&self) {
+        if let Some(unmap) = self.methods().xShmUnmap {
+            // SAFETY: as in `lock_shared`; SQLite has not opened the log, so nobody holds a pointer into it.
+            unsafe { unmap(self.0, 0) };
+        }
+    }
+}
+
+/// The first region of a mapped index: 4,096 words and 8,192 slots of half a word.
+struct IndexRegion(*mut u32);
+
+impl IndexRegion {
+    fn word(&self, at: usize) -> u32 {
+        debug_assert!(at < 4_096, "within the region");
+        // SAFETY: the region has 4,096 words in front, and every caller stays below. Volatile, because other processes may share it.
+        unsafe { self.0.add(at).read_volatile() }
+    }
+
+    fn set_word(&self, at: usize, word: u32) {
+        debug_assert!(at < 4_096, "within the region");
+        // SAFETY: as in `word`.
+        unsafe { self.0.add(at).write_volatile(word) }
+    }
+
+    /// Notes a frame, counted from one, in the table of pages: behind those of the same or of other pages that stand in its way.
+    /// Answers its slot. It is not before `from`, where one is told: the slot of an earlier frame of that page.
+    fn note(&self, page: u32, frame: u16, from: Option<usize>) -> usize {
+        // SAFETY: the slots begin behind the words and end with the region.
+        let slots = unsafe { self.0.add(4_096).cast::<u16>() };
+        let mut slot = from.unwrap_or(page.wrapping_mul(383) as usize) % INDEX_SLOTS;
+        // There are more slots than frames, so that one is free.
+        for _ in 0..INDEX_SLOTS {
+            // SAFETY: the slot is one of the table's.
+            unsafe {
+                if slots.add(slot).read_volatile() == 0 {
+                    slots.add(slot).write_volatile(frame);
+                    break;
+                }
+            }
+            slot = (slot + 1) % INDEX_SLOTS;
+        }
+        slot
+    }
+}
+
+/// The index of the log as it is: its head, then the page of each frame. `None` when there is none, or it is long, or somebody changes it.
+pub(super) fn read_index(connection: &Connection) -> Result<Option<Vec<u32>>, Error> {
+    let Some(region) = MainFile::of(connection)?.map_index(false)? else { return Ok(None) };
+    let mut words: Vec<u32> = (0..INDEX_HEAD_WORDS).map(|at| region.word(at)).collect();
+    let frames = frames_of(&words);
+    let is_whole = words.first() == Some(&INDEX_VERSION) && words.get(..12) == words.get(12..24);
+    if !is_whole || frames > INDEX_FRAMES_MAX {
+        return Ok(None);
+    }
+    words.extend((INDEX_HEAD_WORDS..INDEX_HEAD_WORDS + frames).map(|at| region.word(at)));
+    Ok(Some(words))
+}
+
+fn frames_of(words: &[u32]) -> usize {
+    words.get(INDEX_FRAMES_WORD).map_or(0, |frames| *frames as usize)
+}
+
+/// Makes what was read the index of a log that has none yet, so that SQLite need not read all of the log; `false` when somebody else has
+/// made one. `is_current` is asked, while nobody can change the log, whether it is still the log of this index. SQLite takes
+/// an index whose head is not as its checksum says for none.
+pub(super) fn write_index(
+    connection: &Connection,
+    words: &[u32],
+    is_current: impl FnOnce() -> bool,
+) -> Result<bool, Error> {
+    let frames = frames_of(words);
+    if frames > INDEX_FRAMES_MAX || words.len() != INDEX_HEAD_WORDS + frames {
+        return Ok(false);
+    }
+    let file = MainFile::of(connection)?;
+    file.lock_shared()?;
+    let Some(region) = file.map_index(true)? else { return Ok(false) };
+    file.lock_index(ffi::SQLITE_SHM_LOCK)?;
+    // Of an old one SQLite leaves three bytes. Where somebody was killed while making one, its pages are there before its head.
+    let is_made = (1..=INDEX_HEAD_WORDS).all(|at| region.word(at) == 0) && is_current();
+    if is_made {
+        for (at, word) in words.iter().enumerate().skip(INDEX_HEAD_WORDS) {
+            region.set_word(at, *word);
+        }
+        let mut last = None;
+        for (frame, page) in (1..).zip(words.iter().skip(INDEX_HEAD_WORDS)) {
+            // A page that is written again and again has its frames in a row.
+            let from = last.and_then(|(last, slot)| (last == *page).then_some(slot));
+            last = Some((*page, region.note(*page, frame, from)));
+        }
+        // The header last, and its first copy after the second, as SQLite does: whoever reads it meanwhile takes it for none.
+        for (at, word) in words.iter().enumerate().take(INDEX_HEAD_WORDS).rev() {
+            fence(Ordering::SeqCst);
+            region.set_word(at, *word);
+        }
+    }
+    file.lock_index(ffi::SQLITE_SHM_UNLOCK)?;
+    Ok(is_made)
+}
+
+/// Lets go of an index that was mapped here, when SQLite could not open the log that it belongs to.
+pub(super) fn leave_index(connection: &Connection) {
+    if let (Ok(file), Ok(None)) = (MainFile::of(connection), LogFile::of(connection)) {
+        file.unmap_index();
+    }
 }
 
 /// A connection with one statement that stays prepared. Looking a statement up in rusqlite's cache and putting it back is a tenth of a
@@ -248,17 +421,33 @@ fn check(code: c_int) -> Result<(), Error> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Error::SqliteFailure(ffi::Error::new(code), None)) }
 }
 
-/// Sets SQLite up for many small databases in this process: an open tenant takes 67 KiB instead of 182.
+/// Whether this process keeps the files of its tenants to itself.
+static IS_ALONE: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn is_alone() -> bool {
+    IS_ALONE.load(Ordering::Relaxed)
+}
+
+/// Locks a connection's file as its first read would; Busy when that would have to wait.
+pub(super) fn lock_shared(connection: &Connection) -> Result<(), Error> {
+    MainFile::of(connection)?.lock_shared()
+}
+
+/// Sets SQLite up for many small databases in this process: an open tenant takes 80 KiB instead of 182, and opening it again a third of the
+/// time. While a tenant's files are open, other programs find its database locked; where one of them had it open before, it
+/// is shared.
 ///
 /// For programs that own their process, before the first connection; `false` when SQLite was already in use. The library never
 /// calls it by itself.
 pub fn tune_process() -> bool {
     // SAFETY: both options take the integers (and the null buffer) given here; SQLite refuses them with MISUSE once it is
     // initialised, and is not thread-safe only against other configuration calls, which this program alone makes.
-    unsafe {
-        // One page of cache made ahead instead of twenty, and a small lookaside of 128 slots of 32 bytes.
+    let is_tuned = unsafe {
+        // One page of cache made ahead instead of twenty, and no lookaside: its slots would be the connection's for good.
         ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, ptr::null_mut::<u8>(), 0 as c_int, 1 as c_int)
             == ffi::SQLITE_OK
-            && ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 128 as c_int, 32 as c_int) == ffi::SQLITE_OK
-    }
+            && ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 0 as c_int, 0 as c_int) == ffi::SQLITE_OK
+    };
+    IS_ALONE.store(is_tuned && cfg!(unix), Ordering::Relaxed);
+    is_tuned
 }

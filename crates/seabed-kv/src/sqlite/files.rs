@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::CacheBudget;
+use super::log_index::LogIndex;
 use super::reader_pool::ReaderPool;
 use super::{schema, verify};
 use crate::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
@@ -31,7 +32,13 @@ impl SqliteFiles {
         let path = std::path::absolute(path).map_err(|error| super::root::cannot("resolve", path, error))?;
         let immutable = immutable(&path);
         let page_bytes = schema::check_copy(&path, &immutable)?;
-        let readers = ReaderPool::new(id.clone(), immutable, page_bytes, CacheBudget::new(CACHE_BYTES_MAX));
+        let readers = ReaderPool::new(
+            id.clone(),
+            immutable,
+            page_bytes,
+            CacheBudget::new(CACHE_BYTES_MAX),
+            LogIndex::default(),
+        );
         Ok(Arc::new(FileTenant { path, readers, is_closed: AtomicBool::new(false) }))
     }
 }

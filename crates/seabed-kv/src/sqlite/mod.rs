@@ -5,6 +5,7 @@ mod cache;
 mod engine;
 mod ffi;
 mod files;
+mod log_index;
 mod open_files;
 mod reader;
 mod reader_pool;
@@ -125,7 +126,13 @@ impl SqliteBackend {
             Some(running.lock.clone()),
             cache.clone(),
         )?;
-        let readers = ReaderPool::new(id.clone(), path.clone(), engine.page_bytes(), cache.clone());
+        let readers = ReaderPool::new(
+            id.clone(),
+            path.clone(),
+            engine.page_bytes(),
+            cache.clone(),
+            engine.index.clone(),
+        );
         let files = Files::new(running.files.clone(), readers.clone());
         (engine.readers, engine.files) = (Some(readers.clone()), Some(files.clone()));
         let actor = Actor::new(id.clone(), engine, running.writers.pool());

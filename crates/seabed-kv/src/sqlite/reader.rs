@@ -7,6 +7,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, para
 
 use super::cache::CacheShare;
 use super::ffi::Prepared;
+use super::log_index::LogIndex;
 use super::schema::sql;
 use crate::scan::PageBuilder;
 use crate::{KeyRange, Page, Result, ScanSpec};
@@ -16,11 +17,20 @@ pub(super) const ROW_HEADER_BYTES: usize = 20;
 
 /// One read-only connection.
 pub(super) struct Reader {
-    get: Prepared,
+    /// `None` once it is dropped.
+    get: Option<Prepared>,
+    index: LogIndex,
     /// The generation of the view that is open; a snapshot's is not counted.
     view: Cell<Option<u64>>,
     local_bytes_max: usize,
     _cache: CacheShare,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _gate = self.index.gate();
+        self.get = None;
+    }
 }
 
 const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
@@ -30,13 +40,27 @@ const FIRST_LENGTH: &str =
     "SELECT length(payload) FROM kv WHERE category=?1 AND key>=?2 ORDER BY key LIMIT 1";
 
 impl Reader {
-    pub(super) fn new(connection: Connection, local_bytes_max: usize, cache: CacheShare) -> Result<Self> {
-        let get = Prepared::new(connection, GET).map_err(sql)?;
-        Ok(Self { get, view: Cell::new(None), local_bytes_max, _cache: cache })
+    pub(super) fn new(
+        connection: Connection,
+        local_bytes_max: usize,
+        cache: CacheShare,
+        index: LogIndex,
+    ) -> Result<Self> {
+        let get = Some(Prepared::new(connection, GET).map_err(sql)?);
+        Ok(Self { get, index, view: Cell::new(None), local_bytes_max, _cache: cache })
+    }
+
+    #[allow(clippy::expect_used, reason = "it is there until the reader is dropped")]
+    fn prepared(&self) -> &Prepared {
+        self.get.as_ref().expect("a reader that is not dropped")
+    }
+
+    fn connection(&self) -> &Connection {
+        self.prepared().connection()
     }
 
     fn statement(&self, text: &str) -> Result<CachedStatement<'_>> {
-        self.get.connection().prepare_cached(text).map_err(sql)
+        self.connection().prepare_cached(text).map_err(sql)
     }
 
     pub(super) fn is_in_view_of(&self, generation: u64) -> bool {
@@ -65,13 +89,15 @@ impl Reader {
     }
 
     pub(super) fn pin(&self) -> Result<()> {
-        self.get.connection().execute_batch("BEGIN").map_err(sql)?;
+        self.connection().execute_batch("BEGIN").map_err(sql)?;
         // The view begins with the first read.
         self.exists(b"", b"").map(|_| ())
     }
 
     pub(super) fn get(&self, category: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.get.with(|get| get.query_row(params![category, key], |row| row.get(0)).optional()).map_err(sql)
+        self.prepared()
+            .with(|get| get.query_row(params![category, key], |row| row.get(0)).optional())
+            .map_err(sql)
     }
 
     pub(super) fn exists(&self, category: &[u8], key: &[u8]) -> Result<bool> {
@@ -226,8 +252,8 @@ impl Reader {
     /// What SQLite finds wrong with the structure: pages, cells, the order of keys.
     pub(super) fn verify(&self) -> Result<Vec<String>> {
         // Only here: on a mapped file it costs each read of a page a walk over all its cells.
-        self.get.connection().pragma_update(None, "cell_size_check", true).map_err(sql)?;
-        let mut statement = self.get.connection().prepare("PRAGMA integrity_check(100)").map_err(sql)?;
+        self.connection().pragma_update(None, "cell_size_check", true).map_err(sql)?;
+        let mut statement = self.connection().prepare("PRAGMA integrity_check(100)").map_err(sql)?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(sql)?;
         let findings: Vec<String> = rows.collect::<Result<_, _>>().map_err(sql)?;
         Ok(findings.into_iter().filter(|finding| finding != "ok").collect())

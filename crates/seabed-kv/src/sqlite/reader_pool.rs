@@ -13,6 +13,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::cache::CacheBudget;
+use super::ffi;
+use super::log_index::LogIndex;
 use super::reader::{self, Reader};
 use super::schema::{self, sql};
 use crate::backend::View;
@@ -42,6 +44,7 @@ pub(super) struct ReaderPool {
     /// How many want long reads to end.
     stopping: Arc<AtomicUsize>,
     cache: CacheBudget,
+    index: LogIndex,
 }
 
 #[derive(Default)]
@@ -59,7 +62,13 @@ struct PoolState {
 }
 
 impl ReaderPool {
-    pub(super) fn new(tenant: TenantId, path: PathBuf, page_bytes: usize, cache: CacheBudget) -> Arc<Self> {
+    pub(super) fn new(
+        tenant: TenantId,
+        path: PathBuf,
+        page_bytes: usize,
+        cache: CacheBudget,
+        index: LogIndex,
+    ) -> Arc<Self> {
         Arc::new(Self {
             tenant,
             path,
@@ -69,6 +78,7 @@ impl ReaderPool {
             returned: Condvar::new(),
             stopping: Arc::default(),
             cache,
+            index,
         })
     }
 
@@ -178,15 +188,21 @@ impl ReaderPool {
     }
 
     fn open(&self) -> Result<Box<Reader>> {
-        let connection = schema::open_reader(&self.path, MMAP_BYTES);
+        let gate = self.index.gate();
         let (stopping, cache) = (self.stopping.clone(), self.cache.share());
-        let connection = connection.and_then(|mut connection| {
+        let open = || {
+            let mut connection = schema::open_reader(&self.path, MMAP_BYTES)?;
             let stop = move || stopping.load(Ordering::Relaxed) > 0;
             connection.progress_handler(SHORT_READ_STEPS, Some(stop)).map_err(sql)?;
-            schema::set_cache(&connection, &cache)?;
+            gate.open_beside(&connection, &self.path)?;
+            // The first that is read of the file.
+            schema::user_version(&connection).inspect_err(|_| ffi::leave_index(&connection))?;
+            schema::set_cache(&connection, &cache, 0)?;
             Ok(connection)
+        };
+        let reader = open().and_then(|connection| {
+            Reader::new(connection, self.local_bytes_max(), cache, self.index.clone())
         });
-        let reader = connection.and_then(|connection| Reader::new(connection, self.local_bytes_max(), cache));
         reader.map(Box::new).map_err(|error| error.in_tenant(&self.tenant))
     }
 
@@ -440,7 +456,13 @@ mod tests {
         let cache = CacheBudget::new(1 << 20);
         let options = EngineOptions::default();
         let mut engine = SqliteEngine::open(&path, None, options, None, cache.clone()).unwrap();
-        let readers = ReaderPool::new(TenantId::new("t").unwrap(), path, engine.page_bytes(), cache);
+        let readers = ReaderPool::new(
+            TenantId::new("t").unwrap(),
+            path,
+            engine.page_bytes(),
+            cache,
+            engine.index.clone(),
+        );
         engine.readers = Some(readers.clone());
         let mut batch = Batch::new();
         for number in 0..60_000_u64 {

@@ -102,30 +102,62 @@ fn create(root: &Path) -> Result<()> {
 fn refuse_network(root: &Path) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
-        // From linux/magic.h.
-        const NETWORK: [(u32, &str); 8] = [
-            (0x6969, "NFS"),
-            (0xFF53_4D42, "CIFS"),
-            (0xFE53_4D42, "SMB2"),
-            (0x517B, "SMB"),
-            (0x0102_1997, "9p"),
-            (0x5346_414F, "AFS"),
-            (0x00C3_6400, "Ceph"),
-            (0x0BD0_0BD0, "Lustre"),
-        ];
         let found = rustix::fs::statfs(root).map_err(|error| cannot("examine", root, error.into()))?;
-        let magic = u32::try_from(found.f_type & 0xFFFF_FFFF).unwrap_or(0);
-        if let Some((_, name)) = NETWORK.iter().find(|(network, _)| *network == magic) {
-            let message = format!(
-                "{} is on a network file system ({name}); put the store on a disk of this machine",
-                root.display()
-            );
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
+        refuse_network_magic(root, u32::try_from(found.f_type & 0xFFFF_FFFF).unwrap_or(0))?;
     }
     Ok(())
 }
 
+/// Judges the number by which Linux knows the file system.
+#[cfg(target_os = "linux")]
+fn refuse_network_magic(root: &Path, magic: u32) -> Result<()> {
+    // From linux/magic.h.
+    const NETWORK: [(u32, &str); 8] = [
+        (0x6969, "NFS"),
+        (0xFF53_4D42, "CIFS"),
+        (0xFE53_4D42, "SMB2"),
+        (0x517B, "SMB"),
+        (0x0102_1997, "9p"),
+        (0x5346_414F, "AFS"),
+        (0x00C3_6400, "Ceph"),
+        (0x0BD0_0BD0, "Lustre"),
+    ];
+    let Some((_, name)) = NETWORK.iter().find(|(network, _)| *network == magic) else { return Ok(()) };
+    let message = format!(
+        "{} is on a network file system ({name}); put the store on a disk of this machine",
+        root.display()
+    );
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
 pub(super) fn cannot(what: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(ErrorKind::Backend, format!("cannot {what} {}: {error}", path.display())).with_source(error)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_refused_by_name_and_disks_are_not() {
+        for (magic, name) in [
+            (0x6969, "NFS"),
+            (0xFF53_4D42, "CIFS"),
+            (0xFE53_4D42, "SMB2"),
+            (0x0102_1997, "9p"),
+            (0x00C3_6400, "Ceph"),
+        ] {
+            let error = refuse_network_magic(Path::new("/srv/data"), magic).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let said = error.to_string();
+            assert!(said.contains("/srv/data") && said.contains(&format!("({name})")), "{said}");
+        }
+        // ext4, xfs, btrfs, tmpfs, overlayfs, zfs.
+        for magic in [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0x794C_7630, 0x2FC1_2FC1] {
+            refuse_network_magic(Path::new("/srv/data"), magic).unwrap();
+        }
+        // And the one that these tests run on is asked.
+        let root = tempfile::tempdir().unwrap();
+        refuse_network(root.path()).unwrap();
+    }
 }

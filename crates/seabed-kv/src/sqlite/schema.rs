@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::cache::CacheShare;
+use super::ffi;
 use crate::{Error, ErrorKind, Result};
 
 /// The one table, in upstream's very words: its file and ours have the same schema text.
@@ -53,39 +54,29 @@ pub(super) fn check_sqlite_version(version: i32) -> Result<()> {
     ))
 }
 
-/// Whether this process may have connections to the file already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opening {
-    /// It has none.
-    First,
-    /// Readers may be at it.
-    Again,
-}
-
-/// Opens the writer's connection to a tenant's file, making the file when it is not there.
+/// Opens the writer's connection to a tenant's file, making the file when it is not there. This process has no connection to it yet.
 ///
 /// A file that is not ours is refused before anything of it changes.
-pub(super) fn open_writer(path: &Path, vfs: Option<&str>, opening: Opening) -> Result<Connection> {
+pub(super) fn open_writer(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     check_sqlite_version(rusqlite::version_number())?;
     // A simulated disk's files cannot be looked at from outside.
-    if vfs.is_none() && opening == Opening::First {
+    if vfs.is_none() {
         check_header(path)?;
     }
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-    if opening == Opening::First {
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
-    } else if vfs.is_none() {
-        check_log_header(path)?;
-    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = open(path, vfs, flags)?;
-    if opening == Opening::First {
-        accept(&connection, path, vfs)?;
-    }
+    accept(&connection, path, vfs)?;
+    as_writer(connection)
+}
+
+/// Opens the writer's connection once more. Readers of this process may be at the file.
+pub(super) fn open_writer_again(path: &Path, vfs: Option<&str>) -> Result<Connection> {
+    as_writer(open(path, vfs, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
+}
+
+fn as_writer(connection: Connection) -> Result<Connection> {
     // From here on the writer decides when to carry over, closing after a failure included.
     set(&connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // The writer checkpoints between groups, when it decides to.
-    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
-    connection.pragma_update(None, "journal_size_limit", crate::limits::LOG_CHECKPOINT_BYTES).map_err(sql)?;
     if cfg!(target_os = "macos") {
         connection.pragma_update(None, "fullfsync", true).map_err(sql)?;
         connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(sql)?;
@@ -137,6 +128,7 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
     // A connection is used by one thread at a time: our locks see to it, SQLite's own are not needed.
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match vfs {
+        None if ffi::is_alone() => open_alone(path, flags),
         None => Connection::open_with_flags(path, flags),
         Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
     };
@@ -147,10 +139,26 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
     Ok(connection)
 }
 
-pub(super) fn set_cache(connection: &Connection, share: &CacheShare) -> Result<()> {
+/// Opens a file that no other process may use meanwhile, so that the index of its log need not be shared: a third of what opening costs.
+/// Where another process has it open already, it is shared after all.
+fn open_alone(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix-excl")?;
+    // A reader takes no lock that keeps others out; it finds the index wherever the writer has it.
+    if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) || ffi::lock_shared(&connection).is_ok() {
+        return Ok(connection);
+    }
+    Connection::open_with_flags(path, flags)
+}
+
+/// Sets what a connection caches, unless it is what it caches anyway.
+pub(super) fn set_cache(connection: &Connection, share: &CacheShare, default_size: i64) -> Result<()> {
     // Negative: in KiB.
-    let kib = i64::try_from(share.bytes / 1024).unwrap_or(i64::MAX);
-    connection.pragma_update(None, "cache_size", -kib).map_err(sql)
+    let size = i64::try_from(share.bytes / 1024).map_or(i64::MIN, |kib| -kib);
+    if size == default_size {
+        Ok(())
+    } else {
+        connection.pragma_update(None, "cache_size", size).map_err(sql)
+    }
 }
 
 pub(super) fn set(connection: &Connection, option: DbConfig, on: bool) -> Result<()> {
@@ -166,7 +174,7 @@ fn is_new(connection: &Connection) -> Result<bool> {
 /// all that was acknowledged.
 fn refuse_lost_log(connection: &Connection, path: &Path) -> Result<()> {
     let page_bytes: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?;
-    let log_bytes = super::ffi::log_bytes(connection).map_err(sql)?;
+    let log_bytes = ffi::log_bytes(connection).map_err(sql)?;
     if log_bytes <= LOG_HEADER_BYTES + 2 * (24 + page_bytes) {
         return Ok(());
     }
@@ -188,7 +196,7 @@ fn create(connection: &Connection) -> Result<()> {
         .map_err(sql)
 }
 
-fn user_version(connection: &Connection) -> Result<i64> {
+pub(super) fn user_version(connection: &Connection) -> Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sql)
 }
 
@@ -309,15 +317,9 @@ fn check_header(path: &Path) -> Result<()> {
 
 /// Refuses a log whose header is damaged: SQLite would take it for an empty one, and write over every commit in it. The header is
 /// flushed before the first commit behind it, and lies in one sector.
-fn check_log_header(path: &Path) -> Result<()> {
-    let mut header = Vec::with_capacity(32);
-    let read =
-        File::open(sibling(path, "-wal")).and_then(|log| log.take(LOG_HEADER_BYTES).read_to_end(&mut header));
-    let Ok(header) = <[u8; 32]>::try_from(header) else { return Ok(()) };
+pub(super) fn check_log_header(path: &Path) -> Result<()> {
     // A file that was extended and never written is zeros.
-    if read.is_err() || header == [0; 32] {
-        return Ok(());
-    }
+    let Some(header) = log_header(path).filter(|header| *header != [0; 32]) else { return Ok(()) };
     let words: Vec<[u8; 4]> = header.as_chunks::<4>().0.to_vec();
     let big = |at: usize| words.get(at).map_or(0, |word| u32::from_be_bytes(*word));
     let little = |at: usize| words.get(at).map_or(0, |word| u32::from_le_bytes(*word));
@@ -336,6 +338,41 @@ fn check_log_header(path: &Path) -> Result<()> {
         path.display()
     );
     Err(Error::new(ErrorKind::Corrupt, message))
+}
+
+/// The header of the log; `None` when there is no log, or it is shorter.
+fn log_header(path: &Path) -> Option<[u8; 32]> {
+    let mut header = [0; 32];
+    File::open(sibling(path, "-wal")).and_then(|mut log| log.read_exact(&mut header)).ok()?;
+    Some(header)
+}
+
+/// What a file and its log look like from outside.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FileState {
+    /// Of each its device, number, length, and when it was changed, by the file system's own clock.
+    stamps: [[u64; 5]; 2],
+    /// Anew in each log: times may be as coarse as some milliseconds.
+    log_header: [u8; 32],
+}
+
+/// How the file and its log are now; `None` when one is not there.
+pub(super) fn file_state(path: &Path) -> Option<FileState> {
+    let log_header = log_header(path)?;
+    Some(FileState { stamps: [stamp(path)?, stamp(&sibling(path, "-wal"))?], log_header })
+}
+
+#[cfg(unix)]
+fn stamp(path: &Path) -> Option<[u64; 5]> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(path).ok()?;
+    let changed = [file.ctime().cast_unsigned(), file.ctime_nsec().cast_unsigned()];
+    Some([file.dev(), file.ino(), file.len(), changed[0], changed[1]])
+}
+
+#[cfg(not(unix))]
+fn stamp(_: &Path) -> Option<[u64; 5]> {
+    None
 }
 
 /// Whether commits may sit in a log beside the file.

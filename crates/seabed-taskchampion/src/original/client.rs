@@ -359,6 +359,7 @@ impl Import<'_> {
     }
 
     async fn apply(&self, batch: Batch) -> Result<()> {
+        self.source.check_unchanged()?;
         if self.shard.tenant.apply(batch, Durability::Relaxed).await?.is_applied() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Reads the original server's database. It is opened read-only, in one view, and never changed.
 
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
@@ -8,6 +9,7 @@ use seabed_kv::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
 use super::chain::{Link, SnapshotHead, check_snapshot, order, read_id};
+use super::salvage::{self, Salvaged};
 
 // Named column by column: whoever ran the original may have added others. `quote` shows any value as text of its own, so
 // that both lists come in one order whatever stands where an id should.
@@ -27,8 +29,38 @@ const SNAPSHOT_BYTES: &str = "SELECT snapshot FROM clients WHERE rowid = ?1";
 pub(super) struct Source {
     connection: Connection,
     path: PathBuf,
-    /// How many clients it has.
+    /// How many clients it has, as far as that can be told.
     pub(super) clients: u64,
+    /// How the file was when it was opened as one that nobody changes; `None` where SQLite itself sees to one view of it.
+    unguarded: Option<FileState>,
+    /// Whether the last value that was asked for lies in a damaged part of the file.
+    met_damage: Cell<bool>,
+    /// What could be read of a damaged file.
+    salvaged: OnceCell<Salvaged>,
+}
+
+/// What a file looks like from outside, and whether there is a log beside it.
+#[derive(Debug, PartialEq, Eq)]
+struct FileState {
+    identity: Option<[i64; 6]>,
+    has_log: bool,
+}
+
+impl FileState {
+    fn of(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let identity = std::fs::metadata(path).ok().map(|file| {
+            [
+                file.ino().cast_signed(),
+                file.len().cast_signed(),
+                file.mtime(),
+                file.mtime_nsec(),
+                file.ctime(),
+                file.ctime_nsec(),
+            ]
+        });
+        Self { identity, has_log: has_log(path) }
+    }
 }
 
 /// The latest version of a client.
@@ -73,32 +105,67 @@ impl Source {
     /// Opens the database and begins the view that everything is read from.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut unguarded = None;
         let opened = Connection::open_with_flags(path, flags).and_then(begin);
         let (connection, clients) = match opened {
             Err(error) if is_closed_place(&error) && !has_log(path) => {
-                // Even a reader makes files beside a database in WAL mode. Where none can be made nobody else writes either, and
-                // without a log everything is in the file itself.
+                // Even a reader makes files beside a database in WAL mode. Where none can be made we cannot, and without a log
+                // everything is in the file itself. Somebody else may still write, in whose view the place is not closed: then what is read
+                // from here on is of two states, and looked at for that.
+                unguarded = Some(FileState::of(path));
                 Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)
                     .and_then(begin)
             }
             opened => opened,
         }
         .map_err(|error| unreadable(path, error))?;
-        Ok(Self { connection, path: path.to_owned(), clients })
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            clients,
+            unguarded,
+            met_damage: Cell::new(false),
+            salvaged: OnceCell::new(),
+        })
+    }
+
+    /// Called before what was read is made use of.
+    ///
+    /// # Errors
+    /// `Unsupported` when the file was changed since it was opened, and nothing guarded what was read against that.
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        if self.unguarded.as_ref().is_none_or(|opened| *opened == FileState::of(&self.path)) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} was changed while it was read, and the directory is read-only here, so that nothing keeps the two apart: stop the original \
+             server, then try again, or read a copy of it, with its -wal when there is one, in a directory of your own",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Unsupported, message))
+    }
+
+    /// Whether the last value that could not be read lies in a damaged part of the file; forgets it.
+    pub(super) fn take_damage(&self) -> bool {
+        self.met_damage.take()
     }
 
     /// Prepares to read the clients one by one.
     pub(super) fn histories(&self) -> Result<Histories<'_>> {
         let prepare = |sql| self.connection.prepare(sql).map_err(|error| self.unreadable(error));
-        Ok(Histories { source: self, clients: prepare(CLIENTS)?, versions: prepare(VERSIONS)? })
+        let (clients, versions) = (prepare(CLIENTS)?, prepare(VERSIONS)?);
+        Ok(Histories { source: self, clients, versions, lost: Lost::Nothing })
     }
 
     /// The latest version of each client. Reads no version.
     pub(super) fn latest(&self) -> Result<Vec<Latest>> {
         let read = || {
-            let mut statement = self.connection.prepare(LATEST)?;
+            let mut statement = match self.salvaged()? {
+                Some(salvaged) => salvaged.connection.prepare(salvage::LATEST)?,
+                None => self.connection.prepare(LATEST)?,
+            };
             let rows = statement.query_map([], |row| {
-                let name = text(row, 0)?;
+                let name = text(row, 0)?.trim_matches('\'').to_owned();
                 let latest = match row.get_ref(1)? {
                     ValueRef::Null => Ok(Uuid::nil()),
                     _ => read_id("its latest version", &text(row, 1)?),
@@ -109,6 +176,15 @@ impl Source {
             rows.collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error| self.unreadable(error))
+    }
+
+    /// What can be read of a damaged file; `None` for one that is sound.
+    fn salvaged(&self) -> rusqlite::Result<Option<&Salvaged>> {
+        if self.salvaged.get().is_none() && salvage::is_damaged(&self.connection)? {
+            let salvaged = Salvaged::from(&self.connection)?;
+            return Ok(Some(self.salvaged.get_or_init(|| salvaged)));
+        }
+        Ok(self.salvaged.get())
     }
 
     /// The bytes of a version.
@@ -123,7 +199,10 @@ impl Source {
 
     fn blob(&self, sql: &str, row: i64) -> Result<Vec<u8>> {
         let read = || self.connection.prepare_cached(sql)?.query_row([row], |row| row.get(0));
-        read().map_err(|error| self.unreadable(error))
+        read().map_err(|error| {
+            self.met_damage.set(is_damage(&error));
+            self.unreadable(error)
+        })
     }
 
     fn unreadable(&self, error: rusqlite::Error) -> Error {
@@ -134,8 +213,16 @@ impl Source {
 fn begin(connection: Connection) -> rusqlite::Result<(Connection, u64)> {
     // One view from the first read to the last, also when the original still runs.
     connection.execute_batch("BEGIN")?;
-    let clients = connection.query_row(CLIENT_COUNT, [], |row| row.get(0))?;
+    let clients = match connection.query_row(CLIENT_COUNT, [], |row| row.get(0)) {
+        Err(error) if is_damage(&error) => 0,
+        clients => clients?,
+    };
     Ok((connection, clients))
+}
+
+/// Whether a part of the file is not what SQLite writes.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
 }
 
 fn is_closed_place(error: &rusqlite::Error) -> bool {
@@ -177,19 +264,36 @@ fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
     Error::new(ErrorKind::Unsupported, message).with_source(error)
 }
 
+/// What of the database cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Nothing,
+    /// No version.
+    Clients,
+    Versions,
+}
+
 /// Every client of the database, in the order of their names.
 pub(super) struct Histories<'a> {
     source: &'a Source,
     clients: Statement<'a>,
     versions: Statement<'a>,
+    lost: Lost,
 }
 
 impl Histories<'_> {
     /// Begins to read.
     pub(super) fn read(&mut self) -> Result<Reading<'_>> {
-        let failed = |error| self.source.unreadable(error);
+        let source = self.source;
+        let failed = |error| source.unreadable(error);
+        if let Some(Salvaged { connection, misses_versions }) = source.salvaged().map_err(failed)? {
+            self.lost = if *misses_versions { Lost::Versions } else { Lost::Clients };
+            self.clients = connection.prepare(salvage::CLIENTS).map_err(failed)?;
+            self.versions = connection.prepare(salvage::VERSIONS).map_err(failed)?;
+        }
         let mut reading = Reading {
-            source: self.source,
+            source,
+            lost: self.lost,
             clients: self.clients.query([]).map_err(failed)?,
             versions: self.versions.query([]).map_err(failed)?,
             client: None,
@@ -204,6 +308,7 @@ impl Histories<'_> {
 /// The place between two clients. Holds the versions of one client at a time.
 pub(super) struct Reading<'a> {
     source: &'a Source,
+    lost: Lost,
     clients: Rows<'a>,
     versions: Rows<'a>,
     /// The next of each list, read ahead.
@@ -248,9 +353,27 @@ impl Reading<'_> {
         let shown = name.trim_matches('\'').to_owned();
         let history = match wrong {
             Some(why) => Err(why),
-            None => history(&shown, clients, links),
+            None => history(&shown, clients, links).and_then(|history| self.check_beginning(history)),
         };
+        let history = history.map_err(|why| match self.lost {
+            Lost::Nothing => why,
+            Lost::Clients | Lost::Versions => {
+                format!("{why} (the file is damaged, and parts of it cannot be read)")
+            }
+        });
         Ok(Some(Foreign { name: shown, history }))
+    }
+
+    /// A chain may begin after a version that is elsewhere; not after one that is lost.
+    fn check_beginning(&self, history: History) -> Result<History, String> {
+        let before = history.goes_on_from();
+        if self.lost != Lost::Versions
+            || before.is_nil()
+            || !salvage::may_be_lost(&self.source.connection, before)
+        {
+            return Ok(history);
+        }
+        Err(format!("it begins after version {before}, which cannot be read"))
     }
 
     fn advance_client(&mut self) -> Result<()> {
@@ -287,6 +410,9 @@ fn history(name: &str, clients: Vec<Result<ClientRow, String>>, links: Vec<Link>
 
 fn client_row(row: &Row<'_>) -> rusqlite::Result<Named<ClientRow>> {
     let (name, number) = (text(row, 0)?, row.get(1)?);
+    if row.get_ref(6)?.as_str() == Ok(salvage::LOST) {
+        return Ok(Named { name, row: Err("its row cannot be read".to_owned()) });
+    }
     let latest = match row.get_ref(2)? {
         ValueRef::Null => Ok(Uuid::nil()),
         _ => read_id("its latest version", &text(row, 2)?),

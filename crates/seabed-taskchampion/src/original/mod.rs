@@ -1,12 +1,13 @@
 //! Moving in from the original server and back: its SQLite database, read and written, with ids and bytes as they are.
 //!
 //! `chain` decides, without SQL, whether what the database holds of a client is one history. `import` reads the database, `client` brings
-//! one client's history in, and `export` writes a database.
+//! one client's history in, `salvage` reads around damage, and `export` writes a database.
 
 mod chain;
 mod client;
 mod export;
 mod import;
+mod salvage;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,10 @@ pub const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
 
 /// How many refused clients a report spells out; the number of all is beside them.
 pub const REFUSED_MAX: usize = 1_000;
+
+/// What is said of a client one of whose values cannot be read.
+const DAMAGED: &str = "the file is damaged where its versions or its snapshot lie; take it from a backup, or repair a copy with \
+                       `sqlite3 FILE .recover`";
 
 /// How much was read or written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -139,8 +144,9 @@ impl TaskChampion {
     /// ```
     ///
     /// # Errors
-    /// `Unsupported` when the file cannot be read as such a database; those of the store. What is wrong with a single client is no
-    /// error but a refusal in the report.
+    /// `Unsupported` when the file cannot be read as such a database, or was changed while nothing guarded the view of it (in a
+    /// directory that is read-only here); those of the store. What is wrong with a single client is no error but a refusal in the
+    /// report: also that a damaged page took a part of it.
     pub async fn import_original(
         &self,
         file: &Path,
@@ -161,11 +167,19 @@ impl TaskChampion {
                         progress(so_far);
                     };
                     let shard = self.shard(history.client).clone();
-                    Import { shard, source: &source, history, now_unix_s, tick: &mut tick }.run().await?
+                    let import = Import { shard, source: &source, history, now_unix_s, tick: &mut tick };
+                    match import.run().await {
+                        // Its own loss; what was written of it is a beginning, or nothing.
+                        Err(_) if source.take_damage() => Moved::Refused(DAMAGED.to_owned()),
+                        moved => moved?,
+                    }
                 }
             };
+            source.check_unchanged()?;
             report.add(foreign.name, foreign.history.ok().as_ref(), moved);
             so_far.clients_done += 1;
+            // Where the file is damaged, they cannot be counted before.
+            so_far.clients = so_far.clients.max(so_far.clients_done);
             progress(so_far);
         }
         for shard in self.shards() {
