@@ -1,5 +1,6 @@
 //! What travels: messages, and the names in them. How they become bytes is `wire`.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<[u8]>);
 
         impl $name {
@@ -25,9 +26,10 @@ macro_rules! id {
             }
         }
 
-        impl Default for $name {
-            fn default() -> Self {
-                Self(Arc::from([]))
+        /// A map by id can be asked with the bytes of one.
+        impl Borrow<[u8]> for $name {
+            fn borrow(&self) -> &[u8] {
+                &self.0
             }
         }
 
@@ -77,8 +79,15 @@ pub struct HistoryEntry {
     pub message_id: MessageId,
     /// What helps to fetch it from elsewhere, such as a store's key; opaque (sds.md section 16).
     pub retrieval_hint: Option<Arc<[u8]>>,
-    /// Who sent it; empty when unknown.
-    pub sender_id: ParticipantId,
+    /// Who sent it; none, or empty, when unknown. On the wire of the specification the two differ by two bytes.
+    pub sender_id: Option<ParticipantId>,
+}
+
+impl HistoryEntry {
+    /// Who sent it, when that is known.
+    pub fn sender(&self) -> Option<&ParticipantId> {
+        self.sender_id.as_ref().filter(|sender| !sender.is_empty())
+    }
 }
 
 /// One SDS message, whatever the dialect of its bytes.
