@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use sha3::{Digest as _, Keccak256};
+
 /// A name from the network: bytes in order, cheap to clone.
 ///
 /// Peers compare ids as byte strings (sds.md section 3.2), so no id is ever normalised. Whether one that is not UTF-8 is
@@ -135,4 +137,26 @@ impl Message {
     pub fn is_ephemeral(&self) -> bool {
         self.lamport.is_none() && self.content.as_ref().is_some_and(|content| !content.is_empty())
     }
+}
+
+/// An id for a message, the way logos-delivery makes them: lower-case hex of Keccak-256 over sender, decimal nanoseconds of Unix time and
+/// content, so that equal contents get different ids (sds.md section 25).
+///
+/// ```
+/// use seabed_sds_core::derive_message_id;
+///
+/// let id = derive_message_id(&"alice".into(), 1_760_000_000_000_000_000, b"hello");
+/// assert_eq!(id.as_bytes().len(), 64);
+/// assert_ne!(id, derive_message_id(&"alice".into(), 1_760_000_000_000_000_001, b"hello"));
+/// ```
+pub fn derive_message_id(sender: &ParticipantId, now_ns: u128, content: &[u8]) -> MessageId {
+    let mut hash = Keccak256::new();
+    hash.update(sender.as_bytes());
+    hash.update(now_ns.to_string());
+    hash.update(content);
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        hex.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+    }
+    hex.as_str().into()
 }
