@@ -1,7 +1,10 @@
 //! What travels: messages, and the names in them. How they become bytes is `wire`.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
+
+use sha3::{Digest as _, Keccak256};
 
 /// A name from the network: bytes in order, cheap to clone.
 ///
@@ -10,7 +13,7 @@ use std::sync::Arc;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<[u8]>);
 
         impl $name {
@@ -25,9 +28,10 @@ macro_rules! id {
             }
         }
 
-        impl Default for $name {
-            fn default() -> Self {
-                Self(Arc::from([]))
+        /// A map by id can be asked with the bytes of one.
+        impl Borrow<[u8]> for $name {
+            fn borrow(&self) -> &[u8] {
+                &self.0
             }
         }
 
@@ -77,8 +81,15 @@ pub struct HistoryEntry {
     pub message_id: MessageId,
     /// What helps to fetch it from elsewhere, such as a store's key; opaque (sds.md section 16).
     pub retrieval_hint: Option<Arc<[u8]>>,
-    /// Who sent it; empty when unknown.
-    pub sender_id: ParticipantId,
+    /// Who sent it; none, or empty, when unknown. On the wire of the specification the two differ by two bytes.
+    pub sender_id: Option<ParticipantId>,
+}
+
+impl HistoryEntry {
+    /// Who sent it, when that is known.
+    pub fn sender(&self) -> Option<&ParticipantId> {
+        self.sender_id.as_ref().filter(|sender| !sender.is_empty())
+    }
 }
 
 /// One SDS message, whatever the dialect of its bytes.
@@ -126,4 +137,26 @@ impl Message {
     pub fn is_ephemeral(&self) -> bool {
         self.lamport.is_none() && self.content.as_ref().is_some_and(|content| !content.is_empty())
     }
+}
+
+/// An id for a message, the way logos-delivery makes them: lower-case hex of Keccak-256 over sender, decimal nanoseconds of Unix time and
+/// content, so that equal contents get different ids (sds.md section 25).
+///
+/// ```
+/// use seabed_sds_core::derive_message_id;
+///
+/// let id = derive_message_id(&"alice".into(), 1_760_000_000_000_000_000, b"hello");
+/// assert_eq!(id.as_bytes().len(), 64);
+/// assert_ne!(id, derive_message_id(&"alice".into(), 1_760_000_000_000_000_001, b"hello"));
+/// ```
+pub fn derive_message_id(sender: &ParticipantId, now_ns: u128, content: &[u8]) -> MessageId {
+    let mut hash = Keccak256::new();
+    hash.update(sender.as_bytes());
+    hash.update(now_ns.to_string());
+    hash.update(content);
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        hex.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+    }
+    hex.as_str().into()
 }
