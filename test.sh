@@ -12,6 +12,7 @@ sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}
 postgres_rounds_long=${SEABED_POSTGRES_ROUNDS:-20}
+fuzz_mutations=${FUZZ_MUTATIONS:-80000}
 
 # The linters come as wheels, because every machine with Python gets the same ones; into an environment of
 # their own, because the system's Python is not ours to change. Debian ships Python without venv.
@@ -41,7 +42,7 @@ usage() {
             the tests of the PostgreSQL backend, on PostgreSQL 18
   test      every other test; those of the PostgreSQL backend on the version that is installed
 
-  long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts,
+  long      fuzzers (FUZZ_SECONDS=300 a target, FUZZ_MUTATIONS=80000 a seed), SIM_CUTS_LONG=1000000 power cuts,
             SEABED_POSTGRES_ROUNDS=20 times the faults of PostgreSQL, the benches
 END
 }
@@ -142,6 +143,7 @@ step_test() { cargo nextest run --profile ci --workspace --all-features; }
 step_long() {
     sim --cuts "$sim_cuts_long"
     SEABED_POSTGRES_ROUNDS=$postgres_rounds_long cargo nextest run --workspace --all-features -E 'binary(/postgres_/)'
+    FUZZ_MUTATIONS=$fuzz_mutations cargo nextest run --profile ci -p seabed-testkit --test fuzz_seeds sds
     need cargo-fuzz "cargo install --locked cargo-fuzz"
     local target
     for target in $(cargo fuzz list --fuzz-dir fuzz); do

@@ -261,10 +261,13 @@ impl Filter {
         if id == Hashed::NOWHERE {
             return;
         }
-        for (byte, mask) in self.places(id) {
+        let (mut bit, step) = (id.first % self.bits, id.second % self.bits);
+        for _ in 0..self.hashes {
+            let (byte, mask) = self.place(bit);
             if let Some(byte) = self.array.get_mut(byte) {
                 *byte |= mask;
             }
+            bit = self.next(bit, step);
         }
     }
 
@@ -275,24 +278,36 @@ impl Filter {
 
     /// Whether the id with these hashes, of the filter's dialect, was added, or looks so.
     pub fn contains_hashed(&self, id: Hashed) -> bool {
-        id != Hashed::NOWHERE
-            && self.places(id).all(|(byte, mask)| self.array.get(byte).is_some_and(|byte| byte & mask != 0))
+        let is_set = |bit| {
+            let (byte, mask) = self.place(bit);
+            self.array.get(byte).is_some_and(|byte| byte & mask != 0)
+        };
+        let mut bit = id.first % self.bits;
+        // Most ids are found not to be there by their first bit: the second division is for the others.
+        if id == Hashed::NOWHERE || !is_set(bit) {
+            return false;
+        }
+        let step = id.second % self.bits;
+        (1..self.hashes).all(|_| {
+            bit = self.next(bit, step);
+            is_set(bit)
+        })
     }
 
-    /// Where the bits of an id lie: byte and mask.
-    fn places(&self, id: Hashed) -> impl Iterator<Item = (usize, u8)> + use<> {
-        let bits = self.bits;
-        let (mut at, step) = (id.first % bits, id.second % bits);
+    /// `(bit + step) mod bits` of two that are less.
+    fn next(&self, bit: u64, step: u64) -> u64 {
+        let sum = bit + step;
+        if sum < self.bits.get() { sum } else { sum - self.bits.get() }
+    }
+
+    /// Where a bit lies: byte and mask.
+    fn place(&self, bit: u64) -> (usize, u8) {
         // In a word the low bits come first in nim's bytes and last in the specification's.
         let swap = if self.dialect == Dialect::Spec { WORD_BYTES - 1 } else { 0 };
-        (0..self.hashes).map(move |_| {
-            let bit = at;
-            at = (at + step) % bits;
-            // Less than the length of the array, which was allocated.
-            #[allow(clippy::cast_possible_truncation, reason = "see above")]
-            let byte = (bit / 8) as usize;
-            (byte ^ swap, 1 << (bit % 8))
-        })
+        // Less than the length of the array, which was allocated.
+        #[allow(clippy::cast_possible_truncation, reason = "see above")]
+        let byte = (bit / 8) as usize;
+        (byte ^ swap, 1 << (bit % 8))
     }
 
     /// Whose hashes and bytes it has.
@@ -327,13 +342,17 @@ impl Extend<Hashed> for Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{HistoryEntry, Message, wire};
 
     #[test]
     fn positions_are_nims() {
         let filter = Filter::new(Dialect::Nim, CAPACITY_DEFAULT, ERROR_RATE_DEFAULT);
         let bits = |id: &[u8]| {
-            let places = filter.places(Hashed::new(Dialect::Nim, id));
-            places.map(|(byte, mask)| byte * 8 + mask.trailing_zeros() as usize).collect::<Vec<_>>()
+            let id = Hashed::new(Dialect::Nim, id);
+            let (first, step) = (id.first % filter.bits, id.second % filter.bits);
+            std::iter::successors(Some(first), |bit| Some(filter.next(*bit, step)))
+                .take(10)
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             bits(b"msg-1"),
@@ -362,6 +381,30 @@ mod tests {
         ] {
             let filter = Filter::sized_for(ids, ERROR_RATE_DEFAULT);
             assert_eq!((filter.capacity(), filter.to_bytes().len()), (capacity, bytes), "{ids} ids");
+        }
+    }
+
+    /// Published there, too.
+    #[test]
+    fn a_message_is_as_large_as_what_it_says() {
+        let id = "0123456789abcdef".repeat(4);
+        let entry = HistoryEntry {
+            message_id: id.as_str().into(),
+            sender_id: Some("alice".into()),
+            retrieval_hint: None,
+        };
+        for (ids, bytes) in [(16, 983), (64, 1_081), (200, 1_442), (1_000, 2_882), (10_000, 19_709)] {
+            let message = Message {
+                message_id: id.as_str().into(),
+                channel_id: "room".into(),
+                sender_id: "alice".into(),
+                lamport: Some(1_760_000_000),
+                causal_history: vec![entry.clone(); 10],
+                content: Some([7; 100].as_slice().into()),
+                bloom_filter: Some(Filter::sized_for(ids, ERROR_RATE_DEFAULT).to_bytes().into()),
+                ..Message::default()
+            };
+            assert_eq!(wire::encode(&message, Dialect::Nim).len(), bytes, "{ids} ids");
         }
     }
 

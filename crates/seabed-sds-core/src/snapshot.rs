@@ -134,7 +134,7 @@ impl OutgoingRepairEntry {
             }
         }
         Ok(Self {
-            entry: READING.entry(required(entry, "the history entry of a repair")?)?,
+            entry: READING.entry(required(entry, "the history entry of a repair")?, None)?,
             t_req_ms: signed(required(t_req_ms, "t_req")?, "t_req")?,
         })
     }
@@ -176,7 +176,7 @@ impl IncomingRepairEntry {
             }
         }
         Ok(Self {
-            entry: READING.entry(required(entry, "the history entry of a repair")?)?,
+            entry: READING.entry(required(entry, "the history entry of a repair")?, None)?,
             cached_message: required(cached, "the cached message of a repair")?.into(),
             t_resp_ms: signed(required(t_resp_ms, "t_resp")?, "t_resp")?,
         })

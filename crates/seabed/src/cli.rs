@@ -10,6 +10,7 @@ mod import;
 pub(crate) mod inspect;
 mod man;
 mod restore;
+mod sds;
 mod serve;
 pub(crate) mod tenants;
 pub(crate) mod verify;
@@ -64,6 +65,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
     Export(export::ExportArgs),
+    /// Read and write messages of SDS
+    Sds(sds::SdsArgs),
     /// Hold golden vector files against this build
     Conformance(conformance::ConformanceArgs),
     /// Measure this disk's flush, and the store against it
@@ -101,6 +104,7 @@ impl Cli {
             Command::Restore(args) => restore::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
+            Command::Sds(args) => sds::command(&args),
             Command::Conformance(args) => conformance::command(&args),
             Command::Bench(args) => bench::command(&args),
             Command::Completions(args) => completions::command(&args),

@@ -51,6 +51,7 @@ fn every_command_has_help_with_examples() {
         "restore",
         "import",
         "export",
+        "sds",
         "conformance",
         "bench",
         "completions",

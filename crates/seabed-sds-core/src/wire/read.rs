@@ -92,11 +92,22 @@ impl Reading<'_> {
         if entries.len() >= limit {
             return Err(DecodeError::TooMany { field, limit });
         }
-        entries.push(self.entry(bytes)?);
+        if entries.is_empty() {
+            // What peers write has two or ten.
+            entries.reserve(limit.min(10));
+        }
+        // Often one sender has said several: they share its name, which is half of what there is to allocate.
+        let entry = self.entry(bytes, entries.last().and_then(HistoryEntry::sender))?;
+        entries.push(entry);
         Ok(())
     }
 
-    pub(crate) fn entry(&self, bytes: &[u8]) -> Result<HistoryEntry, DecodeError> {
+    /// Reads an entry; when its sender is the one that is given, they are one in memory, too.
+    pub(crate) fn entry(
+        &self,
+        bytes: &[u8],
+        known: Option<&ParticipantId>,
+    ) -> Result<HistoryEntry, DecodeError> {
         let (mut message_id, mut hint, mut sender_id) = (None, None, None);
         for field in Fields::new(bytes, self.layout.rules()) {
             match field? {
@@ -120,7 +131,10 @@ impl Reading<'_> {
         Ok(HistoryEntry {
             message_id: self.id(MESSAGE_ID, message_id)?.into(),
             retrieval_hint: self.kept(hint).map(Arc::from),
-            sender_id: self.kept(sender_id).map(ParticipantId::from),
+            sender_id: self.kept(sender_id).map(|sender| {
+                let same = known.filter(|known| known.as_bytes() == sender);
+                same.cloned().unwrap_or_else(|| sender.into())
+            }),
         })
     }
 

@@ -1,0 +1,102 @@
+//! `seabed sds`: messages of SDS, for those who want to see what is on the wire.
+
+mod decode;
+mod encode;
+mod message;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use seabed_sds_core::limits::WIRE_BYTES_MAX;
+use seabed_sds_core::wire::{Dialect, ReadDialect};
+
+/// Text of a message takes at most this many times its bytes, in hexadecimal with some room for names.
+const TEXT_BYTES_MAX: u64 = 4 * WIRE_BYTES_MAX as u64;
+
+#[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  seabed sds decode 0a026d31100722 ...   what a message says
+  seabed sds encode message.json         the bytes of a message"
+)]
+pub(crate) struct SdsArgs {
+    #[command(subcommand)]
+    command: SdsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SdsCommand {
+    /// Show what a message says
+    Decode(decode::DecodeArgs),
+    /// Write a message from its fields in JSON
+    Encode(encode::EncodeArgs),
+}
+
+pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        SdsCommand::Decode(args) => decode::command(args),
+        SdsCommand::Encode(args) => encode::command(args),
+    }
+}
+
+/// A dialect to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DialectName {
+    /// nim-sds, sds-go, status-go, logos-delivery
+    Nim,
+    /// The specification, @waku/sds
+    Spec,
+}
+
+impl From<DialectName> for Dialect {
+    fn from(name: DialectName) -> Self {
+        match name {
+            DialectName::Nim => Self::Nim,
+            DialectName::Spec => Self::Spec,
+        }
+    }
+}
+
+/// Dialects to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReadName {
+    /// Whichever the bytes look like
+    Auto,
+    /// nim-sds, sds-go, status-go, logos-delivery
+    Nim,
+    /// The specification, @waku/sds
+    Spec,
+}
+
+impl From<ReadName> for ReadDialect {
+    fn from(name: ReadName) -> Self {
+        match name {
+            ReadName::Auto => Self::Auto,
+            ReadName::Nim => Self::Strict(Dialect::Nim),
+            ReadName::Spec => Self::Strict(Dialect::Spec),
+        }
+    }
+}
+
+/// What is in a file, or comes on stdin for `-`; no more than a message can take.
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let cannot = || format!("cannot read {}", path.display());
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).with_context(cannot)?)
+    };
+    input.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(cannot)?;
+    anyhow::ensure!(
+        bytes.len() as u64 <= TEXT_BYTES_MAX,
+        "{} has more than the {TEXT_BYTES_MAX} bytes that a message can take",
+        path.display()
+    );
+    Ok(bytes)
+}
