@@ -153,6 +153,16 @@ impl Store {
         self.0.backend.own()
     }
 
+    /// Whether other processes may own this store at the same time, as with a database: what this one has not read just now may be
+    /// another by now, and what was begun and not ended may be somebody else's work. A directory has one owner, and memory too.
+    ///
+    /// ```
+    /// assert!(!seabed_kv::Store::memory().is_shared());
+    /// ```
+    pub fn is_shared(&self) -> bool {
+        self.0.backend.is_shared()
+    }
+
     /// A store over a backend of any kind.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
         Self(Arc::new(Inner { backend, registry: Mutex::default() }))
