@@ -54,11 +54,14 @@ impl Import<'_> {
     /// Writes the whole history. Until it is whole, the client is one whose rows are being removed: whoever opens the store after a crash
     /// completes that, and nobody ever sees a part.
     async fn create(&mut self) -> Result<Moved> {
-        let (client, key) = (self.history.client, client_key(self.history.client));
-        let mut begin = Batch::new();
-        begin.check_absent(CLIENT, key).check_absent(DELETING, key);
-        begin.put(DELETING, key, deleting_to_bytes(self.now_unix_s));
-        self.apply(begin).await?;
+        let client = self.history.client;
+        if !self.mark().await? {
+            // What an import that was cut off has left. A store that one process owns was rid of it when it was opened.
+            self.shard.finish_deletion(client).await?;
+            if !self.mark().await? {
+                return Err(self.changed());
+            }
+        }
         let made = self.create_marked().await;
         if !matches!(made, Ok(Moved::Written(_))) {
             // What went wrong is told, whether or not this works: the next opening of the store does it again.
@@ -69,13 +72,27 @@ impl Import<'_> {
         made
     }
 
+    /// Marks the client as one that is being imported; false when there is one, or a mark.
+    async fn mark(&self) -> Result<bool> {
+        let key = client_key(self.history.client);
+        let mut begin = Batch::new();
+        begin.check_absent(CLIENT, key).check_absent(DELETING, key);
+        begin.put(DELETING, key, self.importing());
+        Ok(self.shard.tenant.apply(begin, Durability::Relaxed).await?.is_applied())
+    }
+
+    /// What the mark holds while this import is at it: never the time 0, which stands for rows that are to go.
+    fn importing(&self) -> Vec<u8> {
+        deleting_to_bytes(self.now_unix_s.max(1))
+    }
+
     async fn create_marked(&mut self) -> Result<Moved> {
         let key = client_key(self.history.client);
         let mut row = ClientRow { latest: self.history.latest, ..ClientRow::new(self.now_unix_s) };
         let mut left = self.history.chain.as_slice();
         while !left.is_empty() {
             let mut step = Step::default();
-            step.batch.check_exists(DELETING, key);
+            step.batch.check_equals(DELETING, key, self.importing());
             left = self.fill(&mut step, &mut row, left).await?;
             self.apply(step.batch).await?;
         }
@@ -83,7 +100,8 @@ impl Import<'_> {
             return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
         }
         let mut last = Step::default();
-        last.batch.check_absent(CLIENT, key).check_exists(DELETING, key).delete(DELETING, key);
+        last.batch.check_absent(CLIENT, key);
+        last.batch.check_equals(DELETING, key, self.importing()).delete(DELETING, key);
         self.take_snapshot(&mut last, &mut row).await?;
         last.batch.put(CLIENT, key, row.to_bytes());
         self.remember(&mut last.batch);
@@ -360,13 +378,18 @@ impl Import<'_> {
 
     async fn apply(&self, batch: Batch) -> Result<()> {
         if self.shard.tenant.apply(batch, Durability::Relaxed).await?.is_applied() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(self.changed())
         }
+    }
+
+    fn changed(&self) -> Error {
         let message = format!(
-            "client {} was changed or is being deleted by somebody else; nobody may serve the store during an import",
+            "client {} was changed, or its import removed, by somebody else; import while nobody serves the store",
             self.history.client
         );
-        Err(busy(&self.shard.tenant, &message))
+        busy(&self.shard.tenant, &message)
     }
 }
 
