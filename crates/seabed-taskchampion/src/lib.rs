@@ -40,7 +40,7 @@ pub use inspect::decode_row;
 #[cfg(feature = "move")]
 pub use original::{
     ExportReport, ImportReport, ORIGINAL_FILE, Progress, REFUSED_MAX, Refused, Totals, check_original,
-    original_file,
+    check_original_postgres, original_file,
 };
 pub use placement::{CHUNK_CATEGORY, Placement, is_bookkeeping, place};
 pub use protocol::{ATTEMPTS_MAX, ChildVersion, GetSnapshot};

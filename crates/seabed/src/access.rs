@@ -58,7 +58,9 @@ impl Access {
         }
         match (store.own(), url.root()) {
             (Ok(()), _) => Self::here(store, url).await,
-            (Err(error), Some(path)) if error.kind() == ErrorKind::Busy => Self::wait(store, path.to_owned()).await,
+            (Err(error), Some(path)) if error.kind() == ErrorKind::Busy => {
+                Self::wait(store, path.to_owned()).await
+            }
             (Err(error), _) => Err(error.into()),
         }
     }

@@ -89,7 +89,8 @@ fn without_secrets(url: &str) -> String {
         None => ("", authority),
     };
     let ats = authority.matches('@').count();
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%,:[]".contains(&byte));
+    let plain =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%,:[]".contains(&byte));
     if rest.matches('@').count() != ats || ats > 1 || ![user, hosts, database].into_iter().all(plain) {
         return format!("{scheme}://...");
     }
@@ -123,9 +124,15 @@ mod tests {
     fn no_password_is_shown_wherever_it_stands() {
         for (url, shown) in [
             ("postgres://anna:SECRET@db.example/tasks", "postgres://anna@db.example/tasks"),
-            ("postgres://anna@db.example:5433/tasks?password=SECRET", "postgres://anna@db.example:5433/tasks"),
+            (
+                "postgres://anna@db.example:5433/tasks?password=SECRET",
+                "postgres://anna@db.example:5433/tasks",
+            ),
             ("postgresql://one,two:5433/tasks?sslmode=require", "postgresql://one,two:5433/tasks"),
-            ("postgres+portable://anna:SECRET@%2Frun%2Fpg/tasks", "postgres+portable://anna@%2Frun%2Fpg/tasks"),
+            (
+                "postgres+portable://anna:SECRET@%2Frun%2Fpg/tasks",
+                "postgres+portable://anna@%2Frun%2Fpg/tasks",
+            ),
             ("postgres://anna:SECRET@[::1]/", "postgres://anna@[::1]"),
             ("postgres:///tasks?host=/run/pg&user=a&password=SECRET", "postgres:///tasks"),
             ("postgres://anna:SEC@RET@db/tasks", "postgres://..."),

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::Totals;
 use super::chain::Link;
-use super::import::{History, Source};
+use super::import::History;
+use super::source::Source;
 use crate::error::busy;
 use crate::keys::{
     CLIENT, ClientRow, DELETING, DroppedRow, IMPORTED, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION,
@@ -36,7 +37,7 @@ pub(super) enum Moved {
 /// the whole import, and whatever a power cut takes is the end of it.
 pub(super) struct Import<'a> {
     pub(super) shard: Shard,
-    pub(super) source: &'a Source,
+    pub(super) source: Source<'a>,
     pub(super) history: &'a History,
     pub(super) now_unix_s: u64,
     /// Called for each version.
@@ -200,7 +201,7 @@ impl Import<'_> {
             if step.is_full() {
                 break;
             }
-            let bytes = self.source.version_bytes(link)?;
+            let bytes = self.source.version_bytes(self.history, link).await?;
             let value = self.store(step, &bytes).await?;
             count_version(row, link.version, value.bytes(), self.now_unix_s);
             let version = VersionRow { version: link.version, received_unix_s: self.now_unix_s, value };
@@ -215,7 +216,7 @@ impl Import<'_> {
     /// Makes the original's snapshot the client's.
     async fn take_snapshot(&self, step: &mut Step, row: &mut ClientRow) -> Result<()> {
         let Some(head) = self.history.snapshot else { return Ok(()) };
-        let bytes = self.source.snapshot_bytes(self.history)?;
+        let bytes = self.source.snapshot_bytes(self.history).await?;
         let value = self.store(step, &bytes).await?;
         row.snapshot = Some(SnapshotMeta {
             version: head.version,
@@ -285,7 +286,7 @@ impl Import<'_> {
             }
             let same = stored.value.bytes() == link.bytes
                 && Value::new(stored.value, &self.shard.staging)
-                    .equals(&self.source.version_bytes(link)?)
+                    .equals(&self.source.version_bytes(self.history, link).await?)
                     .await?;
             if !same {
                 return Ok(Some(format!("version {version} has other bytes here")));
@@ -335,7 +336,7 @@ impl Import<'_> {
                 _ => return Ok(false),
             }
         };
-        value.equals(&self.source.snapshot_bytes(self.history)?).await
+        value.equals(&self.source.snapshot_bytes(self.history).await?).await
     }
 
     /// The snapshot that was just written reads back.
