@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""report.py [--update] RESULTS PART..: the tables of bench/run.sh, printed or written into docs/performance.md."""
+"""report.py [--update] RESULTS PART..: the tables of bench/run.sh, printed or written into docs/performance.md, and docs/operate/scale.md."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-DOCUMENT = Path(__file__).parent.parent / "docs/performance.md"
+DOCUMENTS = Path(__file__).parent.parent / "docs"
 
 # ours -> the peer it is held against, in the order of the table.
 KV = {
@@ -123,6 +123,17 @@ def tc(results):
         )
 
 
+def tc_postgres(results):
+    found = medians(rows(results, "tc-postgres"), "instances", "case")
+    yield "| servers | connections | pushes/s | p50 / p99 ms | servers' CPU us/push | 5xx | other failures |"
+    yield "|---|---|---|---|---|---|---|"
+    for (instances, case), row in sorted(found.items(), key=lambda item: (item[0][0], int(item[0][1].split("_")[1]))):
+        yield (
+            f"| {instances} | {case.split('_')[1]} | {row['rate']:,.0f} | {row['p50_us'] / 1000:.2f} / {row['p99_us'] / 1000:.2f} | "
+            f"{row['cpu_us_per_op']:.0f} | {row['server_errors']} | {row['others']} |"
+        )
+
+
 def rss(results):
     yield "| an idle `seabed serve` | resident MiB | goal |"
     yield "|---|---|---|"
@@ -156,15 +167,17 @@ def main():
     update = "--update" in arguments
     results, *parts = [argument for argument in arguments if argument != "--update"]
     for part in parts:
-        table = "\n".join({"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "rss": rss}[part](Path(results)))
+        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "rss": rss, "tc-postgres": tc_postgres}
+        table = "\n".join(tables[part](Path(results)))
         if not update:
             print(f"\n{table}")
             continue
-        text = DOCUMENT.read_text()
+        document = DOCUMENTS / ("operate/scale.md" if part == "tc-postgres" else "performance.md")
+        text = document.read_text()
         text, times = re.subn(f"(<!-- {part} -->\n).*?(<!-- /{part} -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
         if times == 0:
-            print(f"\n{DOCUMENT.name} has no place for {part}:\n\n{table}")
-        DOCUMENT.write_text(text)
+            print(f"\n{document.name} has no place for {part}:\n\n{table}")
+        document.write_text(text)
 
 
 main()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|tenants|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|rss|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -15,7 +15,7 @@ model=$PWD/flush-model/target/flush.so
 server=
 
 mkdir -p "$work/results" flush-model/target
-trap 'stop_server; rm -rf "$work/data"' EXIT
+trap 'stop_server; stop_postgres; rm -rf "$work/data"' EXIT
 
 build_model() { cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$model" flush-model/flush.c -ldl; }
 build() { (cd "$1" && cargo build --release --locked --quiet "${@:2}"); }
@@ -109,6 +109,59 @@ run_tc() {
 # load MIX CONNECTIONS
 load() { tc-load/target/release/tc-load "$address" "$1" "$2" "$seconds" "$server" "$work/flushes"; }
 
+# Pushes through one and through two servers on one PostgreSQL, on this disk: its flush is not modelled.
+run_tc_postgres() {
+    build .. -p seabed
+    build tc-load
+    : >"$work/results/tc-postgres.jsonl"
+    head -c 8 /dev/zero >"$work/no-flushes"
+    start_postgres
+    local instances connections
+    for ((round = 0; round < rounds; round++)); do
+        for instances in 1 2; do
+            servers=() addresses=()
+            while [[ ${#servers[@]} -lt $instances ]]; do
+                address=$(free_address)
+                SEABED_STORE=$database ../target/release/seabed serve --listen "$address" >"$work/server.log" 2>&1 &
+                servers+=($!) addresses+=("$address")
+                wait_for "$address"
+            done
+            for connections in 1 8 64; do
+                add tc-postgres "\"instances\":$instances" tc-load/target/release/tc-load "$(join "${addresses[@]}")" \
+                    adds "$connections" "$seconds" "$(join "${servers[@]}")" "$work/no-flushes"
+            done
+            kill "${servers[@]}" && wait "${servers[@]}" || true
+        done
+    done
+    stop_postgres
+}
+
+join() { local IFS=,; echo "$*"; }
+
+# A PostgreSQL of its own, as an unprivileged user, as its programs demand.
+start_postgres() {
+    local bin=${SEABED_POSTGRES_BIN:-$(find /usr/lib/postgresql -maxdepth 2 -name bin | sort -V | tail -1)}
+    postgres_place=$(mktemp -d)
+    as=()
+    if [[ $(id -u) == 0 ]]; then
+        chown nobody "$postgres_place"
+        as=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
+    fi
+    "${as[@]}" "$bin/initdb" -D "$postgres_place/data" -U postgres -A trust >/dev/null
+    address=$(free_address)
+    "${as[@]}" "$bin/postgres" -D "$postgres_place/data" -k "$postgres_place" -h 127.0.0.1 -p "${address#*:}" >"$work/postgres.log" 2>&1 &
+    postgres=$!
+    wait_for "$address"
+    database=postgres://postgres@$address/postgres
+}
+
+stop_postgres() {
+    [[ -n ${postgres:-} ]] || return 0
+    kill -INT "$postgres" && wait "$postgres" || true
+    postgres=
+    rm -rf "$postgres_place"
+}
+
 run_rss() {
     build .. -p seabed
     build tc-load
@@ -127,17 +180,26 @@ resident() { awk '/^VmRSS/ { printf "{\"kib\":%d}", $2 }' "/proc/$server/status"
 # The server on a free port of loopback, with an empty data directory.
 start_server() {
     rm -rf "$work/data" "$work/flushes"
-    address=127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    address=$(free_address)
     FLUSH_US=$1 FLUSH_COUNT_FILE=$work/flushes LD_PRELOAD=$model \
         ../target/release/seabed serve --listen "$address" --data-dir "$work/data" >"$work/server.log" 2>&1 &
     server=$!
+    wait_for "$address"
+}
+
+free_address() {
+    echo "127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+}
+
+# Until somebody listens on the address.
+wait_for() {
     local try
     for ((try = 0; try < 100; try++)); do
-        (: >"/dev/tcp/${address/:/\/}") 2>/dev/null && return
+        (: >"/dev/tcp/${1/:/\/}") 2>/dev/null && return
         sleep 0.1
     done
-    echo "the server did not start:" >&2
-    cat "$work/server.log" >&2
+    echo "no server started on $1:" >&2
+    cat "$work"/*.log >&2
     return 1
 }
 
@@ -151,15 +213,15 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | tenants | rss) parts+=("$argument") ;;
-        all) parts+=(kv tc storage tenants rss) ;;
+        kv | tc | storage | tenants | rss | tc-postgres) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants rss tc-postgres) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss tc-postgres)
 build_model
 for part in "${parts[@]}"; do
-    "run_$part" >&2
+    "run_${part//-/_}" >&2
 done
 python3 report.py "${update[@]}" "$work/results" "${parts[@]}"

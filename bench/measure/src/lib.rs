@@ -61,7 +61,7 @@ pub enum Observed {
     /// This process, under the preloaded flush model.
     Own,
     /// A server beside it, under the same model told to count in a file.
-    Server { pid: u32, flush_count: std::path::PathBuf },
+    Server { pids: Vec<u32>, flush_count: std::path::PathBuf },
 }
 
 /// One case, from before the first operation to after the last.
@@ -119,16 +119,15 @@ impl Observed {
                 let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
                 us(usage.ru_utime) + us(usage.ru_stime)
             }
-            Self::Server { pid, .. } => {
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running server");
-                // Fields 14 and 15 in ticks of 10 ms; the second field is a name that may hold blanks.
-                let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-                fields
-                    .split_whitespace()
-                    .skip(11)
-                    .take(2)
-                    .map(|t| t.parse::<u64>().expect("ticks") * 10_000)
-                    .sum()
+            Self::Server { pids, .. } => {
+                let of = |pid: &u32| {
+                    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running server");
+                    // Fields 14 and 15 in ticks of 10 ms; the second field is a name that may hold blanks.
+                    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+                    let ticks = fields.split_whitespace().skip(11).take(2);
+                    ticks.map(|ticks| ticks.parse::<u64>().expect("ticks") * 10_000).sum::<u64>()
+                };
+                pids.iter().map(of).sum()
             }
         }
     }

@@ -1,9 +1,9 @@
-//! A crowd of TaskChampion clients: `tc-load ADDRESS adds|gets|mixed CONNECTIONS SECONDS PID COUNT_FILE`.
+//! A crowd of TaskChampion clients: `tc-load ADDRESS,.. adds|gets|mixed CONNECTIONS SECONDS PID,.. COUNT_FILE`.
 //!
 //! Each connection is a client of its own and sends one request after the other over HTTP/1.1 with keep-alive, as the real one
 //! does. `adds` pushes versions of 1 KiB; `gets` reads its chain from the beginning again and again; `mixed` does what a
-//! sync with something to say does: a get answered "up to date", a push, a get answered "up to date". PID and COUNT_FILE
-//! say which server's CPU and flushes are counted. Prints a line of JSON.
+//! sync with something to say does: a get answered "up to date", a push, a get answered "up to date". The connections are dealt out among
+//! the addresses. PID and COUNT_FILE say which servers' CPU and flushes are counted. Prints a line of JSON.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,15 +23,16 @@ type Statuses = BTreeMap<u16, u64>;
 async fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, mix, connections, seconds, pid, flush_count] = arguments.as_slice() else {
-        eprintln!("usage: tc-load ADDRESS adds|gets|mixed CONNECTIONS SECONDS PID COUNT_FILE");
+        eprintln!("usage: tc-load ADDRESS,.. adds|gets|mixed CONNECTIONS SECONDS PID,.. COUNT_FILE");
         std::process::exit(2);
     };
     let connections: usize = connections.parse().expect("a number of connections");
-    let observed = Observed::Server { pid: pid.parse().expect("a pid"), flush_count: flush_count.into() };
+    let pids = pid.split(',').map(|pid| pid.parse().expect("a pid")).collect();
+    let observed = Observed::Server { pids, flush_count: flush_count.into() };
 
     // Everybody is known to the server before the first lap: creating clients is not what is measured.
     let mut clients = Vec::new();
-    for _ in 0..connections {
+    for address in address.split(',').cycle().take(connections) {
         let mut client = Client::connect(address).await?;
         for _ in 0..CHAIN {
             assert_eq!(client.add().await?, 200, "the first pushes");

@@ -24,6 +24,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// `Busy` when another process owns it, `Unsupported` where it cannot be owned, `Backend` when it cannot be made.
     fn own(&self) -> Result<()>;
 
+    /// Whether several processes may own the place at once. Then what one of them reads another may change at any time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Opens a tenant, creating it when it is not there. The caller opens a tenant once at a time.
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>>;
 

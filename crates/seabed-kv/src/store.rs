@@ -189,6 +189,16 @@ impl Store {
         self.0.backend.own()
     }
 
+    /// Whether other processes may own this store at the same time, as with a database: what this one has not read just now may be
+    /// another by now, and what was begun and not ended may be somebody else's work. A directory has one owner, and memory too.
+    ///
+    /// ```
+    /// assert!(!seabed_kv::Store::memory().is_shared());
+    /// ```
+    pub fn is_shared(&self) -> bool {
+        self.0.backend.is_shared()
+    }
+
     /// A store in a PostgreSQL database, which any number of processes may share: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. With
     /// `postgres+portable://..` it keeps to what other databases of that protocol document, too. Nothing is touched before the first
     /// tenant is opened.

@@ -11,10 +11,13 @@ use crate::TaskChampion;
 use crate::error::{Error, ErrorKind, Result, busy, damaged};
 use crate::keys::{
     CLIENT, ClientRow, DELETING, DROPPED, DroppedRow, IMPORTED, PARENT, SNAPSHOT, VERSION, VersionRow,
-    client_key, deleting_to_bytes, pair_key, read_client_key, read_pair_key,
+    client_key, deleting_from_bytes, deleting_to_bytes, pair_key, read_client_key, read_pair_key,
 };
 use crate::protocol::ATTEMPTS_MAX;
 use crate::shard::Shard;
+
+/// What a mark says in the place of a time once the client's rows are to go, in contrast to those of an import that is under way.
+const REMOVING: u64 = 0;
 
 /// How many versions one step of a deletion removes.
 const DELETE_STEP_VERSIONS: usize = 256;
@@ -233,11 +236,10 @@ impl TaskChampion {
             let Some(bytes) = shard.tenant.get(CLIENT, key).await? else { return Ok(false) };
             // A damaged row does not keep its client from being deleted; a staged snapshot that it names is then left.
             let row = ClientRow::from_bytes(&bytes);
-            let last_push_unix_s = row.as_ref().map_or(0, |row| row.last_push_unix_s);
             let mut batch = Batch::new();
             batch.check_equals(CLIENT, key, bytes).delete(CLIENT, key).delete(SNAPSHOT, key);
             batch.delete(DROPPED, key).delete(IMPORTED, key);
-            batch.put(DELETING, key, deleting_to_bytes(last_push_unix_s));
+            batch.put(DELETING, key, deleting_to_bytes(REMOVING));
             if let Some(value) = row.and_then(|row| row.snapshot?.staged()) {
                 shard.staging.discard(&mut batch, value, 0);
             }
@@ -251,13 +253,17 @@ impl TaskChampion {
 }
 
 impl Shard {
-    /// Completes every deletion that was begun.
-    pub(crate) async fn finish_deletions(&self) -> Result<()> {
-        let mut rows = self.tenant.scan(ScanSpec::new(DELETING, KeyRange::all()).keys_only());
+    /// Completes every deletion that was begun, and removes what imports left that began before this time.
+    pub(crate) async fn finish_deletions(&self, begun_before_unix_s: u64) -> Result<()> {
+        let mut rows = self.tenant.scan(ScanSpec::new(DELETING, KeyRange::all()));
         while let Some(row) = rows.next().await {
             let row = row?;
+            // A mark that does not read is nobody's who is still at it.
+            let begun_unix_s = deleting_from_bytes(&row.payload).unwrap_or(REMOVING);
             if let Some(client) = read_client_key(row.key.as_bytes()) {
-                self.finish_deletion(client).await?;
+                if begun_unix_s < begun_before_unix_s {
+                    self.finish_deletion(client).await?;
+                }
             } else {
                 // A server that would not start for it helps nobody; `verify` names it too.
                 tracing::error!(error = %damaged(&self.tenant, DELETING, row.key.as_bytes()));
@@ -267,14 +273,23 @@ impl Shard {
     }
 
     /// Removes what a client whose row is gone has left. Several may be at it at once: every step holds only while the
-    /// client's mark is there, so none touches a client that was created anew.
+    /// client's mark says that its rows are to go, so none touches a client that was created anew or is being imported.
     pub(crate) async fn finish_deletion(&self, client: Uuid) -> Result<()> {
-        let key = client_key(client);
+        let (key, mark) = (client_key(client), deleting_to_bytes(REMOVING));
+        let Some(found) = self.tenant.get(DELETING, key).await? else { return Ok(()) };
+        if found != mark {
+            // From here on an import that is still at it is refused.
+            let mut claim = Batch::new();
+            claim.check_equals(DELETING, key, found).put(DELETING, key, mark.clone());
+            if !self.tenant.apply(claim, Durability::Relaxed).await?.is_applied() {
+                return Ok(());
+            }
+        }
         loop {
             let versions = ScanSpec::new(VERSION, KeyRange::prefix(key)).limit(DELETE_STEP_VERSIONS);
             let rows = self.tenant.scan(versions).collect().await?;
             let mut step = Batch::new();
-            step.check_exists(DELETING, key);
+            step.check_equals(DELETING, key, mark.clone());
             for row in &rows {
                 self.delete_version(client, &row.key, &row.payload, &mut step);
             }
@@ -290,7 +305,7 @@ impl Shard {
         // Discarded at time 0, so that this takes them and leaves what others may still be reading.
         self.staging.sweep(Sweep::Before { discarded_ms: 1, writing_ms: 0 }).await?;
         let mut last = Batch::new();
-        last.check_exists(DELETING, key)
+        last.check_equals(DELETING, key, mark)
             .delete_prefix(VERSION, key)
             .delete_prefix(PARENT, key)
             .delete(SNAPSHOT, key)

@@ -12,8 +12,8 @@ use crate::keys::{
 };
 
 // As the kernel's `Staging` spells them; `tests/verify.rs` reads rows of both.
-const CHUNK: &str = "taskchampion.chunk";
-const PENDING: &str = "taskchampion.pending";
+pub(crate) const CHUNK: &str = "taskchampion.chunk";
+pub(crate) const PENDING: &str = "taskchampion.pending";
 
 /// The categories of this layer.
 pub(crate) const CATEGORIES: [&str; 11] =

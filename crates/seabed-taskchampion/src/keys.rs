@@ -363,6 +363,7 @@ pub fn fuzz_rows(data: &[u8]) {
     let (key, payload) = data.split_at(half);
     for category in crate::inspect::CATEGORIES {
         assert!(crate::decode_row(category.as_bytes(), key, payload).is_some());
+        let _ = crate::place(category.as_bytes(), key, payload, 64);
     }
 }
 

@@ -10,6 +10,7 @@ mod inspect;
 mod keys;
 #[cfg(feature = "move")]
 mod original;
+mod placement;
 mod protocol;
 mod retention;
 mod rules;
@@ -39,12 +40,13 @@ pub use inspect::decode_row;
 #[cfg(feature = "move")]
 pub use original::{
     ExportReport, ImportReport, ORIGINAL_FILE, Progress, REFUSED_MAX, Refused, Totals, check_original,
-    original_file,
+    check_original_postgres, original_file,
 };
+pub use placement::{CHUNK_CATEGORY, Placement, is_bookkeeping, place};
 pub use protocol::{ATTEMPTS_MAX, ChildVersion, GetSnapshot};
 pub use retention::{PruneReport, Pruned, RETENTION_MS, Skipped};
 pub use rules::{AddSnapshot, AddVersion, Committed};
-pub use shard::is_ours;
+pub use shard::{is_ours, shard_count};
 pub use snapshot::{Ignored, Urgency};
 pub use value::{Upload, UploadWriter, Value};
 pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
@@ -60,6 +62,9 @@ pub const DISCARDED_MS_MAX: u64 = 15 * 60 * 1_000;
 
 /// How long an upload may take before what has arrived of it is removed, in milliseconds.
 pub const WRITING_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// How long the import of one client may take before what it left is removed, in milliseconds, where several processes share a store.
+pub const IMPORTING_MS_MAX: u64 = 60 * 60 * 1_000;
 
 /// What the server's owner decides. The defaults are the original server's.
 ///
@@ -110,24 +115,30 @@ pub struct TaskChampion(Arc<Inner>);
 struct Inner {
     config: Config,
     shards: Vec<Shard>,
+    /// Whether other processes use the same tenants.
+    shared: bool,
     /// When versions are to be dropped next.
     retention_due_unix_ms: AtomicU64,
 }
 
 impl TaskChampion {
-    /// Opens the layer's tenants in `store`, creating them in a new one; removes uploads that never ended and completes deletions
-    /// that were cut off. The caller must be the only one to use these tenants, and opens them once: a second opening
-    /// would remove the first one's uploads in progress.
+    /// Opens the layer's tenants in `store`, creating them in a new one: one, or sixty-four where several processes
+    /// [share](Store::is_shared) it. Removes uploads that never ended and completes deletions that were cut off, so a store is opened
+    /// once: a second opening would remove the first one's uploads in progress. In a shared store that is left to
+    /// [`maintain`](Self::maintain), because they may be another's that goes on; any number of processes open it.
     ///
     /// # Errors
     /// Those of the store; `Unsupported` for data of a later version, naming both versions; `Corrupt` for a damaged row.
     pub async fn open(store: &Store, config: Config) -> Result<Self, Error> {
         let shards = shard::open(store).await?;
-        for shard in &shards {
-            shard.staging.sweep(Sweep::Everything).await?;
-            shard.finish_deletions().await?;
+        let shared = store.is_shared();
+        if !shared {
+            for shard in &shards {
+                shard.staging.sweep(Sweep::Everything).await?;
+                shard.finish_deletions(u64::MAX).await?;
+            }
         }
-        Ok(Self(Arc::new(Inner { config, shards, retention_due_unix_ms: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Inner { config, shards, shared, retention_due_unix_ms: AtomicU64::new(0) })))
     }
 
     /// Removes snapshots that were replaced fifteen minutes ago, uploads that were given up, and those that began a day ago and never
@@ -142,10 +153,13 @@ impl TaskChampion {
             discarded_ms: now_unix_ms.saturating_sub(DISCARDED_MS_MAX),
             writing_ms: now_unix_ms.saturating_sub(WRITING_MS_MAX),
         };
+        // Another process may be in the middle of an import.
+        let begun_before_unix_s =
+            if self.0.shared { now_unix_ms.saturating_sub(IMPORTING_MS_MAX) / 1_000 } else { u64::MAX };
         let mut removed = 0;
         for shard in self.shards() {
             removed += shard.staging.sweep(due).await?;
-            shard.finish_deletions().await?;
+            shard.finish_deletions(begun_before_unix_s).await?;
         }
         self.retain(now_unix_ms).await?;
         Ok(removed)

@@ -19,6 +19,10 @@ use crate::upstream::Locks;
 /// How many shards a new store gets. One file, one flush: on a single machine more of them only divide the group commit.
 const SHARDS_NEW: u16 = 1;
 
+/// How many one gets that several processes share: each commits for itself, so that many are at it at once, and a distributed database
+/// can spread them over its machines.
+const SHARDS_NEW_SHARED: u16 = 64;
+
 /// How often a row that others keep creating and removing is read again.
 const FORMAT_ATTEMPTS_MAX: usize = 8;
 
@@ -54,21 +58,27 @@ impl Shard {
     }
 }
 
-/// Opens every shard of the store, making that of a new store. A shard that is missing is an error: an empty one in its place would
+/// Opens every shard of the store, making those of a new store. A shard that is missing is an error: an empty one in its place would
 /// tell its clients that they never were.
 pub(crate) async fn open(store: &Store) -> Result<Vec<Shard>> {
     let there = shard_numbers(store).await?;
-    if there.first().is_some_and(|first| *first > 0) {
+    // In a shared store they may be about to be made: the first one comes last.
+    if !store.is_shared() && there.first().is_some_and(|first| *first > 0) {
         return Err(missing(0));
     }
     let first = store.open(shard_id(0)).await?;
-    let shards = identify_first(&first, there.len() > 1).await?;
+    let shards = match read_first(&first).await? {
+        Some(shards) => shards,
+        None => create(store, &first, &there).await?,
+    };
+    // Listed anew, because who made the first one has made the others before.
+    let there = shard_numbers(store).await?;
     let mut all = vec![Shard::new(first)];
-    for number in 1..shards {
-        if !there.contains(&number) {
-            return Err(missing(number));
-        }
-        let tenant = store.open(shard_id(number)).await?;
+    // All begin before the first is waited for: over a network each takes its time.
+    let begin = |number| there.contains(&number).then(|| store.open(shard_id(number)));
+    let opening: Vec<_> = (1..shards).map(begin).collect();
+    for (number, opening) in (1..shards).zip(opening) {
+        let tenant = opening.ok_or_else(|| missing(number))?.await?;
         let row = tenant.get(FORMAT, b"").await?.ok_or_else(|| missing(number))?;
         check_format(&tenant, &row)?;
         all.push(Shard::new(tenant));
@@ -76,30 +86,71 @@ pub(crate) async fn open(store: &Store) -> Result<Vec<Shard>> {
     Ok(all)
 }
 
+/// How many shards the store has; `None` when it holds nothing of this layer. Makes nothing.
+///
+/// # Errors
+/// Those of the store; `Unsupported` for data of a later version; `Corrupt` when the first shard is missing or does not say.
+pub async fn shard_count(store: &Store) -> Result<Option<u16>> {
+    let there = shard_numbers(store).await?;
+    if there.is_empty() {
+        return Ok(None);
+    }
+    if !there.contains(&0) {
+        return Err(missing(0));
+    }
+    let first = store.open(shard_id(0)).await?;
+    read_first(&first).await?.map(Some).ok_or_else(|| missing(0))
+}
+
 /// The numbers of the shards whose tenants are in the store.
 pub(crate) async fn shard_numbers(store: &Store) -> Result<BTreeSet<u16>> {
     Ok(store.list().await?.iter().filter_map(|id| shard_number(id.as_str())).collect())
 }
 
-/// Reads what the first shard says and answers the number of shards. Without a word of it, and without `others`, the store is new: it
-/// gets the rows. A store that begins with more than one shard would have to make the others before.
-async fn identify_first(tenant: &Tenant, others: bool) -> Result<u16> {
-    for _ in 0..FORMAT_ATTEMPTS_MAX {
-        if let Some(row) = tenant.get(FORMAT, b"").await? {
-            check_format(tenant, &row)?;
-            // Written in one batch with the format row, so it is there.
-            let row = tenant.get(SHARDS, b"").await?.unwrap_or_default();
-            return shards_from_bytes(&row).ok_or_else(|| damaged(tenant, SHARDS, b""));
+/// The number of shards, as the first one says; `None` when it does not yet.
+async fn read_first(first: &Tenant) -> Result<Option<u16>> {
+    let Some(row) = first.get(FORMAT, b"").await? else { return Ok(None) };
+    check_format(first, &row)?;
+    // Written in one batch with the format row, so it is there.
+    let row = first.get(SHARDS, b"").await?.unwrap_or_default();
+    shards_from_bytes(&row).map(Some).ok_or_else(|| damaged(first, SHARDS, b""))
+}
+
+/// Makes the shards of a new store and answers how many there are then. The first one gets its rows when the others have theirs, so
+/// that nobody serves a part of them; whoever was cut off, or has company, is carried on.
+async fn create(store: &Store, first: &Tenant, there: &BTreeSet<u16>) -> Result<u16> {
+    for number in there.iter().filter(|number| **number > 0) {
+        let begun = store.is_shared() && {
+            let categories = store.open(shard_id(*number)).await?.categories().await?;
+            categories.iter().all(|category| category == FORMAT.as_bytes())
+        };
+        if !begun {
+            // Clients in it: another process made the first one in the meantime, or it was lost.
+            return read_first(first).await?.ok_or_else(|| missing(0));
         }
-        if others {
-            return Err(missing(0));
-        }
+    }
+    let shards = if store.is_shared() { SHARDS_NEW_SHARED } else { SHARDS_NEW };
+    // All begin before the first is waited for, so that they share the flushes.
+    let opening: Vec<_> = (1..shards).map(|number| store.open(shard_id(number))).collect();
+    let mut marking = Vec::with_capacity(opening.len());
+    for opening in opening {
         let mut batch = Batch::new();
         batch.check_absent(FORMAT, b"").put(FORMAT, b"", FormatRow::ours().to_bytes());
-        batch.check_absent(SHARDS, b"").put(SHARDS, b"", shards_to_bytes(SHARDS_NEW));
-        tenant.apply(batch, Durability::Durable).await?;
+        marking.push(opening.await?.apply(batch, Durability::Durable));
     }
-    Err(busy(tenant, "the format row keeps changing; open the store again"))
+    for marking in marking {
+        marking.await?;
+    }
+    for _ in 0..FORMAT_ATTEMPTS_MAX {
+        let mut batch = Batch::new();
+        batch.check_absent(FORMAT, b"").put(FORMAT, b"", FormatRow::ours().to_bytes());
+        batch.check_absent(SHARDS, b"").put(SHARDS, b"", shards_to_bytes(shards));
+        first.apply(batch, Durability::Durable).await?;
+        if let Some(shards) = read_first(first).await? {
+            return Ok(shards);
+        }
+    }
+    Err(busy(first, "the format row keeps changing; open the store again"))
 }
 
 /// What is said of a shard that should be there.

@@ -24,7 +24,7 @@ const PARTIAL_FILE: &str = "copy.partial";
 /// What `POST /api/backup` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// The directory of the store, absolute.
+    /// The store: its directory, absolute.
     pub(crate) store: String,
     /// The directory of the backup, absolute.
     pub(crate) backup: String,
@@ -115,7 +115,14 @@ pub(crate) async fn run(node: &Node, to: &Path) -> Result<Report, Failure> {
     if !to.is_absolute() {
         return Err(Failure::bad_request(format!("'{}' is no absolute path", to.display())));
     }
-    let store = node.root.display().to_string();
+    if node.url.root().is_none() {
+        return Err(Failure::bad_request(format!(
+            "{} is no directory of files: back up a PostgreSQL database with pg_dump or pg_basebackup; `seabed copy` writes a store into \
+             a directory, which `seabed backup` takes",
+            node.url
+        )));
+    }
+    let store = node.url.to_string();
     let place = Place::prepare(to.to_owned(), &store)?;
     let mut manifest = Manifest::new(store, now_unix_s());
     let mut report = Report {

@@ -5,6 +5,7 @@ mod bench;
 pub(crate) mod clients;
 mod completions;
 mod conformance;
+mod copy;
 mod export;
 mod import;
 pub(crate) mod inspect;
@@ -15,12 +16,12 @@ mod serve;
 pub(crate) mod tenants;
 pub(crate) mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{DATA_DIR_DEFAULT, ServeArgs};
+use crate::config::{ServeArgs, StoreArgs};
+use crate::store_url::StoreUrl;
 
 /// Durable state for sync protocols: a sync server for Taskwarrior whose data you can check.
 #[derive(Debug, Parser)]
@@ -61,6 +62,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a new store out of a backup
     Restore(restore::RestoreArgs),
+    /// Copy everything into another store, of another kind
+    Copy(copy::CopyArgs),
     /// Bring in what another server has stored
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
@@ -80,12 +83,21 @@ enum Command {
 /// Which store a command works on, and how it answers.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// The directory that holds the store
-    #[arg(short, long, env = "DATA_DIR", value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Place {
+    /// The store that is named.
+    ///
+    /// # Errors
+    /// Exit code 2 when two are, or what is no URL.
+    pub(crate) fn url(&self) -> anyhow::Result<StoreUrl> {
+        self.store.url()
+    }
 }
 
 impl Cli {
@@ -102,6 +114,7 @@ impl Cli {
             Command::Verify(args) => verify::command(&args),
             Command::Backup(args) => backup::command(&args),
             Command::Restore(args) => restore::command(&args),
+            Command::Copy(args) => copy::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
             Command::Sds(args) => sds::command(&args),

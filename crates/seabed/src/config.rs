@@ -3,13 +3,81 @@
 //! The first group is the original taskchampion-sync-server's, name by name, so that its compose files and units go on working. Two
 //! defaults differ, because `seabed serve` must work without arguments: the address and the directory.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 use uuid::Uuid;
 
-/// Where `serve` keeps its data unless told otherwise.
-pub(crate) const DATA_DIR_DEFAULT: &str = "./seabed-data";
+use crate::output::Exit;
+use crate::store_url::{StoreUrl, is_postgres};
+
+/// Where a store is unless told otherwise.
+const DATA_DIR_DEFAULT: &str = "./seabed-data";
+
+/// Which store to work on.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// The store: a URL of sqlite:DIR, memory: or a PostgreSQL database [default: sqlite:./seabed-data]
+    #[arg(long, env = "SEABED_STORE", hide_env_values = true, value_name = "URL")]
+    store: Option<Given>,
+    /// The directory that holds the store: the same as --store sqlite:DIR
+    #[arg(short, long, env = "DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// A URL as it was given. It is read when it is used: what the parser of arguments refuses it shows.
+#[derive(Clone)]
+pub(crate) struct Given(String);
+
+impl From<String> for Given {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Given {
+    /// The URL of a PostgreSQL database, when it is one.
+    pub(crate) fn as_postgres(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|text| is_postgres(text))
+    }
+
+    /// The path that it is otherwise.
+    pub(crate) fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+
+    /// The store that it names.
+    ///
+    /// # Errors
+    /// Exit code 2 when it is no URL of one.
+    pub(crate) fn url(&self) -> anyhow::Result<StoreUrl> {
+        StoreUrl::parse(&self.0)
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given")
+    }
+}
+
+impl StoreArgs {
+    /// The store that they name.
+    ///
+    /// # Errors
+    /// Exit code 2 when they name two, or what is no URL.
+    pub(crate) fn url(&self) -> anyhow::Result<StoreUrl> {
+        match (&self.store, &self.data_dir) {
+            (Some(_), Some(_)) => Err(Exit::usage(
+                "two stores are named, one by --store or SEABED_STORE and one by --data-dir or DATA_DIR; leave one of them out",
+            )),
+            (Some(given), None) => given.url(),
+            (None, Some(directory)) => Ok(StoreUrl::Sqlite(directory.clone())),
+            (None, None) => Ok(StoreUrl::Sqlite(PathBuf::from(DATA_DIR_DEFAULT))),
+        }
+    }
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -17,6 +85,7 @@ Examples:
   seabed serve
   seabed serve --listen 0.0.0.0:8080 --allow-client-id 67e55044-10b1-426f-9247-bb680e5fe0c8
   LISTEN=127.0.0.1:9000,[::1]:9000 DATA_DIR=/var/lib/seabed seabed serve
+  SEABED_STORE=postgres://seabed@db.example/seabed seabed serve
   RUST_LOG=info seabed serve          one line a request on stderr (default: warn)
 
 Flags and variables of the original taskchampion-sync-server mean the same here.
@@ -67,9 +136,8 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) retention_days: Option<u32>,
 
-    /// The directory that holds the store; it is made when it is not there
-    #[arg(short, long, env = "DATA_DIR", value_name = "DIR", default_value = DATA_DIR_DEFAULT)]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 
     /// How many connections are served at once; more wait to be accepted
     #[arg(

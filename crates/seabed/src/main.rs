@@ -1,14 +1,17 @@
 //! Seabed: durable state for sync protocols. This binary serves them and looks after what they stored.
 
+mod access;
 mod backup;
 mod bytes;
 mod cli;
 mod config;
+mod copy;
 mod node;
 mod open;
 mod output;
 mod own;
 mod server;
+mod store_url;
 
 use std::process::ExitCode;
 

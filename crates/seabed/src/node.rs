@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,13 +14,14 @@ use tokio::sync::OnceCell;
 
 use crate::backup::Progress;
 use crate::own;
+use crate::store_url::StoreUrl;
 
 /// A store that this process owns.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) store: Store,
-    /// The directory, absolute, for people.
-    pub(crate) root: PathBuf,
+    /// Where it is.
+    pub(crate) url: StoreUrl,
     taskchampion: OnceCell<TaskChampion>,
     visits: Mutex<BTreeMap<TenantId, u64>>,
     /// What `seabed backup` shows while it waits.
@@ -29,10 +29,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(store: Store, root: PathBuf) -> Self {
+    pub(crate) fn new(store: Store, url: StoreUrl) -> Self {
         Self {
             store,
-            root,
+            url,
             taskchampion: OnceCell::new(),
             visits: Mutex::default(),
             backups: Progress::default(),
@@ -65,7 +65,7 @@ impl Node {
             if tenants.is_empty() {
                 return Err(Failure::not_found(format!(
                     "no tenant '{only}' in {}; `seabed tenants` lists them",
-                    self.root.display()
+                    self.url
                 )));
             }
         }

@@ -5,6 +5,10 @@ use std::path::Path;
 
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Store, Tenant};
 
+use crate::copy::Place;
+use crate::output::Exit;
+use crate::store_url::StoreUrl;
+
 /// Its id.
 pub(crate) const TENANT: &str = "seabed";
 
@@ -13,6 +17,8 @@ const FORMAT: &str = "seabed.format";
 const FORMAT_VERSION: u32 = 1;
 /// A row for each foreign file whose last import has ended well: under where it is, which of its clients were left out.
 const IMPORTED: &str = "seabed.imported";
+/// The row of a store that is being copied into: how far it is.
+const COPYING: &str = "seabed.copying";
 /// The row that is written to find out whether rows can be written.
 const READY: &str = "seabed.ready";
 
@@ -52,13 +58,13 @@ pub(crate) fn writer() -> String {
 }
 
 /// Whether the last import of that file has ended well; then the clients that it left out knowingly, under the names that they have
-/// there. Makes nothing in a directory that holds no store. `root` is the directory of the store; both are canonical.
+/// there. Makes nothing in a directory that holds no store. `root` is the directory of the store, when it has one; both are canonical.
 ///
 /// # Errors
 /// Those of the store.
 pub(crate) async fn imported(
     store: &Store,
-    root: &Path,
+    root: Option<&Path>,
     file: &Path,
 ) -> Result<Option<BTreeSet<String>>, Error> {
     if !store.list().await?.iter().any(|id| id.as_str() == TENANT) {
@@ -73,7 +79,7 @@ pub(crate) async fn imported(
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn forget_import(store: &Store, root: &Path, file: &Path) -> Result<(), Error> {
+pub(crate) async fn forget_import(store: &Store, root: Option<&Path>, file: &Path) -> Result<(), Error> {
     open(store).await?.delete(IMPORTED, import_key(root, file)).await?;
     Ok(())
 }
@@ -84,7 +90,7 @@ pub(crate) async fn forget_import(store: &Store, root: &Path, file: &Path) -> Re
 /// Those of the store.
 pub(crate) async fn remember_import(
     store: &Store,
-    root: &Path,
+    root: Option<&Path>,
     file: &Path,
     left_out: &[String],
 ) -> Result<(), Error> {
@@ -98,9 +104,56 @@ pub(crate) async fn remember_import(
     open(store).await?.put(IMPORTED, import_key(root, file), row).await
 }
 
+/// Whether a store may have rows of that category, in this tenant, that are about itself alone: another one does not get them.
+pub(crate) fn is_bookkeeping(category: &[u8]) -> bool {
+    [FORMAT, READY, COPYING].iter().any(|ours| ours.as_bytes() == category)
+}
+
+/// How far the copy into this store is; `None` when none is under way. Makes nothing in a store that holds nothing.
+///
+/// # Errors
+/// Those of the store; `Corrupt` when the row does not read.
+pub(crate) async fn copying(store: &Store) -> Result<Option<Place>, Error> {
+    if !store.list().await?.iter().any(|id| id.as_str() == TENANT) {
+        return Ok(None);
+    }
+    let tenant = store.open(TENANT).await?;
+    let Some(row) = tenant.get(COPYING, b"").await? else { return Ok(None) };
+    serde_json::from_slice(&row).map(Some).map_err(|error| {
+        let message = format!("the row of {COPYING} is damaged; empty the store, and copy into it again");
+        Error::new(ErrorKind::Corrupt, message).in_tenant(tenant.id()).with_source(error)
+    })
+}
+
+/// Notes how far the copy into this store is, durably; or that it has ended.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn set_copying(store: &Store, place: Option<&Place>) -> Result<(), Error> {
+    let tenant = open(store).await?;
+    let Some(place) = place else { return tenant.delete(COPYING, b"").await.map(|_| ()) };
+    let row = serde_json::to_vec(place).map_err(|error| {
+        Error::new(ErrorKind::InvalidArgument, "the place of a copy cannot be written").with_source(error)
+    })?;
+    tenant.put(COPYING, b"", row).await
+}
+
+/// Refuses a store that is a part of another one so far.
+///
+/// # Errors
+/// Exit code 2, when a copy into it has not ended; those of the store.
+pub(crate) async fn refuse_copying(store: &Store, url: &StoreUrl) -> anyhow::Result<()> {
+    match copying(store).await? {
+        None => Ok(()),
+        Some(Place { source, .. }) => Err(Exit::usage(format!(
+            "the copy of {source} into {url} has not ended; run `seabed copy` again, and it goes on where it stopped"
+        ))),
+    }
+}
+
 /// Where the file is; seen from the store when it lies in there, so that both may be moved together.
-fn import_key(root: &Path, file: &Path) -> Vec<u8> {
-    file.strip_prefix(root).unwrap_or(file).as_os_str().as_encoded_bytes().to_vec()
+fn import_key(root: Option<&Path>, file: &Path) -> Vec<u8> {
+    root.and_then(|root| file.strip_prefix(root).ok()).unwrap_or(file).as_os_str().as_encoded_bytes().to_vec()
 }
 
 /// Writes a row, durably. `now_ms` makes it another one than the last: bytes that do not change are not written.

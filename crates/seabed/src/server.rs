@@ -9,6 +9,7 @@ pub(crate) mod trace;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,7 +47,8 @@ pub(crate) struct Server {
     pub(crate) node: Arc<Node>,
     taskchampion: TaskChampion,
     listeners: Vec<TcpListener>,
-    socket: Socket,
+    /// Where the owner's commands are answered; a store that several processes share is opened by each command.
+    socket: Option<Socket>,
     ends: Ends,
     app: Router,
     connections_max: u32,
@@ -70,7 +72,7 @@ impl Ends {
 }
 
 impl Server {
-    /// Opens the layers of a store that this process owns, and the socket beside it.
+    /// Opens the layers of a store that this process owns, and the socket beside it when it is a directory.
     pub(crate) async fn new(
         node: Node,
         listeners: Vec<TcpListener>,
@@ -82,8 +84,11 @@ impl Server {
         let ends =
             Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let own = own::open(&node.store).await?;
-        let socket = Socket::bind(&node.root)
-            .with_context(|| format!("cannot listen on {}", node.root.join(socket::NAME).display()))?;
+        let bind = |root: &Path| {
+            Socket::bind(root)
+                .with_context(|| format!("cannot listen on {}", root.join(socket::NAME).display()))
+        };
+        let socket = node.url.root().map(bind).transpose()?;
         let node = Arc::new(node.with_taskchampion(taskchampion.clone()));
         let app = Router::new()
             .merge(seabed_taskchampion::router(taskchampion.clone()))
@@ -112,7 +117,7 @@ impl Server {
         for listener in self.listeners {
             tokio::spawn(connection(&network).accept_network(listener));
         }
-        let accepting_owner = tokio::spawn(connection(&owner).accept_owner(self.socket));
+        let accepting_owner = self.socket.map(|socket| tokio::spawn(connection(&owner).accept_owner(socket)));
         let maintaining = tokio::spawn(maintain(self.taskchampion));
 
         self.ends.next().await;
@@ -130,7 +135,9 @@ impl Server {
             () = self.ends.next() => tracing::warn!("told to end again: some requests were cut off"),
         }
         // The socket is gone before the lock is: whoever finds the lock free finds no socket of ours.
-        let _ = accepting_owner.await;
+        if let Some(accepting) = accepting_owner {
+            let _ = accepting.await;
+        }
         let closing = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), self.node.store.close());
         match closing.await {
             Ok(closed) => closed.map_err(|error| anyhow::Error::msg(sentence(error))),

@@ -49,6 +49,7 @@ fn every_command_has_help_with_examples() {
         "verify",
         "backup",
         "restore",
+        "copy",
         "import",
         "export",
         "sds",

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use common::{Server, json, run};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use seabed_testkit::postgres::Cluster;
+use seabed_testkit::proxy::{Act, Direction, Fault, Proxy};
 use taskchampion::storage::inmemory::InMemoryStorage;
 use taskchampion::{Operations, Replica, ServerConfig, Status};
 use uuid::Uuid;
@@ -23,8 +25,8 @@ const ROUNDS: usize = 6;
 
 struct User {
     client_id: Uuid,
-    /// The server as it is known under an address: its making derives the key, which takes half a second.
-    server: Option<(String, Box<dyn taskchampion::Server>)>,
+    /// The servers by their addresses: making one derives the key, which takes half a second.
+    servers: BTreeMap<String, Box<dyn taskchampion::Server>>,
     devices: Vec<Replica<InMemoryStorage>>,
     tasks: Vec<Uuid>,
 }
@@ -32,7 +34,7 @@ struct User {
 impl User {
     fn new(client_id: Uuid) -> Self {
         let devices = (0..DEVICES).map(|_| Replica::new(InMemoryStorage::new())).collect();
-        Self { client_id, server: None, devices, tasks: Vec::new() }
+        Self { client_id, servers: BTreeMap::new(), devices, tasks: Vec::new() }
     }
 
     /// Changes on each device what it knows, so that all of them change the same tasks at once.
@@ -62,15 +64,15 @@ impl User {
     }
 
     async fn sync(&mut self, url: &str, device: usize) -> Result<(), taskchampion::Error> {
-        if self.server.as_ref().is_none_or(|(known, _)| known != url) {
+        if !self.servers.contains_key(url) {
             let config = ServerConfig::Remote {
                 url: url.to_owned(),
                 client_id: self.client_id,
                 encryption_secret: b"kept on the devices".to_vec(),
             };
-            self.server = Some((url.to_owned(), config.into_server().await?));
+            self.servers.insert(url.to_owned(), config.into_server().await?);
         }
-        let (_, server) = self.server.as_mut().unwrap();
+        let server = self.servers.get_mut(url).unwrap();
         self.devices[device].sync(server, false).await
     }
 
@@ -220,4 +222,104 @@ async fn devices_go_on_after_old_versions_were_dropped_and_a_stale_one_is_told()
         assert!(user.see(device).await == expected, "device {device} sees something else");
     }
     assert_eq!(json(dir.path(), &["verify"])["findings"], 0);
+}
+
+fn serve_database(store: &str) -> Server {
+    let mut command = common::seabed();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--snapshot-versions", "20"]);
+    Server::spawn({
+        command.env("SEABED_STORE", store).env("RUST_LOG", "info");
+        command
+    })
+}
+
+fn assert_sound(store: &str) {
+    let verified = common::seabed().arg("verify").env("SEABED_STORE", store).output().unwrap();
+    assert!(verified.status.success(), "{}", common::stdout(&verified));
+}
+
+/// All devices synchronise, twice round, and see the same.
+async fn assert_converges(user: &mut User, urls: &[String]) {
+    for device in (0..DEVICES).chain(0..DEVICES) {
+        user.sync(&urls[device % urls.len()], device).await.unwrap();
+    }
+    let expected = user.see(0).await;
+    assert_eq!(expected.len(), user.tasks.len(), "every task that any device made");
+    for device in 1..DEVICES {
+        assert!(user.see(device).await == expected, "device {device} sees something else");
+    }
+    // A fresh device begins with the snapshot, wherever that was left.
+    let mut fresh = User::new(user.client_id);
+    fresh.sync(&urls[urls.len() - 1], 0).await.unwrap();
+    assert!(fresh.see(0).await == expected, "a fresh device sees something else");
+}
+
+#[tokio::test]
+async fn devices_that_take_now_one_server_and_now_another_of_a_database_converge() {
+    let mut random = StdRng::seed_from_u64(common::seed());
+    let cluster = Cluster::start();
+    let store = cluster.create_database();
+    let servers = [serve_database(&store), serve_database(&store)];
+    let urls = servers.each_ref().map(Server::url);
+    let mut users =
+        [User::new(Uuid::from_u128(random.random())), User::new(Uuid::from_u128(random.random()))];
+    for _ in 0..ROUNDS {
+        for user in &mut users {
+            user.change(&mut random).await;
+            for _ in 0..DEVICES * 2 {
+                let (device, server) = (random.random_range(0..DEVICES), random.random_range(0..2));
+                user.sync(&urls[server], device).await.unwrap();
+            }
+        }
+    }
+    for user in &mut users {
+        assert_converges(user, &urls).await;
+    }
+    for server in servers {
+        let (_, logs) = server.terminate();
+        assert!(!logs.contains("status=5"), "{logs}");
+    }
+    assert_sound(&store);
+}
+
+/// The connection to the database breaks at every message that comes back from it while a device synchronises, so also after the
+/// commit of its push and before anybody was told: the server cannot know, says so, and the device finds out when it comes again.
+#[tokio::test]
+async fn a_device_recovers_wherever_the_connection_to_the_database_breaks() {
+    let mut random = StdRng::seed_from_u64(common::seed());
+    let cluster = Cluster::start();
+    let direct = cluster.create_database();
+    let proxy = Proxy::start(cluster.port());
+    let server = serve_database(&proxy.url(direct.rsplit('/').next().unwrap()));
+    let urls = [server.url()];
+    let mut user = User::new(Uuid::from_u128(random.random()));
+    user.change(&mut random).await;
+    for device in (0..DEVICES).chain(0..DEVICES) {
+        user.sync(&urls[0], device).await.unwrap();
+    }
+    let mut failed = 0;
+    for message in 1.. {
+        let mut changes = Operations::new();
+        let fresh = Uuid::from_u128(random.random());
+        let mut task = user.devices[0].create_task(fresh, &mut changes).await.unwrap();
+        task.set_description(format!("made before message {message}"), &mut changes).unwrap();
+        user.devices[0].commit_operations(changes).await.unwrap();
+        user.tasks.push(fresh);
+        proxy.arm(Fault { direction: Direction::ToClient, message, act: Act::CutBefore });
+        failed += usize::from(user.sync(&urls[0], 0).await.is_err());
+        let fired = proxy.has_fired();
+        proxy.disarm();
+        // Another device too, so that the chain goes on over what nobody was told of.
+        for device in [0, 1] {
+            user.sync(&urls[0], device).await.unwrap();
+        }
+        if !fired {
+            break;
+        }
+        assert!(message < 500, "a synchronisation is not that long");
+    }
+    assert_converges(&mut user, &urls).await;
+    let (_, logs) = server.terminate();
+    assert!(failed > 0 && logs.contains("applied=Unknown"), "no push was cut off in its commit: {logs}");
+    assert_sound(&direct);
 }

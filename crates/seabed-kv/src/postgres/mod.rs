@@ -214,6 +214,10 @@ impl Backend for PostgresBackend {
         self.0.spawn(async move { shared.connection().await.map(|_| ()) }).wait()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
         let (shared, id) = (self.0.clone(), id.clone());
         self.0.spawn(async move {

@@ -175,16 +175,17 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The refusal for what went wrong below, which is for the log; the client recovers from any of these by asking again, also when a
-/// push took effect in spite of its error: it then pulls its own version.
+/// The refusal for what went wrong below, which is for the log. Never a 409 and never a success: whether the batch was applied may be
+/// unknown. The client recovers from any of these by asking again, also when a push took effect in spite of its error: it then pulls
+/// its own version, and goes on from there.
 fn failed(client: Uuid) -> impl Fn(Error) -> Refusal {
     move |error| {
         let ((kind, tenant, cause), client) = (told(&error), Shortened(client));
+        let applied = error.applied();
         if matches!(error.kind(), ErrorKind::Busy) || error.is_retryable() {
-            tracing::warn!(%client, %kind, tenant, cause, "a request was put off");
+            tracing::warn!(%client, %kind, tenant, cause, ?applied, "a request was put off");
             return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy, ask again").with(RETRY_AFTER, "1");
         }
-        let applied = error.applied();
         tracing::error!(%client, %kind, tenant, cause, ?applied, "a request failed");
         if error.is_disk_full() {
             let text = "the server's disk is full, ask again when there is room";

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::Totals;
 use super::chain::Link;
-use super::import::{History, Source};
+use super::import::History;
+use super::source::Source;
 use crate::error::busy;
 use crate::keys::{
     CLIENT, ClientRow, DELETING, DroppedRow, IMPORTED, PARENT, SNAPSHOT, SnapshotMeta, Stored, VERSION,
@@ -36,7 +37,7 @@ pub(super) enum Moved {
 /// the whole import, and whatever a power cut takes is the end of it.
 pub(super) struct Import<'a> {
     pub(super) shard: Shard,
-    pub(super) source: &'a Source,
+    pub(super) source: Source<'a>,
     pub(super) history: &'a History,
     pub(super) now_unix_s: u64,
     /// Called for each version.
@@ -54,11 +55,14 @@ impl Import<'_> {
     /// Writes the whole history. Until it is whole, the client is one whose rows are being removed: whoever opens the store after a crash
     /// completes that, and nobody ever sees a part.
     async fn create(&mut self) -> Result<Moved> {
-        let (client, key) = (self.history.client, client_key(self.history.client));
-        let mut begin = Batch::new();
-        begin.check_absent(CLIENT, key).check_absent(DELETING, key);
-        begin.put(DELETING, key, deleting_to_bytes(self.now_unix_s));
-        self.apply(begin).await?;
+        let client = self.history.client;
+        if !self.mark().await? {
+            // What an import that was cut off has left. A store that one process owns was rid of it when it was opened.
+            self.shard.finish_deletion(client).await?;
+            if !self.mark().await? {
+                return Err(self.changed());
+            }
+        }
         let made = self.create_marked().await;
         if !matches!(made, Ok(Moved::Written(_))) {
             // What went wrong is told, whether or not this works: the next opening of the store does it again.
@@ -69,13 +73,27 @@ impl Import<'_> {
         made
     }
 
+    /// Marks the client as one that is being imported; false when there is one, or a mark.
+    async fn mark(&self) -> Result<bool> {
+        let key = client_key(self.history.client);
+        let mut begin = Batch::new();
+        begin.check_absent(CLIENT, key).check_absent(DELETING, key);
+        begin.put(DELETING, key, self.importing());
+        Ok(self.shard.tenant.apply(begin, Durability::Relaxed).await?.is_applied())
+    }
+
+    /// What the mark holds while this import is at it: never the time 0, which stands for rows that are to go.
+    fn importing(&self) -> Vec<u8> {
+        deleting_to_bytes(self.now_unix_s.max(1))
+    }
+
     async fn create_marked(&mut self) -> Result<Moved> {
         let key = client_key(self.history.client);
         let mut row = ClientRow { latest: self.history.latest, ..ClientRow::new(self.now_unix_s) };
         let mut left = self.history.chain.as_slice();
         while !left.is_empty() {
             let mut step = Step::default();
-            step.batch.check_exists(DELETING, key);
+            step.batch.check_equals(DELETING, key, self.importing());
             left = self.fill(&mut step, &mut row, left).await?;
             self.apply(step.batch).await?;
         }
@@ -83,7 +101,8 @@ impl Import<'_> {
             return Ok(Moved::Refused(format!("what was written of it is not what was read: {why}")));
         }
         let mut last = Step::default();
-        last.batch.check_absent(CLIENT, key).check_exists(DELETING, key).delete(DELETING, key);
+        last.batch.check_absent(CLIENT, key);
+        last.batch.check_equals(DELETING, key, self.importing()).delete(DELETING, key);
         self.take_snapshot(&mut last, &mut row).await?;
         last.batch.put(CLIENT, key, row.to_bytes());
         self.remember(&mut last.batch);
@@ -182,7 +201,7 @@ impl Import<'_> {
             if step.is_full() {
                 break;
             }
-            let bytes = self.source.version_bytes(link)?;
+            let bytes = self.source.version_bytes(self.history, link).await?;
             let value = self.store(step, &bytes).await?;
             count_version(row, link.version, value.bytes(), self.now_unix_s);
             let version = VersionRow { version: link.version, received_unix_s: self.now_unix_s, value };
@@ -197,7 +216,7 @@ impl Import<'_> {
     /// Makes the original's snapshot the client's.
     async fn take_snapshot(&self, step: &mut Step, row: &mut ClientRow) -> Result<()> {
         let Some(head) = self.history.snapshot else { return Ok(()) };
-        let bytes = self.source.snapshot_bytes(self.history)?;
+        let bytes = self.source.snapshot_bytes(self.history).await?;
         let value = self.store(step, &bytes).await?;
         row.snapshot = Some(SnapshotMeta {
             version: head.version,
@@ -267,7 +286,7 @@ impl Import<'_> {
             }
             let same = stored.value.bytes() == link.bytes
                 && Value::new(stored.value, &self.shard.staging)
-                    .equals(&self.source.version_bytes(link)?)
+                    .equals(&self.source.version_bytes(self.history, link).await?)
                     .await?;
             if !same {
                 return Ok(Some(format!("version {version} has other bytes here")));
@@ -317,7 +336,7 @@ impl Import<'_> {
                 _ => return Ok(false),
             }
         };
-        value.equals(&self.source.snapshot_bytes(self.history)?).await
+        value.equals(&self.source.snapshot_bytes(self.history).await?).await
     }
 
     /// The snapshot that was just written reads back.
@@ -361,13 +380,18 @@ impl Import<'_> {
     async fn apply(&self, batch: Batch) -> Result<()> {
         self.source.check_unchanged()?;
         if self.shard.tenant.apply(batch, Durability::Relaxed).await?.is_applied() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(self.changed())
         }
+    }
+
+    fn changed(&self) -> Error {
         let message = format!(
-            "client {} was changed or is being deleted by somebody else; nobody may serve the store during an import",
+            "client {} was changed, or its import removed, by somebody else; import while nobody serves the store",
             self.history.client
         );
-        Err(busy(&self.shard.tenant, &message))
+        busy(&self.shard.tenant, &message)
     }
 }
 

@@ -8,7 +8,8 @@ use seabed_kv::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
 use super::client::Import;
-use super::import::Source;
+use super::import::SqliteFile;
+use super::source::Source;
 use super::{ExportReport, Progress};
 use crate::TaskChampion;
 use crate::clients::{ClientInfo, VersionInfo};
@@ -111,7 +112,7 @@ impl TaskChampion {
 
     /// Reads the new database as an import would, and compares it with what is here.
     async fn compare_export(&self, file: &Path, clients: usize) -> Result<()> {
-        let source = Source::open(file)?;
+        let source = SqliteFile::open(file)?;
         let mut found = 0;
         let mut histories = source.histories()?;
         let mut reading = histories.read()?;
@@ -121,7 +122,13 @@ impl TaskChampion {
                 Err(why) => Some(why.clone()),
                 Ok(history) => {
                     let (shard, mut tick) = (self.shard(history.client).clone(), || {});
-                    let import = Import { shard, source: &source, history, now_unix_s: 0, tick: &mut tick };
+                    let import = Import {
+                        shard,
+                        source: Source::File(&source),
+                        history,
+                        now_unix_s: 0,
+                        tick: &mut tick,
+                    };
                     match import.difference(&history.chain, None).await? {
                         None if import.same_snapshot().await? => None,
                         None => Some("its snapshot is another one".to_owned()),

@@ -1,4 +1,4 @@
-//! Reads the original server's database. It is opened read-only, in one view, and never changed.
+//! Reads the SQLite database of the original server. It is opened read-only, in one view, and never changed.
 
 use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ const SNAPSHOT_BYTES: &str = "SELECT snapshot FROM clients WHERE rowid = ?1";
 
 /// The original's database, opened.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SqliteFile {
     connection: Connection,
     path: PathBuf,
     /// How many clients it has, as far as that can be told.
@@ -101,7 +101,7 @@ impl History {
     }
 }
 
-impl Source {
+impl SqliteFile {
     /// Opens the database and begins the view that everything is read from.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -275,7 +275,7 @@ enum Lost {
 
 /// Every client of the database, in the order of their names.
 pub(super) struct Histories<'a> {
-    source: &'a Source,
+    source: &'a SqliteFile,
     clients: Statement<'a>,
     versions: Statement<'a>,
     lost: Lost,
@@ -307,7 +307,7 @@ impl Histories<'_> {
 
 /// The place between two clients. Holds the versions of one client at a time.
 pub(super) struct Reading<'a> {
-    source: &'a Source,
+    source: &'a SqliteFile,
     lost: Lost,
     clients: Rows<'a>,
     versions: Rows<'a>,
@@ -322,10 +322,11 @@ struct Named<T> {
     row: Result<T, String>,
 }
 
-struct ClientRow {
-    latest: Uuid,
-    snapshot: Option<SnapshotHead>,
-    row: i64,
+/// What a client's row says.
+pub(super) struct ClientRow {
+    pub(super) latest: Uuid,
+    pub(super) snapshot: Option<SnapshotHead>,
+    pub(super) row: i64,
 }
 
 impl Reading<'_> {
@@ -390,7 +391,11 @@ impl Reading<'_> {
 }
 
 /// What the rows of one name are together.
-fn history(name: &str, clients: Vec<Result<ClientRow, String>>, links: Vec<Link>) -> Result<History, String> {
+pub(super) fn history(
+    name: &str,
+    clients: Vec<Result<ClientRow, String>>,
+    links: Vec<Link>,
+) -> Result<History, String> {
     let client = read_id("its id", name)?;
     let mut clients = clients.into_iter();
     let row = match (clients.next(), clients.next(), links.first()) {

@@ -1,13 +1,18 @@
-//! Moving in from the original server and back: its SQLite database, read and written, with ids and bytes as they are.
+//! Moving in from the original server and back: its databases, read, and that of SQLite written, with ids and bytes as they are.
 //!
-//! `chain` decides, without SQL, whether what the database holds of a client is one history. `import` reads the database, `client` brings
-//! one client's history in, `salvage` reads around damage, and `export` writes a database.
+//! `chain` decides, without SQL, whether what a database holds of a client is one history. `import` reads the SQLite file,
+//! `postgres/import` the database of the original's other build, `client` brings one client's history in,
+//! `salvage` reads around damage of a file, and `export` writes one.
 
 mod chain;
 mod client;
 mod export;
 mod import;
+mod postgres {
+    pub(super) mod import;
+}
 mod salvage;
+mod source;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +27,9 @@ use crate::shard::Shard;
 use crate::value::Value;
 
 use client::{Import, Moved};
-use import::{History, Source};
+use import::{Foreign, History, SqliteFile};
+use postgres::import::Database;
+use source::Source;
 
 /// The name that the original gives its database, in its data directory.
 pub const ORIGINAL_FILE: &str = "taskchampion-sync-server.sqlite3";
@@ -115,7 +122,15 @@ pub fn original_file(path: &Path) -> PathBuf {
 /// # Errors
 /// `Unsupported` when it cannot be read as such a database.
 pub fn check_original(file: &Path) -> Result<()> {
-    Source::open(file)?.histories().map(|_| ())
+    SqliteFile::open(file)?.histories().map(|_| ())
+}
+
+/// Looks whether the database of the session is one of the original's, before anything is made for what it holds.
+///
+/// # Errors
+/// `Unsupported` when it has other tables, or its user may not read them; `Backend` when it fails.
+pub async fn check_original_postgres(session: &tokio_postgres::Client) -> Result<()> {
+    Database::open(session).await?.close().await
 }
 
 impl TaskChampion {
@@ -153,39 +168,45 @@ impl TaskChampion {
         now_unix_s: u64,
         mut progress: impl FnMut(Progress),
     ) -> Result<ImportReport> {
-        let source = Source::open(file)?;
-        let mut report = ImportReport::default();
-        let mut so_far = Progress { clients: source.clients, ..Progress::default() };
-        let mut histories = source.histories()?;
+        let file = SqliteFile::open(file)?;
+        let mut moving = Moving::new(self, file.clients, now_unix_s, &mut progress);
+        let mut histories = file.histories()?;
         let mut reading = histories.read()?;
         while let Some(foreign) = reading.next()? {
-            let moved = match &foreign.history {
-                Err(why) => Moved::Refused(why.clone()),
-                Ok(history) => {
-                    let mut tick = || {
-                        so_far.versions_done += 1;
-                        progress(so_far);
-                    };
-                    let shard = self.shard(history.client).clone();
-                    let import = Import { shard, source: &source, history, now_unix_s, tick: &mut tick };
-                    match import.run().await {
-                        // Its own loss; what was written of it is a beginning, or nothing.
-                        Err(_) if source.take_damage() => Moved::Refused(DAMAGED.to_owned()),
-                        moved => moved?,
-                    }
-                }
-            };
-            source.check_unchanged()?;
-            report.add(foreign.name, foreign.history.ok().as_ref(), moved);
-            so_far.clients_done += 1;
-            // Where the file is damaged, they cannot be counted before.
-            so_far.clients = so_far.clients.max(so_far.clients_done);
-            progress(so_far);
+            moving.client(Source::File(&file), foreign).await?;
         }
-        for shard in self.shards() {
-            shard.tenant.flush().await?;
+        moving.finish().await
+    }
+
+    /// The same from the database of the original's PostgreSQL build. `session` is a connection to it that nobody else uses; after an
+    /// error, or dropped, this leaves it in a transaction that only reads: close it then. The future needs the runtime that drives the
+    /// session.
+    ///
+    /// # Errors
+    /// `Unsupported` when the database has other tables, or its user may not read them; `Backend` when it fails; those of the store.
+    pub async fn import_original_postgres(
+        &self,
+        session: &tokio_postgres::Client,
+        now_unix_s: u64,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<ImportReport> {
+        let database = Database::open(session).await?;
+        let mut moving = Moving::new(self, database.clients, now_unix_s, &mut progress);
+        let mut after = None;
+        loop {
+            let page = database.page(after).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.client);
+            for client in page {
+                let foreign = database.foreign(client).await?;
+                moving.client(Source::Database(&database), foreign).await?;
+            }
         }
-        Ok(report)
+        for stray in database.strays().await? {
+            moving.client(Source::Database(&database), stray).await?;
+        }
+        database.close().await?;
+        moving.finish().await
     }
 
     /// The clients of the original's database whose latest version is not the one that was imported: they were pushed to, or
@@ -195,7 +216,7 @@ impl TaskChampion {
     /// Those of [`import_original`](Self::import_original).
     pub async fn changed_since_import(&self, file: &Path) -> Result<Vec<String>> {
         let mut changed = Vec::new();
-        for found in Source::open(file)?.latest()? {
+        for found in SqliteFile::open(file)?.latest()? {
             let same = match found.ids {
                 Some((client, latest)) => self.shard(client).imported(client).await? == Some(latest),
                 None => false,
@@ -205,6 +226,63 @@ impl TaskChampion {
             }
         }
         Ok(changed)
+    }
+}
+
+/// An import under way.
+struct Moving<'a> {
+    taskchampion: &'a TaskChampion,
+    now_unix_s: u64,
+    report: ImportReport,
+    so_far: Progress,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Moving<'a> {
+    fn new(
+        taskchampion: &'a TaskChampion,
+        clients: u64,
+        now_unix_s: u64,
+        progress: &'a mut dyn FnMut(Progress),
+    ) -> Self {
+        let so_far = Progress { clients, ..Progress::default() };
+        Self { taskchampion, now_unix_s, report: ImportReport::default(), so_far, progress }
+    }
+
+    /// Imports one client, or notes why it is none.
+    async fn client(&mut self, source: Source<'_>, foreign: Foreign) -> Result<()> {
+        let moved = match &foreign.history {
+            Err(why) => Moved::Refused(why.clone()),
+            Ok(history) => {
+                let (so_far, progress) = (&mut self.so_far, &mut *self.progress);
+                let mut tick = || {
+                    so_far.versions_done += 1;
+                    progress(*so_far);
+                };
+                let shard = self.taskchampion.shard(history.client).clone();
+                let import = Import { shard, source, history, now_unix_s: self.now_unix_s, tick: &mut tick };
+                match import.run().await {
+                    // Its own loss; what was written of it is a beginning, or nothing.
+                    Err(_) if source.take_damage() => Moved::Refused(DAMAGED.to_owned()),
+                    moved => moved?,
+                }
+            }
+        };
+        source.check_unchanged()?;
+        self.report.add(foreign.name, foreign.history.ok().as_ref(), moved);
+        self.so_far.clients_done += 1;
+        // Where a file is damaged, they cannot be counted before.
+        self.so_far.clients = self.so_far.clients.max(self.so_far.clients_done);
+        (self.progress)(self.so_far);
+        Ok(())
+    }
+
+    /// Makes everything durable, so that it may be told.
+    async fn finish(self) -> Result<ImportReport> {
+        for shard in self.taskchampion.shards() {
+            shard.tenant.flush().await?;
+        }
+        Ok(self.report)
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use locks::Locks;
 /// nothing; a commit that is dropped in the middle takes effect as a whole or not at all, before the client's next transaction
 /// begins. Futures need no runtime.
 ///
-/// - `commit` answers `Busy`, and nothing was changed, when this crate's own requests or an administrator changed the client
+/// - `commit` answers `Busy`, and nothing was changed, when this crate's own requests, an administrator or another process changed the client
 ///   since the transaction read it: they take no lock. Begin a new transaction.
 /// - One transaction is one batch: at most 8 MiB of rows, where a value beyond the tenant's inline limit counts as little as its
 ///   reference. Until the commit all of it is in memory.

@@ -221,13 +221,24 @@ pub fn cost<T>(oddities: &Mutex<Oddities>, request: impl FnOnce() -> T) -> (T, C
 pub struct Odd {
     inner: Store,
     pub oddities: Arc<Mutex<Oddities>>,
+    shared: bool,
 }
 
 impl Odd {
     pub fn store() -> (Store, Arc<Mutex<Oddities>>) {
-        let odd = Self { inner: Store::memory(), oddities: Arc::default() };
+        let odd = Self { inner: Store::memory(), oddities: Arc::default(), shared: false };
         let oddities = odd.oddities.clone();
         (Store::with_backend(Arc::new(odd)), oddities)
+    }
+
+    /// One store as two processes have it that share it, and as neither of them has it.
+    pub fn shared() -> [Store; 3] {
+        let inner = Store::memory();
+        let share = || {
+            let odd = Self { inner: inner.clone(), oddities: Arc::default(), shared: true };
+            Store::with_backend(Arc::new(odd))
+        };
+        [share(), share(), inner.clone()]
     }
 }
 
@@ -286,6 +297,10 @@ async fn once_pending() {
 impl Backend for Odd {
     fn own(&self) -> Result<()> {
         self.inner.own()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
     }
 
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {

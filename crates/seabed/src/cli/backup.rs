@@ -9,9 +9,9 @@ use axum::http::Method;
 use clap::Args;
 use serde_json::Value;
 
+use crate::access::{Access, segment};
 use crate::backup::{Outcome, Report, Running};
 use crate::cli::{Place, block_on};
-use crate::open::{Access, segment};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit, Table};
 
 /// How often somebody who looks is told how far it is.
@@ -44,7 +44,7 @@ pub(crate) fn command(args: &BackupArgs) -> anyhow::Result<ExitCode> {
         return Err(Exit::usage(format!("'{}' is not UTF-8; choose another name", directory.display())));
     };
     let answer = block_on(async {
-        let access = Access::open(&args.place.data_dir).await?;
+        let access = Access::open(&args.place.url()?).await?;
         let answer = copy(&access, &format!("/api/backup?to={}", segment(to))).await;
         access.close().await?;
         answer

@@ -12,6 +12,7 @@ use seabed_kv::{Store, Tenant};
 use serde::Serialize;
 
 use crate::output::{self, Exit, Table};
+use crate::store_url::StoreUrl;
 
 /// How long each part runs.
 const PART_MS: u64 = 1_000;
@@ -59,7 +60,7 @@ pub(crate) fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let progress = output::progress("measuring the flush");
     let flush = measure_flush(place.path())?;
     progress.set_message("measuring the store");
-    let store = crate::open::store(place.path())?;
+    let store = crate::open::store(&StoreUrl::Sqlite(place.path().to_owned()))?;
     let measured = measure_store(&store, &flush);
     store.close().wait()?;
     progress.finish_and_clear();

@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::cli::Place;
 use crate::node::{Failure, Node};
-use crate::open::Access;
 use crate::output::{self, Exit, Table};
 
 /// What is shown of a client, in this order.
@@ -121,7 +121,7 @@ pub(crate) struct ClientDetail {
 
 /// Tells about one client.
 pub(crate) async fn show(node: &Node, id: Uuid) -> Result<ClientDetail, Failure> {
-    let missing = || Failure::not_found(format!("no client {id} in {}", node.root.display()));
+    let missing = || Failure::not_found(format!("no client {id} in {}", node.url));
     let taskchampion = node.taskchampion().await?.ok_or_else(missing)?;
     let client = taskchampion.client(id).await?.ok_or_else(missing)?;
     let versions = taskchampion.versions(id).await?;
@@ -170,11 +170,11 @@ fn value(of: &impl Serialize) -> Value {
 pub(crate) fn command(args: &ClientsArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         ClientsCommand::List { place } => {
-            let answer = Access::ask_once(&place.data_dir, "/api/clients")?;
+            let answer = Access::ask_once(&place.url()?, "/api/clients")?;
             if place.json { output::json(&answer)? } else { table(&answer, "clients", &CLIENT_COLUMNS)? }
         }
         ClientsCommand::Show { id, place } => {
-            let answer = Access::ask_once(&place.data_dir, &format!("/api/clients/{id}"))?;
+            let answer = Access::ask_once(&place.url()?, &format!("/api/clients/{id}"))?;
             if place.json {
                 output::json(&answer)?;
             } else {
@@ -202,7 +202,7 @@ pub(crate) fn command(args: &ClientsArgs) -> anyhow::Result<ExitCode> {
 
 fn delete_command(id: Uuid, yes: bool, place: &Place) -> anyhow::Result<ExitCode> {
     let answer = crate::cli::block_on(async {
-        let access = Access::open(&place.data_dir).await?;
+        let access = Access::open(&place.url()?).await?;
         let path = format!("/api/clients/{id}");
         let answer = async {
             access.ask(Method::GET, &path).await?;
@@ -229,7 +229,7 @@ fn delete_command(id: Uuid, yes: bool, place: &Place) -> anyhow::Result<ExitCode
 
 fn prune_command(days: u32, dry_run: bool, yes: bool, place: &Place) -> anyhow::Result<ExitCode> {
     let (answer, dropped) = crate::cli::block_on(async {
-        let access = Access::open(&place.data_dir).await?;
+        let access = Access::open(&place.url()?).await?;
         let path = format!("/api/clients/prune?older_than_days={days}");
         let answer = async {
             let prunable = access.ask(Method::GET, &path).await?;

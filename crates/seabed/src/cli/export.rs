@@ -48,7 +48,7 @@ Exit codes: 0 written; 1 failed; 2 wrong usage, nothing there.")]
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
-    /// The directory of the store, absolute.
+    /// The store: its directory, absolute, or its URL without secrets.
     store: String,
     /// The database that was written.
     file: String,
@@ -71,32 +71,18 @@ pub(crate) fn command(args: &ExportArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(file: &Path, place: &Place) -> anyhow::Result<Answer> {
-    let root = crate::open::absolute(&place.data_dir);
-    // Looked for before it is owned, which would make it.
-    let missing = || {
-        Exit::usage(format!(
-            "there is no store in {}; name another directory with --data-dir",
-            root.display()
-        ))
-    };
-    if !root.is_dir() || crate::open::store(&root)?.list().await?.is_empty() {
-        return Err(missing());
-    }
-    let node = crate::open::own(&root, "export")?;
+    let node = crate::open::own_existing(&place.url()?, "export").await?;
     let exported = export(&node, file).await;
     let closed = node.store.close().await;
     let report = exported?;
     closed.map_err(|error| anyhow::Error::msg(sentence(error)))?;
-    Ok(Answer { store: root.display().to_string(), file: file.display().to_string(), report })
+    Ok(Answer { store: node.url.to_string(), file: file.display().to_string(), report })
 }
 
 async fn export(node: &Node, file: &Path) -> anyhow::Result<ExportReport> {
     let taskchampion = node.taskchampion().await.map_err(|failure| anyhow::Error::msg(failure.message))?;
     let Some(taskchampion) = taskchampion else {
-        return Err(Exit::usage(format!(
-            "the store in {} holds nothing of TaskChampion",
-            node.root.display()
-        )));
+        return Err(Exit::usage(format!("the store in {} holds nothing of TaskChampion", node.url)));
     };
     let bar = output::progress_bar("exporting");
     let report = TaskChampion::export_original(taskchampion, file, |progress| show(&bar, progress)).await;

@@ -1,9 +1,11 @@
 //! `seabed import`: brings in what another server has stored.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod session;
 
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use seabed_taskchampion::{
     Config, ImportReport, ORIGINAL_FILE, Progress, TaskChampion, Totals, original_file,
@@ -11,15 +13,18 @@ use seabed_taskchampion::{
 use serde::Serialize;
 
 use crate::cli::Place;
-use crate::node::{Node, sentence};
+use crate::config::Given;
+use crate::node::{Node, now_unix_s, sentence};
 use crate::output::{self, EXIT_FAILED, Exit};
 use crate::own;
+use crate::store_url::StoreUrl;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   seabed import taskchampion /var/lib/taskchampion-sync-server
   seabed import taskchampion backup/taskchampion-sync-server.sqlite3 --data-dir /var/lib/seabed
+  seabed import taskchampion postgres://taskchampion@db.example/taskchampion --store postgres://seabed@db.example/seabed
 
 Exit codes: 0 everything is here; 1 failed, or something was refused; 2 wrong usage, nothing there.")]
 pub(crate) struct ImportArgs {
@@ -29,7 +34,7 @@ pub(crate) struct ImportArgs {
 
 #[derive(Debug, Subcommand)]
 enum ImportCommand {
-    /// From a taskchampion-sync-server: its SQLite database
+    /// From a taskchampion-sync-server: its SQLite or PostgreSQL database
     ///
     /// The database is only read. Ids, bytes and snapshots come as they are; each client is checked to be one chain, and
     /// compared byte for byte after it was written. Run it again at any time: what is here already stays as it is, what
@@ -41,8 +46,9 @@ Examples:
 
 Exit codes: 0 everything is here; 1 failed, or something was refused; 2 wrong usage, nothing there.")]
     Taskchampion {
-        /// The database taskchampion-sync-server.sqlite3, or the directory it is in
-        path: PathBuf,
+        /// The database taskchampion-sync-server.sqlite3, the directory it is in, or the URL of a PostgreSQL database
+        #[arg(value_name = "DATABASE", env = "SEABED_IMPORT_FROM", hide_env_values = true)]
+        from: Given,
         /// Let `serve` start although some clients were refused: their devices will find nothing here
         #[arg(long)]
         without_refused: bool,
@@ -54,27 +60,22 @@ Exit codes: 0 everything is here; 1 failed, or something was refused; 2 wrong us
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Answer {
-    /// The database, absolute.
+    /// The database: its file, absolute, or its URL without secrets.
     source: String,
-    /// The directory of the store, absolute.
+    /// The store: its directory, absolute, or its URL without secrets.
     store: String,
     #[serde(flatten)]
     report: ImportReport,
-    /// Whether `serve` may start beside the database now.
+    /// Whether `serve` may start beside the database now; it looks for files alone.
     remembered: bool,
 }
 
 pub(crate) fn command(args: &ImportArgs) -> anyhow::Result<ExitCode> {
-    let ImportCommand::Taskchampion { path, without_refused, place } = &args.command;
-    let file = original_file(path);
-    if !file.is_file() {
-        return Err(Exit::usage(format!(
-            "there is no {}; name the original's database, or the directory that holds {ORIGINAL_FILE}",
-            file.display()
-        )));
-    }
-    let file = crate::open::absolute(&file);
-    let answer = crate::cli::block_on(run(&file, *without_refused, place))?;
+    let ImportCommand::Taskchampion { from, without_refused, place } = &args.command;
+    let answer = match from.as_postgres() {
+        Some(url) => crate::cli::block_on(run_database(url, place))?,
+        None => command_file(from.as_path(), *without_refused, place)?,
+    };
     if place.json {
         output::json(&answer)?;
     } else {
@@ -83,15 +84,55 @@ pub(crate) fn command(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     Ok(if answer.report.refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
 }
 
+fn command_file(path: &Path, without_refused: bool, place: &Place) -> anyhow::Result<Answer> {
+    let file = original_file(path);
+    if !file.is_file() {
+        return Err(Exit::usage(format!(
+            "there is no {}; name the original's database, or the directory that holds {ORIGINAL_FILE}",
+            file.display()
+        )));
+    }
+    let file = crate::open::absolute(&file);
+    crate::cli::block_on(run(&file, without_refused, place))
+}
+
+/// From the original's other build. Its database is not beside the store, so there is nothing to remember for `serve`.
+async fn run_database(url: &str, place: &Place) -> anyhow::Result<Answer> {
+    let source = StoreUrl::Postgres(url.to_owned()).to_string();
+    // First, so that a wrong name makes no store.
+    let session = session::open(url).await.with_context(|| source.clone())?;
+    seabed_taskchampion::check_original_postgres(&session)
+        .await
+        .map_err(|error| anyhow::Error::msg(sentence(error)).context(source.clone()))?;
+    let node = crate::open::own(&place.url()?, "import").await?;
+    let imported = import_database(&node, &session).await;
+    let closed = node.store.close().await;
+    let report = imported.map_err(|error| anyhow::Error::msg(sentence(error)).context(source.clone()))?;
+    closed.map_err(|error| anyhow::Error::msg(sentence(error)))?;
+    Ok(Answer { source, store: node.url.to_string(), report, remembered: true })
+}
+
+async fn import_database(
+    node: &Node,
+    session: &tokio_postgres::Client,
+) -> Result<ImportReport, seabed_kv::Error> {
+    let taskchampion = TaskChampion::open(&node.store, Config::default()).await?;
+    let bar = output::progress_bar("importing");
+    let report =
+        taskchampion.import_original_postgres(session, now_unix_s(), |progress| show(&bar, progress)).await;
+    bar.finish_and_clear();
+    report
+}
+
 async fn run(file: &Path, without_refused: bool, place: &Place) -> anyhow::Result<Answer> {
     // First, so that a wrong name makes no store.
     seabed_taskchampion::check_original(file).map_err(|error| anyhow::Error::msg(sentence(error)))?;
-    let node = crate::open::own(&place.data_dir, "import")?;
+    let node = crate::open::own(&place.url()?, "import").await?;
     let imported = import(&node, file, without_refused).await;
     let closed = node.store.close().await;
     let (report, remembered) = imported.map_err(|error| anyhow::Error::msg(sentence(error)))?;
     closed.map_err(|error| anyhow::Error::msg(sentence(error)))?;
-    let (source, store) = (file.display().to_string(), node.root.display().to_string());
+    let (source, store) = (file.display().to_string(), node.url.to_string());
     Ok(Answer { source, store, report, remembered })
 }
 
@@ -100,13 +141,12 @@ async fn import(
     file: &Path,
     without_refused: bool,
 ) -> Result<(ImportReport, bool), seabed_kv::Error> {
-    let (store, root) = (&node.store, node.root.as_path());
+    let (store, root) = (&node.store, node.url.root());
     let taskchampion = TaskChampion::open(store, Config::default()).await?;
     // First: an import that does not end must not stand on the mark of one that did.
     own::forget_import(store, root, file).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let bar = output::progress_bar("importing");
-    let report = taskchampion.import_original(file, now, |progress| show(&bar, progress)).await;
+    let report = taskchampion.import_original(file, now_unix_s(), |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     let report = report?;
     // Last, and only when it is true: `serve` starts on the strength of it.

@@ -10,10 +10,10 @@ use seabed_kv::{KeyRange, ScanSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::access::{Access, segment};
 use crate::bytes;
 use crate::cli::Place;
 use crate::node::{Failure, Node, layer};
-use crate::open::{Access, segment};
 use crate::output;
 
 /// How many rows are shown unless told otherwise.
@@ -167,7 +167,7 @@ pub(crate) async fn rows(node: &Node, tenant: &str, query: &RowsQuery) -> Result
 
 pub(crate) fn command(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let rows = crate::cli::block_on(async {
-        let access = Access::open(&args.place.data_dir).await?;
+        let access = Access::open(&args.place.url()?).await?;
         let rows = read(&access, args).await;
         access.close().await?;
         rows

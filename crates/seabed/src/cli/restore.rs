@@ -13,6 +13,7 @@ use crate::backup::manifest::{FILE, Manifest, Missing, NotRead};
 use crate::cli::verify::{self, Report};
 use crate::cli::{Place, block_on};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit};
+use crate::store_url::StoreUrl;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -46,14 +47,20 @@ struct Restored {
 }
 
 pub(crate) fn command(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
-    let restored = block_on(restore(&args.backup, &args.place.data_dir))?;
+    let restored = block_on(restore(&args.backup, &args.place.url()?))?;
     let Restored { verified, missing, .. } = &restored;
     let sound = verified.findings == 0 && verified.complete && missing.is_empty();
     let printed = if args.place.json { output::json(&restored) } else { print(&restored) };
     output::exit(printed, if sound { EXIT_OK } else { EXIT_FAILED })
 }
 
-async fn restore(backup: &Path, root: &Path) -> anyhow::Result<Restored> {
+async fn restore(backup: &Path, url: &StoreUrl) -> anyhow::Result<Restored> {
+    let Some(root) = url.root() else {
+        return Err(Exit::usage(format!(
+            "a backup is restored into a directory, and {url} is none: restore a PostgreSQL database with pg_restore or from \
+             pg_basebackup's files; or restore into a directory and `seabed copy` that into the database"
+        )));
+    };
     let place = crate::open::absolute(backup).display().to_string();
     let manifest = Manifest::read(backup).map_err(|error| match error {
         NotRead::Absent => Exit::usage(format!(

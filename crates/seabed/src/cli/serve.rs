@@ -46,22 +46,28 @@ fn raise_file_limit() {
 }
 
 async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
-    let store = crate::open::store(&args.data_dir)?;
-    let original = refuse_original(&store, &crate::open::absolute(&args.data_dir)).await?;
+    let url = args.store.url()?;
+    let store = crate::open::store(&url)?;
+    let original = match url.absolute().root() {
+        Some(root) => refuse_original(&store, root).await?,
+        None => None,
+    };
     // Before the store is touched, so that a taken port leaves no empty directory behind.
     let mut listeners = Vec::new();
     for address in &args.listen {
         listeners.extend(server::listen(address).await?);
     }
-    let place = || format!("cannot open the store in {}", crate::open::absolute(&args.data_dir).display());
+    let place = || format!("cannot open the store in {}", url.absolute());
     store.own().with_context(place)?;
-    let root = crate::open::absolute(&args.data_dir);
+    // Only now: the directory may just have been made.
+    let url = url.absolute();
+    own::refuse_copying(&store, &url).await?;
     let taskchampion = TaskChampion::open(&store, args.taskchampion()).await.with_context(place)?;
-    if let Some(original) = original {
-        refuse_newer_original(&taskchampion, &root, &original).await?;
+    if let (Some(original), Some(root)) = (original, url.root()) {
+        refuse_newer_original(&taskchampion, root, &original).await?;
     }
     let silence_max = Duration::from_millis(args.silence_ms_max);
-    Server::new(Node::new(store, root), listeners, taskchampion, args.connections_max, silence_max).await
+    Server::new(Node::new(store, url), listeners, taskchampion, args.connections_max, silence_max).await
 }
 
 /// Replacing the original's binary must not fork anybody's history: a store beside the original's database would answer "no such
@@ -73,7 +79,7 @@ async fn refuse_original(store: &seabed_kv::Store, root: &Path) -> anyhow::Resul
     }
     // Where a link leads, as the import has it.
     let file = crate::open::absolute(&file);
-    if let Some(left_out) = own::imported(store, root, &file).await? {
+    if let Some(left_out) = own::imported(store, Some(root), &file).await? {
         return Ok(Some(Original { file, left_out }));
     }
     bail!(
@@ -124,13 +130,15 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     let tenants = node.store.list().await?.len();
     let clients = clients::count(node).await;
     output::line(format!("Seabed {}", version()))?;
-    output::line(format!("store   {}", node.root.display()))?;
+    output::line(format!("store   {}", node.url))?;
     output::line(match &clients {
         Ok(clients) => format!("holds   {tenants} tenants, {clients} clients"),
         // What cannot be counted may well be served.
         Err(failure) => format!("holds   {tenants} tenants; {}", failure.message),
     })?;
-    output::line(format!("socket  {}", node.root.join(socket::NAME).display()))?;
+    if let Some(root) = node.url.root() {
+        output::line(format!("socket  {}", root.join(socket::NAME).display()))?;
+    }
     output::line("")?;
     paste(&addresses, args, clients.is_ok_and(|clients| clients == 0))?;
     output::line("")?;

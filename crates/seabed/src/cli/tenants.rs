@@ -6,9 +6,9 @@ use clap::Args;
 use seabed_kv::KeyRange;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::cli::Place;
 use crate::node::{Failure, Node, layer};
-use crate::open::Access;
 use crate::output::{self, Table};
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(crate) struct TenantsArgs {
 /// What `GET /api/tenants` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tenants {
-    /// The directory of the store, absolute.
+    /// The store: its directory, absolute, or its URL without secrets.
     store: String,
     tenants: Vec<TenantInfo>,
 }
@@ -76,7 +76,7 @@ pub(crate) async fn run(node: &Node, count_rows: bool) -> Result<Tenants, Failur
         }
         tenants.push(info);
     }
-    Ok(Tenants { store: node.root.display().to_string(), tenants })
+    Ok(Tenants { store: node.url.to_string(), tenants })
 }
 
 async fn rows(tenant: &seabed_kv::Tenant) -> Result<u64, seabed_kv::Error> {
@@ -88,7 +88,7 @@ async fn rows(tenant: &seabed_kv::Tenant) -> Result<u64, seabed_kv::Error> {
 }
 
 pub(crate) fn command(args: &TenantsArgs) -> anyhow::Result<ExitCode> {
-    let answer = Access::ask_once(&args.place.data_dir, &format!("/api/tenants?rows={}", args.rows))?;
+    let answer = Access::ask_once(&args.place.url()?, &format!("/api/tenants?rows={}", args.rows))?;
     if args.place.json {
         output::json(&answer)?;
         return Ok(ExitCode::SUCCESS);

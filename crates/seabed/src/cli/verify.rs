@@ -7,14 +7,15 @@ use clap::Args;
 use seabed_kv::{ErrorKind, Store, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Access, segment};
 use crate::backup::{
     self,
     manifest::{Entry, Manifest, NotRead},
 };
 use crate::cli::{Place, block_on};
 use crate::node::{Failure, Node, layer, sentence};
-use crate::open::{Access, segment};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Exit};
+use crate::store_url::StoreUrl;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,7 +39,7 @@ pub(crate) struct VerifyArgs {
 /// What `GET /api/verify` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// The directory of the store, absolute; that of the backup, when one is examined.
+    /// The store: its directory, absolute, or its URL without secrets; that of the backup, when one is examined.
     store: String,
     examined: Examined,
     /// How many findings there are in all.
@@ -92,7 +93,7 @@ pub(crate) struct TenantVerified {
 /// Checks every tenant, or one.
 pub(crate) async fn run(node: &Node, only: Option<&str>) -> Result<Report, Failure> {
     let tenants = verify_tenants(node, node.tenants(only).await?).await;
-    Ok(Report::new(node.root.display().to_string(), None, tenants))
+    Ok(Report::new(node.url.to_string(), None, tenants))
 }
 
 /// Checks a backup: that it is what was written, and all that is checked of a store.
@@ -165,7 +166,7 @@ pub(crate) async fn verify_copies(
         }
     }
     let ids = sound.iter().map(|(id, _)| id.clone()).collect();
-    let node = Node::new(Store::sqlite_files(sound), directory.to_owned());
+    let node = Node::new(Store::sqlite_files(sound), StoreUrl::Sqlite(directory.to_owned()));
     for mut verified in verify_tenants(&node, ids).await {
         let entry = manifest.tenants.iter().find(|entry| entry.id == verified.id);
         if let Some(entry) = entry
@@ -292,7 +293,7 @@ pub(crate) fn command(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             || "/api/verify".to_owned(),
             |tenant| format!("/api/verify?tenant={}", segment(tenant)),
         );
-        Access::ask_once(&args.place.data_dir, &path)
+        Access::ask_once(&args.place.url()?, &path)
     };
     progress.finish_and_clear();
     // Exit code 1 says that there are findings, so whatever kept us from looking is 2.

@@ -61,7 +61,7 @@ async fn about(State(node): Shared) -> Json<About> {
     Json(About {
         version: env!("CARGO_PKG_VERSION"),
         sqlite: seabed_kv::sqlite::version(),
-        store: node.root.display().to_string(),
+        store: node.url.to_string(),
     })
 }
 
@@ -156,7 +156,7 @@ async fn guard(request: Request, next: Next) -> Response {
     Failure::new(
         StatusCode::FORBIDDEN,
         "the admin API answers only through seabed.sock in the data directory: run `seabed tenants` and its like on \
-         the machine of the server, or curl --unix-socket",
+         the machine of the server, or curl --unix-socket; a store in a database has no socket, and the commands read it themselves",
     )
     .into_response()
 }

@@ -100,8 +100,6 @@ async fn part(work: impl Future<Output = Result<(), String>>) -> Part {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use axum::body::Body;
     use axum::http::Request;
     use http_body_util::BodyExt;
@@ -109,6 +107,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::store_url::StoreUrl;
 
     async fn ask(router: &Router) -> (StatusCode, serde_json::Value) {
         let request = Request::get("/readyz").body(Body::empty()).unwrap();
@@ -124,7 +123,7 @@ mod tests {
         let own = own::open(&store).await.unwrap();
         let config = seabed_taskchampion::Config::default();
         let layer = seabed_taskchampion::TaskChampion::open(&store, config).await.unwrap();
-        let node = Node::new(store.clone(), PathBuf::from("memory")).with_taskchampion(layer);
+        let node = Node::new(store.clone(), StoreUrl::Memory).with_taskchampion(layer);
         let router = router(Arc::new(node), own.clone());
         assert_eq!(ask(&router).await.0, StatusCode::OK);
 

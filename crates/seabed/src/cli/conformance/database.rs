@@ -8,6 +8,7 @@ use seabed_kv::{KeyRange, ScanSpec, Store};
 use serde_json::Value;
 
 use super::{Tally, hex_bytes, list, same};
+use crate::store_url::StoreUrl;
 
 /// (category, key) to payload.
 type Rows = BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>>;
@@ -93,7 +94,8 @@ fn read(database: &Path) -> Result<Rows, String> {
     if log.exists() {
         fs::copy(log, log_of(&target)).map_err(|error| error.to_string())?;
     }
-    let store = crate::open::store(copy.path()).map_err(|error| error.to_string())?;
+    let store =
+        crate::open::store(&StoreUrl::Sqlite(copy.path().to_owned())).map_err(|error| error.to_string())?;
     let rows = rows_in(&store).map_err(|error| crate::output::sentence(&error.into()));
     let closed = store.close().wait().map_err(|error| error.to_string());
     rows.and_then(|rows| closed.map(|()| rows))
