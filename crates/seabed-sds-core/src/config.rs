@@ -1,16 +1,8 @@
 //! How a channel behaves: two profiles as tables of knobs, and every duration and bound with its default.
 
 use crate::error::ConfigError;
-use crate::wire::{Dialect, ReadDialect};
-
-/// The most bytes that a message's content may have when it is sent.
-pub const CONTENT_BYTES_MAX: usize = 1_048_576;
-
-/// The longest id of a message, a channel or a participant, in bytes.
-pub const ID_BYTES_MAX: usize = 1_024;
-
-/// The longest retrieval hint, in bytes.
-pub const HINT_BYTES_MAX: usize = 1_024;
+use crate::limits::{CAUSAL_HISTORY_MAX, HINT_BYTES_MAX, ID_BYTES_MAX, REPAIR_REQUEST_MAX, WIRE_BYTES_MAX};
+use crate::wire::{Dialect, ReadDialect, WireLimits};
 
 /// The most ids that one call may declare met.
 pub const MARKED_IDS_MAX: usize = 10_000;
@@ -110,7 +102,7 @@ pub struct Config {
     pub repair_t_min_ms: u64,
     /// The latest that a missing message is asked for, and answered, in milliseconds. All participants must have the same.
     pub repair_t_max_ms: u64,
-    /// Into how many groups those who answer are divided. All must have the same.
+    /// Into how many groups those who answer are divided ([`groups_for`](crate::schedule::groups_for)). All must have the same.
     pub response_groups: u64,
     /// How often a missing message is asked for.
     pub repair_attempts_max: u32,
@@ -154,12 +146,12 @@ impl Default for Limits {
         Self {
             log_messages_max: 1_000,
             seen_ids_max: 12_000,
-            wire_bytes_max: CONTENT_BYTES_MAX + 64 * 1_024,
+            wire_bytes_max: WIRE_BYTES_MAX,
             outgoing_messages_max: 10_000,
             incoming_messages_max: 1_000,
             incoming_bytes_max: 16 * 1_024 * 1_024,
             missing_ids_max: 256,
-            history_entries_max: 1_024,
+            history_entries_max: CAUSAL_HISTORY_MAX,
             requests_read_max: 16,
             repairs_out_max: 1_000,
             repairs_in_max: 1_000,
@@ -283,4 +275,103 @@ impl Config {
         }
         Ok(())
     }
+
+    pub(crate) fn rules(&self) -> &'static Rules {
+        match self.profile {
+            Profile::Seabed => &SEABED,
+            Profile::Nim => &NIM,
+        }
+    }
+
+    /// What a received message may hold.
+    pub(crate) fn wire_limits(&self) -> WireLimits {
+        if !self.rules().bounded {
+            return WireLimits {
+                accept_non_utf8: self.accepts_any_id,
+                as_nim_reads: true,
+                ..WireLimits::OFF
+            };
+        }
+        WireLimits {
+            wire_bytes_max: self.limits.wire_bytes_max,
+            id_bytes_max: ID_BYTES_MAX,
+            hint_bytes_max: HINT_BYTES_MAX,
+            causal_history_max: self.limits.history_entries_max,
+            repair_request_max: REPAIR_REQUEST_MAX,
+            accept_non_utf8: self.accepts_any_id,
+            as_nim_reads: false,
+        }
+    }
+
+    /// A duration in the unit of the logical clock.
+    pub(crate) fn in_unit(&self, ms: u64) -> u64 {
+        match self.lamport_unit {
+            LamportUnit::Seconds => ms / 1_000,
+            LamportUnit::Milliseconds => ms,
+        }
+    }
 }
+
+/// Where the profiles differ: the table of sds.md section 26a and contracts.md section 3.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "a table of knobs, each of which has two positions")]
+pub(crate) struct Rules {
+    /// The clock follows the specification: it is raised at delivery, to the message's value. Else at receipt, to one more.
+    pub(crate) clock_at_delivery: bool,
+    /// The log is in the order of (Lamport, id). Else in that of insertion.
+    pub(crate) log_by_lamport: bool,
+    /// What was ever delivered is known, and what was marked as met, and sync messages. Else only what is in the log.
+    pub(crate) remembers: bool,
+    /// A dependency that waits itself is waited for in silence. Else it is reported as missing and asked for.
+    pub(crate) waits_silently: bool,
+    /// A message without content is a sync message. Else one as any other.
+    pub(crate) empty_is_sync: bool,
+    /// The filter is that of the horizon. Else the rolling one, with duplicates.
+    pub(crate) filter_of_ring: bool,
+    /// A request is repeated with growing pauses. Else it is made once, and forgotten when a peer makes it or `T_max` passes.
+    pub(crate) rearms_requests: bool,
+    /// Of two requests for one message, the earlier sets the time of the answer. Else the later.
+    pub(crate) keeps_first_answer: bool,
+    /// Messages are kept and answered without filter and requests.
+    pub(crate) strips_messages: bool,
+    /// Own messages are sent again when nobody acknowledges them. Else the attempts are only counted.
+    pub(crate) resends: bool,
+    /// An own message's id cannot be used again.
+    pub(crate) refuses_reused_ids: bool,
+    /// A message with our sender id is ours. Else it is looked at like any other.
+    pub(crate) knows_itself: bool,
+    /// The bounds of [`Limits`] hold.
+    pub(crate) bounded: bool,
+}
+
+const SEABED: Rules = Rules {
+    clock_at_delivery: true,
+    log_by_lamport: true,
+    remembers: true,
+    waits_silently: true,
+    empty_is_sync: true,
+    filter_of_ring: true,
+    rearms_requests: true,
+    keeps_first_answer: true,
+    strips_messages: true,
+    resends: true,
+    refuses_reused_ids: true,
+    knows_itself: true,
+    bounded: true,
+};
+
+const NIM: Rules = Rules {
+    clock_at_delivery: false,
+    log_by_lamport: false,
+    remembers: false,
+    waits_silently: false,
+    empty_is_sync: false,
+    filter_of_ring: false,
+    rearms_requests: false,
+    keeps_first_answer: false,
+    strips_messages: false,
+    resends: false,
+    refuses_reused_ids: false,
+    knows_itself: false,
+    bounded: false,
+};

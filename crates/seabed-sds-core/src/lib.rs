@@ -5,27 +5,41 @@
 
 pub mod bloom;
 mod channel;
+mod clock;
 mod config;
+mod deliver;
 mod effect;
 mod error;
+mod filter;
 pub mod hash;
+mod history;
+mod incoming;
 pub mod limits;
 pub mod message;
+mod outgoing;
+mod receive;
 mod record;
+mod repair;
+mod ring;
 pub mod schedule;
+mod send;
 pub mod snapshot;
+mod state;
+mod step;
+mod sync;
 pub mod wire;
 
 pub use channel::Channel;
 pub use config::{
-    ANSWERS_PAUSE_MS, BloomAckThreshold, CONTENT_BYTES_MAX, Config, HINT_BYTES_MAX, ID_BYTES_MAX,
-    LamportUnit, Limits, MARKED_IDS_MAX, MET_IDS_MAX, Profile, SYNC_IDS_MAX,
+    ANSWERS_PAUSE_MS, BloomAckThreshold, Config, LamportUnit, Limits, MARKED_IDS_MAX, MET_IDS_MAX, Profile,
+    SYNC_IDS_MAX,
 };
 pub use effect::{
     Broadcast, Committed, Effects, Event, Handled, Input, Limit, Outcome, Output, Reason, Received,
     Reception, Released, Sweep, Uncommitted,
 };
 pub use error::{ConfigError, Error, LoadError, RecordError};
+pub use limits::{CONTENT_BYTES_MAX, HINT_BYTES_MAX, ID_BYTES_MAX};
 pub use message::{ChannelId, HistoryEntry, Message, MessageId, ParticipantId, derive_message_id};
 pub use record::{
     AnswerEntry, Change, Changes, IncomingEntry, Key, LogEntry, Meta, MissingEntry, RECORD_VERSION, Record,

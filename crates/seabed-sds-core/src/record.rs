@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::{HistoryEntry, Message, MessageId, ParticipantId};
 
 pub use bytes::RECORD_VERSION;
+pub(crate) use bytes::encoded_bytes;
 
 /// Names one row of a channel's state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,6 +141,8 @@ pub struct Meta {
     pub filter_ids: u64,
     /// When the next sync message is due, in milliseconds of Unix time; `None` when there is nothing to say.
     pub sync_due_ms: Option<u64>,
+    /// When this participant said something last, in milliseconds of Unix time.
+    pub spoke_ms: u64,
     /// When repair requests may be answered again, in milliseconds of Unix time.
     pub answers_from_ms: u64,
 }

@@ -75,6 +75,8 @@ pub struct WireLimits {
     pub repair_request_max: usize,
     /// Whether ids may be bytes that are not UTF-8, as they may for nim-sds.
     pub accept_non_utf8: bool,
+    /// Whether the fields of dialect N are those that nim-sds 0.3 wants: all of them there, and ids may be empty.
+    pub as_nim_reads: bool,
 }
 
 impl WireLimits {
@@ -87,6 +89,7 @@ impl WireLimits {
         causal_history_max: usize::MAX,
         repair_request_max: usize::MAX,
         accept_non_utf8: true,
+        as_nim_reads: false,
     };
 }
 
@@ -99,6 +102,7 @@ impl Default for WireLimits {
             causal_history_max: CAUSAL_HISTORY_MAX,
             repair_request_max: REPAIR_REQUEST_MAX,
             accept_non_utf8: false,
+            as_nim_reads: false,
         }
     }
 }
@@ -155,7 +159,9 @@ pub fn decode(wire: &[u8], read: ReadDialect, limits: &WireLimits) -> Result<Dec
         return Err(DecodeError::TooLarge { length: wire.len(), limit: limits.wire_bytes_max });
     }
     let layout = layout_of(wire, read)?;
-    let message = Reading { layout, limits, presence: Presence::Wire }.message(wire)?;
+    let as_nim = limits.as_nim_reads && layout == Layout::Nim;
+    let presence = if as_nim { Presence::Stored } else { Presence::Wire };
+    let message = Reading { layout, limits, presence }.message(wire)?;
     Ok(Decoded { message, layout })
 }
 

@@ -181,7 +181,7 @@ fn read_value(key: &Key, value: &mut Reader<'_>) -> Result<Record, RecordError> 
 
 fn write_meta(value: &mut Writer, meta: &Meta) {
     value.u64(meta.lamport).u64(meta.filter_from).u64(meta.filter_ids);
-    value.maybe_u64(meta.sync_due_ms).u64(meta.answers_from_ms);
+    value.maybe_u64(meta.sync_due_ms).u64(meta.spoke_ms).u64(meta.answers_from_ms);
 }
 
 fn read_meta(value: &mut Reader<'_>) -> Result<Meta, RecordError> {
@@ -190,6 +190,7 @@ fn read_meta(value: &mut Reader<'_>) -> Result<Meta, RecordError> {
         filter_from: value.u64()?,
         filter_ids: value.u64()?,
         sync_due_ms: value.maybe_u64()?,
+        spoke_ms: value.u64()?,
         answers_from_ms: value.u64()?,
     })
 }
@@ -222,7 +223,7 @@ fn write_entry(value: &mut Writer, entry: &HistoryEntry) {
 fn read_entry(value: &mut Reader<'_>) -> Result<HistoryEntry, RecordError> {
     Ok(HistoryEntry {
         message_id: value.bytes()?.into(),
-        sender_id: value.maybe_bytes()?.map(|sender| ParticipantId::from(&*sender)),
+        sender_id: value.maybe_bytes()?.map(|bytes| (*bytes).into()),
         retrieval_hint: value.maybe_bytes()?,
     })
 }
@@ -250,6 +251,22 @@ fn read_message(value: &mut Reader<'_>) -> Result<Arc<Message>, RecordError> {
         bloom_filter: value.maybe_bytes()?,
         content: value.maybe_bytes()?,
     }))
+}
+
+/// How many bytes a message takes in a row, about: what the bound on waiting bytes counts.
+pub(crate) fn encoded_bytes(message: &Message) -> usize {
+    let entry = |entry: &HistoryEntry| {
+        entry.message_id.as_bytes().len()
+            + entry.sender_id.as_ref().map_or(0, |sender| sender.as_bytes().len())
+            + entry.retrieval_hint.as_ref().map_or(0, |hint| hint.len())
+            + 16
+    };
+    message.message_id.as_bytes().len()
+        + message.sender_id.as_bytes().len()
+        + message.causal_history.iter().chain(&message.repair_request).map(entry).sum::<usize>()
+        + message.bloom_filter.as_ref().map_or(0, |filter| filter.len())
+        + message.content.as_ref().map_or(0, |content| content.len())
+        + 64
 }
 
 #[cfg(test)]
@@ -283,6 +300,7 @@ mod tests {
                 filter_from: 1,
                 filter_ids: 2,
                 sync_due_ms: Some(3),
+                spoke_ms: 5,
                 answers_from_ms: 4,
             }),
             Record::Log(LogEntry {

@@ -1,0 +1,185 @@
+//! Own messages that nobody has acknowledged: who may have them, when they are sent again, and when that is given up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::bloom::{Filter, Hashed};
+use crate::config::{BloomAckThreshold, Config};
+use crate::record::Unacknowledged;
+use crate::wire::Dialect;
+use crate::{HistoryEntry, Message, MessageId, ParticipantId, hash};
+
+/// How many messages one sweep sends again or gives up: what is left is due at once.
+pub(crate) const RESENDS_PER_SWEEP_MAX: usize = 256;
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct OutgoingEntry {
+    pub(crate) message: Arc<Message>,
+    pub(crate) state: Unacknowledged,
+    /// Its hashes, for looking it up in others' filters.
+    hashed: Hashed,
+}
+
+/// Own messages that nobody has acknowledged, by running numbers. (By numbers because profile `nim` lets an id be used twice.)
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    entries: BTreeMap<u64, OutgoingEntry>,
+    by_id: BTreeSet<(MessageId, u64)>,
+    due: BTreeSet<(u64, u64)>,
+}
+
+/// What a received message says about own ones, by their numbers, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Review {
+    /// These were received by somebody.
+    pub(crate) acknowledged: BTreeSet<u64>,
+    /// These are in one more filter.
+    pub(crate) possibly: BTreeSet<u64>,
+}
+
+/// Who spoke, and what they say that they have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Testimony<'a> {
+    pub(crate) sender: &'a ParticipantId,
+    pub(crate) causal_history: &'a [HistoryEntry],
+    pub(crate) filter: Option<&'a Filter>,
+}
+
+impl Outgoing {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&OutgoingEntry> {
+        self.entries.get(&number)
+    }
+
+    pub(crate) fn contains(&self, id: &MessageId) -> bool {
+        self.numbers(id).next().is_some()
+    }
+
+    fn numbers(&self, id: &MessageId) -> impl Iterator<Item = u64> {
+        self.by_id.range((id.clone(), 0)..=(id.clone(), u64::MAX)).map(|(_, number)| *number)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &OutgoingEntry)> {
+        self.entries.iter().map(|(number, entry)| (*number, entry))
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.entries.last_key_value().map_or(0, |(number, _)| number.saturating_add(1))
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        number: u64,
+        message: Arc<Message>,
+        state: Unacknowledged,
+        config: &Config,
+    ) {
+        let hashed = Hashed::new(config.dialect, message.message_id.as_bytes());
+        self.by_id.insert((message.message_id.clone(), number));
+        self.due.insert((state.due_ms, number));
+        self.entries.insert(number, OutgoingEntry { message, state, hashed });
+    }
+
+    pub(crate) fn remove(&mut self, number: u64) -> Option<OutgoingEntry> {
+        let entry = self.entries.remove(&number)?;
+        self.by_id.remove(&(entry.message.message_id.clone(), number));
+        self.due.remove(&(entry.state.due_ms, number));
+        Some(entry)
+    }
+
+    /// When the next one is sent again or given up.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.due.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Those that are due, the longest due first, as many as one sweep may have.
+    pub(crate) fn due(&self, now_ms: u64, count_max: usize) -> Vec<u64> {
+        self.due.range(..=(now_ms, u64::MAX)).take(count_max).map(|(_, number)| *number).collect()
+    }
+
+    /// Changes how far one has got.
+    pub(crate) fn update(&mut self, number: u64, change: impl FnOnce(&mut Unacknowledged)) {
+        let Some(entry) = self.entries.get_mut(&number) else { return };
+        self.due.remove(&(entry.state.due_ms, number));
+        change(&mut entry.state);
+        self.due.insert((entry.state.due_ms, number));
+    }
+
+    /// Which messages somebody says to have. What they name they have; what is in their filter they may have.
+    pub(crate) fn review(&self, testimony: Testimony<'_>, dialect: Dialect, threshold: u32) -> Review {
+        let mut review = Review::default();
+        if self.entries.is_empty() {
+            return review;
+        }
+        for cause in testimony.causal_history {
+            review.acknowledged.extend(self.numbers(&cause.message_id));
+        }
+        let Some(filter) = testimony.filter else { return review };
+        for (number, entry) in &self.entries {
+            // Who said so before says nothing new; asking that first spares the filter.
+            let heard = !testimony.sender.is_empty() && entry.state.possible_by.contains(testimony.sender);
+            if heard || review.acknowledged.contains(number) || !holds(filter, entry, dialect) {
+                continue;
+            }
+            if entry.state.possible_acks().saturating_add(1) >= threshold {
+                review.acknowledged.insert(*number);
+            } else {
+                review.possibly.insert(*number);
+            }
+        }
+        review
+    }
+}
+
+/// A received filter, and whether the hashes that are kept are its.
+fn holds(filter: &Filter, entry: &OutgoingEntry, dialect: Dialect) -> bool {
+    if filter.dialect() == dialect {
+        filter.contains_hashed(entry.hashed)
+    } else {
+        filter.contains(entry.message.message_id.as_bytes())
+    }
+}
+
+/// How many filters acknowledge: two when two others could have them, else a conversation of two would never confirm.
+pub(crate) fn threshold(config: &Config, other_senders: usize) -> u32 {
+    match config.bloom_ack_threshold {
+        BloomAckThreshold::Others => {
+            if other_senders >= 2 {
+                2
+            } else {
+                1
+            }
+        }
+        BloomAckThreshold::Filters(count) => count,
+    }
+}
+
+/// When a message that was sent at `sent_ms` for the `attempts`-th time again is due the next time.
+pub(crate) fn due_ms(config: &Config, own: &ParticipantId, id: &MessageId, state: &Unacknowledged) -> u64 {
+    if !config.rules().resends {
+        // nim-sds asks whether more than the interval has passed.
+        return state.sent_ms.saturating_add(config.resend_interval_ms).saturating_add(1);
+    }
+    let possibly = state.possible_acks() > 0;
+    let interval_ms = if possibly { config.resend_interval_possible_ms } else { config.resend_interval_ms };
+    let factor = u64::from(config.resend_factor).saturating_pow(state.attempts);
+    let interval_ms = interval_ms.saturating_mul(factor);
+    let jitter_ms_max =
+        u64::try_from(u128::from(interval_ms) * u128::from(config.resend_jitter_percent) / 100)
+            .unwrap_or(u64::MAX);
+    let jitter_ms = chance(&[own.as_bytes(), id.as_bytes(), &state.attempts.to_be_bytes()], jitter_ms_max);
+    state.sent_ms.saturating_add(interval_ms).saturating_add(jitter_ms)
+}
+
+/// A number up to `max` that follows from the parts: chance that a run can repeat, different for each participant.
+pub(crate) fn chance(parts: &[&[u8]], max: u64) -> u64 {
+    let hash = hash::nim(&parts.concat());
+    match max.checked_add(1) {
+        Some(bound) => hash % bound,
+        None => hash,
+    }
+}

@@ -1,0 +1,267 @@
+//! Hearing something: the procedure of sds.md section 9, and acknowledgements (section 11).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::bloom::Filter;
+use crate::channel::Channel;
+use crate::effect::{Event, Limit, Outcome, Received, Reception};
+use crate::error::Error;
+use crate::history::Seen;
+use crate::outgoing::{Testimony, due_ms, threshold};
+use crate::record::{IncomingEntry, Key};
+use crate::send::check_hint;
+use crate::step::{Step, stripped};
+use crate::wire::{self, Dialect, Layout};
+use crate::{HistoryEntry, Message, MessageId, clock};
+
+/// Which causes of a message are not settled.
+#[derive(Debug, Default)]
+struct Unmet {
+    /// Everything that it has to wait for.
+    waits: BTreeSet<MessageId>,
+    /// The part of it that is not here at all.
+    missing: Vec<HistoryEntry>,
+    /// Something was given up as lost, and is waited for no more.
+    gap: bool,
+    /// Something waits here itself.
+    buffered: bool,
+}
+
+impl Channel {
+    pub(crate) fn receive(
+        &mut self,
+        wire: &[u8],
+        hint: Option<&[u8]>,
+        step: &mut Step,
+    ) -> Result<Outcome, Error> {
+        check_hint(hint.unwrap_or_default())?;
+        let decoded = wire::decode(wire, self.config.read, &self.wire_limits)?;
+        let (message, layout) = (decoded.message, decoded.layout);
+        if message.channel_id != self.id {
+            return Err(Error::OtherChannel);
+        }
+        let rules = self.config.rules();
+        // Somebody has answered, and what was missing is here.
+        self.drop_answer(&message.message_id, step);
+        self.drop_missing(&message.message_id, step);
+        let own =
+            rules.knows_itself && !self.participant_id.is_empty() && message.sender_id == self.participant_id;
+        let reception = if self.is_duplicate(&message.message_id) {
+            self.heard_again(&message, own, step);
+            Reception::Duplicate
+        } else if own {
+            return Ok(self.receive_own(message, hint, step));
+        } else if message.is_ephemeral() {
+            Reception::Ephemeral
+        } else {
+            return Ok(self.receive_new(message, layout, hint, step));
+        };
+        let message = stripped(message, rules.strips_messages);
+        if reception == Reception::Ephemeral {
+            step.event(Event::EphemeralDelivered { message: message.clone() });
+        }
+        Ok(self.received(reception, message, Vec::new()))
+    }
+
+    fn received(&self, reception: Reception, message: Arc<Message>, missing: Vec<HistoryEntry>) -> Outcome {
+        Outcome::Received(Received { channel_id: self.id.clone(), reception, message, missing })
+    }
+
+    fn is_duplicate(&self, id: &MessageId) -> bool {
+        if self.config.rules().remembers {
+            self.history.was_delivered(id) || self.history.syncs.get(id).is_some()
+        } else {
+            self.history.log.contains(id)
+        }
+    }
+
+    /// Somebody sends a message again: perhaps its sender, who has not heard that it arrived. So the filter is to name it again.
+    fn heard_again(&mut self, message: &Message, own: bool, step: &mut Step) {
+        if own || !self.config.rules().filter_of_ring {
+            return;
+        }
+        let half_ms = self.config.filter_horizon_ms / 2;
+        let seen = self.history.seen.get(&message.message_id).copied();
+        if let Some(seen) = seen.filter(|seen| !seen.own && seen.at_ms.saturating_add(half_ms) < step.now_ms)
+        {
+            self.remember(&message.message_id, Seen { at_ms: step.now_ms, ..seen }, step);
+        }
+        self.heard(message.is_sync(), step);
+    }
+
+    /// An own message that is not known here any more: what was lost comes back. It never acknowledges anything.
+    fn receive_own(&mut self, message: Message, hint: Option<&[u8]>, step: &mut Step) -> Outcome {
+        if message.lamport.is_none() || message.is_sync() {
+            if message.is_sync() {
+                self.remember_sync(&message.message_id, step);
+            }
+            let message = stripped(message, true);
+            return self.received(Reception::Duplicate, message, Vec::new());
+        }
+        let anomalous = self.is_anomalous(&message, step);
+        let message = stripped(message, true);
+        self.remember(&message.message_id, Seen { at_ms: step.now_ms, own: true, delivered: true }, step);
+        step.event(Event::OwnRestored { message: message.clone() });
+        let retrieval_hint = hint.map(Arc::from);
+        self.place(IncomingEntry { message: message.clone(), retrieval_hint, anomalous, gap: false }, step);
+        self.settle_all([message.message_id.clone()], step);
+        self.received(Reception::OwnRestored, message, Vec::new())
+    }
+
+    fn receive_new(
+        &mut self,
+        message: Message,
+        layout: Layout,
+        hint: Option<&[u8]>,
+        step: &mut Step,
+    ) -> Outcome {
+        let rules = self.config.rules();
+        if !rules.clock_at_delivery {
+            let stamp = message.lamport.unwrap_or(0);
+            self.meta.lamport = clock::after(&self.config, self.meta.lamport, stamp, step.now_ms);
+        }
+        self.review(&message, layout, step);
+        self.read_requests(&message.repair_request, step);
+        let is_sync = rules.empty_is_sync && message.is_sync();
+        self.heard(is_sync, step);
+        let message = stripped(message, rules.strips_messages);
+        let id = message.message_id.clone();
+        if is_sync {
+            let unmet = self.unmet(&message);
+            self.remember_sync(&id, step);
+            self.missed(&id, &unmet.missing, step);
+            // Somebody may wait for it: peers that know no sync messages name them as causes.
+            self.settle_all([id], step);
+            return self.received(Reception::SyncProcessed, message, unmet.missing);
+        }
+        if rules.waits_silently && self.incoming.contains(&id) {
+            let missing = self.still_missing(&message);
+            return self.received(Reception::AlreadyBuffered, message, missing);
+        }
+        let unmet = self.unmet(&message);
+        let limits = &self.config.limits;
+        if rules.bounded && unmet.waits.len() > limits.missing_ids_max {
+            step.limit(Limit::MissingIds, &id);
+            self.miss_again(&message, step);
+            return self.received(Reception::Dropped, message, unmet.missing);
+        }
+        let anomalous = self.is_anomalous(&message, step);
+        let retrieval_hint = hint.map(Arc::from);
+        let entry = IncomingEntry { message: message.clone(), retrieval_hint, anomalous, gap: unmet.gap };
+        let delivered = unmet.waits.is_empty() && (rules.waits_silently || !unmet.buffered);
+        self.remember(&id, Seen { at_ms: step.now_ms, own: false, delivered }, step);
+        if delivered {
+            self.deliver(entry, step);
+            self.settle_all([id], step);
+            return self.received(Reception::Delivered, message, Vec::new());
+        }
+        if !self.buffer(entry, &unmet.waits, step) {
+            return self.received(Reception::Dropped, message, unmet.missing);
+        }
+        if rules.waits_silently {
+            step.event(Event::Buffered { message_id: id.clone() });
+        }
+        self.missed(&id, &unmet.missing, step);
+        self.received(Reception::Buffered, message, unmet.missing)
+    }
+
+    fn is_anomalous(&self, message: &Message, step: &mut Step) -> bool {
+        let lamport_max = clock::believed_max(&self.config, self.meta.lamport, step.now_ms);
+        let lamport = message.lamport.unwrap_or(0);
+        if lamport <= lamport_max {
+            return false;
+        }
+        step.event(Event::ClockAnomaly { message_id: message.message_id.clone(), lamport, lamport_max });
+        true
+    }
+
+    fn unmet(&self, message: &Message) -> Unmet {
+        let rules = self.config.rules();
+        let mut unmet = Unmet::default();
+        for cause in &message.causal_history {
+            let id = &cause.message_id;
+            let met = if rules.remembers {
+                // Nobody can wait for itself, or for nothing.
+                id.is_empty() || *id == message.message_id || self.history.satisfies(id)
+            } else {
+                self.history.log.contains(id)
+            };
+            let buffered = self.incoming.contains(id);
+            unmet.buffered |= buffered;
+            if met {
+                unmet.gap |= rules.remembers && self.history.is_lost(id);
+                continue;
+            }
+            let new = unmet.waits.insert(id.clone());
+            if !rules.waits_silently || (new && !buffered) {
+                unmet.missing.push(cause.clone());
+            }
+        }
+        unmet
+    }
+
+    /// What a message that waits already waits for and is not here.
+    fn still_missing(&self, message: &Message) -> Vec<HistoryEntry> {
+        let causes = message.causal_history.iter();
+        let waits = |cause: &&HistoryEntry| self.incoming.does_wait(&message.message_id, &cause.message_id);
+        causes.filter(waits).filter(|cause| !self.incoming.contains(&cause.message_id)).cloned().collect()
+    }
+
+    /// Who speaks tells what it has: named messages are acknowledged, those in its filter possibly.
+    fn review(&mut self, message: &Message, layout: Layout, step: &mut Step) {
+        if self.outgoing.len() == 0 {
+            return;
+        }
+        let filter = message.bloom_filter.as_deref().and_then(|bytes| self.read_filter(bytes, layout));
+        let testimony = Testimony {
+            sender: &message.sender_id,
+            causal_history: &message.causal_history,
+            filter: filter.as_ref(),
+        };
+        let threshold = threshold(&self.config, self.history.log.other_senders(&self.participant_id));
+        let review = self.outgoing.review(testimony, self.config.dialect, threshold);
+        for number in review.acknowledged {
+            let Some(entry) = self.outgoing.get(number) else { continue };
+            step.event(Event::Acknowledged { message_id: entry.message.message_id.clone() });
+            self.forget_outgoing(number, step);
+        }
+        for number in review.possibly {
+            self.possibly_acknowledged(number, message, step);
+        }
+    }
+
+    fn possibly_acknowledged(&mut self, number: u64, by: &Message, step: &mut Step) {
+        let Some(entry) = self.outgoing.get(number) else { return };
+        let message_id = entry.message.message_id.clone();
+        let mut count = 0;
+        let (config, own) = (&self.config, &self.participant_id);
+        self.outgoing.update(number, |state| {
+            if by.sender_id.is_empty() {
+                state.possible_by_unnamed = state.possible_by_unnamed.saturating_add(1);
+            } else {
+                state.possible_by.push(by.sender_id.clone());
+            }
+            count = state.possible_acks();
+            // It is less urgent from the first of them on.
+            if count == 1 {
+                state.due_ms = due_ms(config, own, &message_id, state);
+            }
+        });
+        step.touch(Key::Unacknowledged(number));
+        step.event(Event::PossiblyAcknowledged { message_id, count });
+    }
+
+    /// A malformed filter is none (sds.md section 5.4); one of another dialect has other hashes than those that are kept.
+    fn read_filter(&self, bytes: &[u8], layout: Layout) -> Option<Filter> {
+        if bytes.is_empty() {
+            return None;
+        }
+        match layout.dialect() {
+            Dialect::Nim => Filter::read(Dialect::Nim, bytes).ok(),
+            Dialect::Spec => {
+                Filter::read_spec(bytes, self.config.bloom_capacity, self.config.bloom_error_rate).ok()
+            }
+        }
+    }
+}

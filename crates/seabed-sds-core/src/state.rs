@@ -1,0 +1,155 @@
+//! A channel's state as rows: those that an operation changed, all of them, and back.
+
+use crate::bloom::RollingFilter;
+use crate::channel::Channel;
+use crate::error::LoadError;
+use crate::filter::OwnFilter;
+use crate::history::Seen;
+use crate::record::{Change, Changes, Key, Record, SeenEntry};
+
+impl Channel {
+    /// The rows that were touched, as they are now.
+    pub(crate) fn changes(&self, mut touched: Vec<Key>) -> Changes {
+        touched.sort_unstable();
+        touched.dedup();
+        let change = |key| match self.row(&key) {
+            Some(record) => Change::Put(record),
+            None => Change::Delete(key),
+        };
+        Changes(touched.into_iter().map(change).collect())
+    }
+
+    /// A row of the state as it is now.
+    fn row(&self, key: &Key) -> Option<Record> {
+        Some(match key {
+            Key::Meta => Record::Meta(self.meta),
+            Key::Log(id) => Record::Log(self.history.log.get(id)?.clone()),
+            Key::Outgoing(number) => {
+                Record::Outgoing { number: *number, message: self.outgoing.get(*number)?.message.clone() }
+            }
+            Key::Unacknowledged(number) => {
+                Record::Unacknowledged { number: *number, state: self.outgoing.get(*number)?.state.clone() }
+            }
+            Key::Incoming(id) => Record::Incoming(self.incoming.get(id)?.clone()),
+            Key::Waits(id, dependency) => {
+                if !self.incoming.does_wait(id, dependency) {
+                    return None;
+                }
+                Record::Waits { message_id: id.clone(), dependency_id: dependency.clone() }
+            }
+            Key::Missing(id) => Record::Missing(self.missing.get(id)?.clone()),
+            Key::Answer(id) => Record::Answer(self.answers.get(id)?.clone()),
+            Key::Seen(number) => {
+                let (message_id, seen) = self.history.seen.row(*number)?;
+                Record::Seen { number: *number, entry: seen.to_entry(message_id.clone()) }
+            }
+            Key::Sync(number) => {
+                Record::Sync { number: *number, message_id: self.history.syncs.row(*number)?.0.clone() }
+            }
+            Key::Met(number) => {
+                let (message_id, lost) = self.history.met.row(*number)?;
+                Record::Met { number: *number, message_id: message_id.clone(), lost: *lost }
+            }
+        })
+    }
+
+    /// Every row of the state, in ascending order of their keys.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.keys().into_iter().filter_map(|key| self.row(&key))
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        let mut keys = vec![Key::Meta];
+        keys.extend(self.history.log.iter().map(|entry| Key::Log(entry.message.message_id.clone())));
+        for (number, _) in self.outgoing.iter() {
+            keys.extend([Key::Outgoing(number), Key::Unacknowledged(number)]);
+        }
+        for entry in self.incoming.iter() {
+            let id = &entry.message.message_id;
+            keys.push(Key::Incoming(id.clone()));
+            keys.extend(self.incoming.waits_for(id).map(|cause| Key::Waits(id.clone(), cause.clone())));
+        }
+        keys.extend(self.missing.iter().map(|missing| Key::Missing(missing.entry.message_id.clone())));
+        keys.extend(self.answers.iter().map(|answer| Key::Answer(answer.entry.message_id.clone())));
+        keys.extend(self.history.seen.from(0).map(|(number, ..)| Key::Seen(number)));
+        keys.extend(self.history.syncs.from(0).map(|(number, ..)| Key::Sync(number)));
+        keys.extend(self.history.met.from(0).map(|(number, ..)| Key::Met(number)));
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Takes the rows of a stored state into a new channel.
+    pub(crate) fn restore(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), LoadError> {
+        // Some rows belong to others, and may come before them.
+        let (mut states, mut messages, mut waits) = (Vec::new(), Vec::new(), Vec::new());
+        for record in records {
+            match record {
+                Record::Meta(meta) => self.meta = meta,
+                Record::Log(entry) => self.history.log.insert(entry),
+                Record::Outgoing { number, message } => messages.push((number, message)),
+                Record::Unacknowledged { number, state } => states.push((number, state)),
+                Record::Incoming(entry) => self.incoming.insert(entry),
+                Record::Waits { message_id, dependency_id } => waits.push((message_id, dependency_id)),
+                Record::Missing(entry) => self.missing.put(entry),
+                Record::Answer(entry) => self.answers.put(entry),
+                Record::Seen { number, entry } => {
+                    let seen = Seen::from_entry(&entry);
+                    check(
+                        self.history.seen.restore(number, entry.message_id, seen),
+                        "an id was received twice",
+                    )?;
+                }
+                Record::Sync { number, message_id } => {
+                    check(
+                        self.history.syncs.restore(number, message_id, ()),
+                        "a sync message is there twice",
+                    )?;
+                }
+                Record::Met { number, message_id, lost } => {
+                    check(self.history.met.restore(number, message_id, lost), "a dependency is met twice")?;
+                }
+            }
+        }
+        messages.sort_unstable_by_key(|(number, _)| *number);
+        states.sort_unstable_by_key(|(number, _)| *number);
+        check(
+            messages.iter().map(|(number, _)| number).eq(states.iter().map(|(number, _)| number)),
+            "an own message is without its state, or the other way round",
+        )?;
+        for ((number, message), (_, state)) in messages.into_iter().zip(states) {
+            self.outgoing.insert(number, message, state, &self.config);
+        }
+        for (id, dependency) in waits {
+            check(self.incoming.add_wait(&id, &dependency), "a message that is not there waits")?;
+        }
+        self.restore_filter();
+        Ok(())
+    }
+
+    fn restore_filter(&mut self) {
+        match &mut self.filter {
+            OwnFilter::Ring(ring) => ring.restore(&self.config, &self.meta, &self.history.seen),
+            OwnFilter::Rolling(rolling) => {
+                let mut anew = RollingFilter::new(self.config.bloom_capacity, self.config.bloom_error_rate);
+                for entry in self.history.log.iter() {
+                    anew.add(&entry.message.message_id);
+                }
+                *rolling = anew;
+            }
+        }
+    }
+}
+
+fn check(holds: bool, otherwise: &'static str) -> Result<(), LoadError> {
+    if holds { Ok(()) } else { Err(LoadError::Contradiction(otherwise)) }
+}
+
+impl Seen {
+    fn to_entry(self, message_id: crate::MessageId) -> SeenEntry {
+        SeenEntry { message_id, seen_ms: self.at_ms, own: self.own, delivered: self.delivered }
+    }
+
+    fn from_entry(entry: &SeenEntry) -> Self {
+        Self { at_ms: entry.seen_ms, own: entry.own, delivered: entry.delivered }
+    }
+}
