@@ -16,7 +16,7 @@ use crate::status::Counters;
 use crate::{Answer, Error, ReleasePolicy, Result};
 
 /// How many rows of failed batches are kept for the next commit; beyond it the next commit writes the whole channel.
-pub const UNSAVED_ROWS_MAX: usize = 16_384;
+pub const UNSAVED_ROWS_MAX: usize = 4_096;
 
 /// How long the timer waits before it tries a channel again whose store failed, in milliseconds.
 pub const RETRY_MS: u64 = 5_000;

@@ -31,7 +31,7 @@ use crate::{Answer, Callbacks, Error, Op, Result};
 /// let alice = SdsManager::builder("alice").build()?;
 /// let bob = SdsManager::builder("bob").build()?;
 /// let sent = alice.send("room", "m1", b"hello").wait()?;
-/// let received = bob.receive(&sent.wire).wait()?.release();
+/// let received = bob.receive(sent.release().wire).wait()?.release();
 /// assert_eq!(received.message().unwrap().message.content.as_deref(), Some(b"hello".as_slice()));
 /// # Ok::<(), seabed_sds::Error>(())
 /// ```
