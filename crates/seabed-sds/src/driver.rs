@@ -55,6 +55,17 @@ enum Then {
     Remove,
 }
 
+/// Where a channel was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    /// In memory or in the store.
+    There,
+    /// Nowhere, so it is a new one.
+    Made,
+    /// Nowhere, and it may not be made.
+    Absent,
+}
+
 impl Slot {
     pub(crate) fn new(id: ChannelId) -> Self {
         Self { id, state: Arc::default(), due_ms: AtomicU64::new(NEVER) }
@@ -86,21 +97,24 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// The channel, loaded when it was not in memory; `None` when it is not in the store either.
-    pub(crate) async fn load(&mut self, shared: &Shared, create: bool) -> Result<Option<&mut Channel>> {
-        if self.state.channel.is_none() {
-            let id = &self.slot.id;
-            let records = shared.store.load(id).await.map_err(Error::persistence(id))?;
-            if records.is_empty() && !create {
-                return Ok(None);
-            }
-            let (participant, config) = (shared.participant.clone(), shared.config.clone());
-            let channel = Channel::load(id.clone(), participant, config, records, shared.clock.now_ms())
-                .map_err(|error| Error::persistence(id)(StoreError::from_source(error)))?;
-            self.state.channel = Some(channel);
-            self.set_due();
+    /// Loads the channel when it is not in memory, and asks `may_make` when it is not in the store either.
+    pub(crate) async fn load(&mut self, shared: &Shared, may_make: impl FnOnce() -> bool) -> Result<Loaded> {
+        if self.state.channel.is_some() {
+            return Ok(Loaded::There);
         }
-        Ok(self.state.channel.as_mut())
+        let id = &self.slot.id;
+        let records = shared.store.load(id).await.map_err(Error::persistence(id))?;
+        let loaded = match records.is_empty() {
+            false => Loaded::There,
+            true if may_make() => Loaded::Made,
+            true => return Ok(Loaded::Absent),
+        };
+        let (participant, config) = (shared.participant.clone(), shared.config.clone());
+        let channel = Channel::load(id.clone(), participant, config, records, shared.clock.now_ms())
+            .map_err(|error| Error::persistence(id)(StoreError::from_source(error)))?;
+        self.state.channel = Some(channel);
+        self.set_due();
+        Ok(loaded)
     }
 
     /// The channel, when it is in memory.

@@ -10,7 +10,7 @@ use seabed_sds_core::{
 };
 
 use crate::builder::Builder;
-use crate::driver::Guard;
+use crate::driver::{Guard, Loaded};
 use crate::events::Events;
 use crate::request::{Performed, Request};
 use crate::shared::Shared;
@@ -186,11 +186,10 @@ impl SdsManager {
         Op::new(async move {
             this.require_open()?;
             let mut guard = this.shared.enter(&channel).await;
-            let known = guard.load(&this.shared, false).await?.is_some();
-            guard.load(&this.shared, true).await?;
+            let loaded = guard.load(&this.shared, || true).await?;
             drop(guard);
             this.timer.wake();
-            Ok(known)
+            Ok(loaded == Loaded::There)
         })
     }
 
@@ -408,7 +407,8 @@ impl SdsManager {
         let Some(callbacks) = self.shared.dispatcher.callbacks() else { return Ok(Vec::new()) };
         let Some(provider) = &callbacks.retrieval_hint else { return Ok(Vec::new()) };
         let mut guard = self.shared.enter(channel).await;
-        let history = guard.load(&self.shared, true).await?.map(|channel| channel.causal_history());
+        guard.load(&self.shared, || true).await?;
+        let history = guard.channel().map(Channel::causal_history);
         drop(guard);
         let unknown = history.into_iter().flatten().filter(|entry| entry.retrieval_hint.is_none());
         let hints = unknown.map(|entry| (provider(&entry.message_id), entry.message_id));
@@ -424,7 +424,7 @@ impl SdsManager {
         Op::new(async move {
             this.require_open()?;
             let mut guard = this.shared.enter(&channel).await;
-            if guard.load(&this.shared, false).await?.is_none() {
+            if guard.load(&this.shared, || false).await? == Loaded::Absent {
                 guard.leave_empty(&this.shared);
                 return Ok(None);
             }

@@ -9,7 +9,7 @@ use seabed_sds_core::{ChannelId, Config, MessageId, ParticipantId};
 use crate::callbacks::Dispatcher;
 use crate::config::SYNC_DUE_MS;
 use crate::contract::ChannelStore;
-use crate::driver::{Guard, Slot};
+use crate::driver::{Guard, Loaded, Slot};
 use crate::events::{Cause, EventQueue, What};
 use crate::lock::lock;
 use crate::request::{Performed, Request};
@@ -94,17 +94,15 @@ impl Shared {
         hints: &[(MessageId, Arc<[u8]>)],
     ) -> Result<Performed> {
         let mut guard = self.enter(channel).await;
-        let mut made = false;
-        if guard.load(self, request.makes_channel()).await?.is_none() {
-            made = matches!(request, Request::Receive { .. }) && self.may_make_channel(channel);
-            if !made {
-                guard.leave_empty(self);
-                return Ok(Performed::UnknownChannel);
-            }
-            guard.load(self, true).await?;
+        let received = matches!(request, Request::Receive { .. });
+        let may_make = || if received { self.may_make_channel(channel) } else { request.makes_channel() };
+        let loaded = guard.load(self, may_make).await?;
+        if loaded == Loaded::Absent {
+            guard.leave_empty(self);
+            return Ok(Performed::UnknownChannel);
         }
         let done = guard.operate(self, request.input(hints)).await;
-        if made && done.is_err() {
+        if received && loaded == Loaded::Made && done.is_err() {
             // What was no message, or could not be stored, makes no channel.
             self.made_by_messages.fetch_sub(1, Ordering::SeqCst);
             guard.leave_empty(self);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use seabed_sds_core::{ChannelId, Input, Sweep};
 
-use crate::driver::Slot;
+use crate::driver::{Loaded, Slot};
 use crate::lock::lock;
 use crate::shared::Shared;
 use crate::{Error, Result};
@@ -24,10 +24,10 @@ const SLEEP_MS_MAX: u64 = 60_000;
 async fn sweep(shared: Arc<Shared>, slot: Arc<Slot>) {
     shared.events.room().await;
     let Some(mut guard) = slot.clone().enter(&shared).await else { return };
-    let due = match guard.load(&shared, false).await {
-        Ok(Some(_)) => guard.operate(&shared, Input::Tick(Sweep::All)).await.map(drop),
+    let due = match guard.load(&shared, || false).await {
+        Ok(Loaded::There) => guard.operate(&shared, Input::Tick(Sweep::All)).await.map(drop),
         // Only a channel that was lost with its commit is not in memory, and nothing of it is in the store.
-        Ok(None) => {
+        Ok(_) => {
             guard.leave_empty(&shared);
             Ok(())
         }

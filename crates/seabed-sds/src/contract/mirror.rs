@@ -186,7 +186,9 @@ pub(crate) fn records(
         records.push(Record::Unacknowledged { number, state });
     }
     let mut missing = BTreeMap::new();
-    for (number, entry) in (here.len() as u64..).zip(meta.incoming) {
+    // A crash between two calls may have left a message in both places: then it was delivered.
+    let waiting: Vec<_> = meta.incoming.into_iter().filter(|entry| !here.contains(&entry.message.message_id)).collect();
+    for (number, entry) in (here.len() as u64..).zip(waiting) {
         here.insert(entry.message.message_id.clone());
         for dependency_id in entry.missing {
             let message_id = entry.message.message_id.clone();
