@@ -187,7 +187,8 @@ pub(crate) fn records(
     }
     let mut missing = BTreeMap::new();
     // A crash between two calls may have left a message in both places: then it was delivered.
-    let waiting: Vec<_> = meta.incoming.into_iter().filter(|entry| !here.contains(&entry.message.message_id)).collect();
+    let waiting: Vec<_> =
+        meta.incoming.into_iter().filter(|entry| !here.contains(&entry.message.message_id)).collect();
     for (number, entry) in (here.len() as u64..).zip(waiting) {
         here.insert(entry.message.message_id.clone());
         for dependency_id in entry.missing {

@@ -228,7 +228,7 @@ pub(crate) fn delete_rows(batch: &mut Batch, channel: &ChannelId) -> Result<()> 
 }
 
 /// The key of a channel's snapshot, and what the keys of its messages begin with.
-fn meta_key(channel: &ChannelId) -> Result<Key> {
+pub(crate) fn meta_key(channel: &ChannelId) -> Result<Key> {
     Key::builder().bytes(channel.as_bytes()).build()
 }
 
