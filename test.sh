@@ -77,6 +77,15 @@ step_tools() {
     need initdb "$install_postgres"
     need pgbouncer "$install_pgbouncer"
     need "$postgres_18/initdb" "$install_postgres_18"
+    need node "apt-get update -q && apt-get install -qy nodejs npm"
+    # The live peers of the tests, from their lock file.
+    local js=crates/seabed/tests/js
+    [[ -d $js/node_modules/@waku/sds && $js/node_modules/.package-lock.json -nt $js/package-lock.json ]] && return
+    if [[ ${CI:-} != true && $(id -u) != 0 ]]; then
+        printf 'The JavaScript peers are missing. Run:\n    npm ci --prefix %s\n' "$js" >&2
+        return 1
+    fi
+    npm ci --silent --no-audit --no-fund --prefix "$js"
 }
 
 step_style() {

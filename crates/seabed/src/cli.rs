@@ -11,7 +11,7 @@ mod import;
 pub(crate) mod inspect;
 mod man;
 mod restore;
-mod sds;
+pub(crate) mod sds;
 mod serve;
 pub(crate) mod tenants;
 pub(crate) mod verify;
@@ -56,6 +56,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// List, show and delete TaskChampion's clients
     Clients(clients::ClientsArgs),
+    /// SDS: the channels that are stored here, and a participant driven by JSON lines
+    Sds(sds::SdsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
     /// Copy every tenant into a directory, while the server goes on
@@ -111,6 +113,7 @@ impl Cli {
             Command::Tenants(args) => tenants::command(&args),
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
+            Command::Sds(args) => sds::command(&args),
             Command::Verify(args) => verify::command(&args),
             Command::Backup(args) => backup::command(&args),
             Command::Restore(args) => restore::command(&args),

@@ -70,6 +70,9 @@ pub(crate) struct Examined {
     bytes: u64,
     clients: u64,
     versions: u64,
+    /// Of SDS, and the messages in their logs.
+    channels: u64,
+    messages: u64,
 }
 
 /// What was found in one tenant.
@@ -81,6 +84,8 @@ pub(crate) struct TenantVerified {
     bytes: u64,
     clients: u64,
     versions: u64,
+    channels: u64,
+    messages: u64,
     /// What is wrong, a sentence each.
     findings: Vec<String>,
     /// Why it could not be examined to the end; null when it could.
@@ -222,6 +227,8 @@ impl Report {
             examined.bytes += verified.bytes;
             examined.clients += verified.clients;
             examined.versions += verified.versions;
+            examined.channels += verified.channels;
+            examined.messages += verified.messages;
         }
         let of_tenants: usize = tenants.iter().map(|tenant| tenant.findings.len()).sum();
         let of_backup = backup.as_ref().map_or(0, |backup| backup.findings.len());
@@ -245,6 +252,8 @@ impl TenantVerified {
             bytes: 0,
             clients: 0,
             versions: 0,
+            channels: 0,
+            messages: 0,
             findings: Vec::new(),
             unchecked: None,
             altered: false,
@@ -279,6 +288,12 @@ async fn fill(node: &Node, id: &TenantId, verified: &mut TenantVerified) -> Resu
         let report = seabed_taskchampion::verify_in(&node.store, &tenant).await?;
         verified.clients = report.clients;
         verified.versions = report.versions;
+        verified.findings.extend(report.findings);
+    }
+    if id.as_str() == seabed_sds::TENANT {
+        let report = seabed_sds::verify(&tenant).await?;
+        verified.channels = report.channels;
+        verified.messages = report.messages;
         verified.findings.extend(report.findings);
     }
     Ok(())
@@ -331,9 +346,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
             output::line(format!("  {finding}"))?;
         }
     }
-    let Examined { tenants, rows, bytes, clients, versions } = &report.examined;
+    let Examined { tenants, rows, bytes, clients, versions, channels, messages } = &report.examined;
     output::line(format!(
-        "examined {tenants} tenants, {rows} rows, {bytes} bytes, {clients} clients, {versions} versions: {}",
+        "examined {tenants} tenants, {rows} rows, {bytes} bytes, {clients} clients, {versions} versions, \
+         {channels} channels, {messages} messages: {}",
         match (report.findings, report.complete) {
             (0, true) => "sound".to_owned(),
             (0, false) => "no findings, but not everything could be checked".to_owned(),

@@ -21,7 +21,7 @@ use crate::backup;
 use crate::cli::inspect::{Rows, RowsQuery, TenantDetail};
 use crate::cli::tenants::Tenants;
 use crate::cli::verify::Report;
-use crate::cli::{clients, inspect, tenants, verify};
+use crate::cli::{clients, inspect, sds, tenants, verify};
 use crate::node::{Failure, Node};
 use crate::server::limits::Peer;
 
@@ -38,6 +38,8 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/clients", get(list_clients))
         .route("/clients/prune", get(prunable).post(prune))
         .route("/clients/{id}", get(show_client).delete(delete_client))
+        .route("/sds/channels", get(list_channels))
+        .route("/sds/channels/{id}", get(show_channel))
         .route("/verify", get(check))
         .route("/backup", get(copying).post(copy))
         .fallback(async |uri: Uri| {
@@ -107,6 +109,14 @@ async fn prunable(State(node): Shared, query: Asked<PruneQuery>) -> Answer<Prune
 
 async fn prune(State(node): Shared, query: Asked<PruneQuery>) -> Answer<PruneReport> {
     Ok(Json(clients::prune(&node, asked(query)?.older_than_days, false).await?))
+}
+
+async fn list_channels(State(node): Shared) -> Answer<sds::Channels> {
+    Ok(Json(sds::channels(&node).await?))
+}
+
+async fn show_channel(State(node): Shared, Path(id): Path<String>) -> Answer<sds::Channel> {
+    Ok(Json(sds::channel(&node, &id).await?))
 }
 
 #[derive(Debug, Default, Deserialize)]

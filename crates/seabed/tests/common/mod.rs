@@ -8,6 +8,8 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+pub(crate) mod lines;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

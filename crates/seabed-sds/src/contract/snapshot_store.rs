@@ -1,0 +1,103 @@
+//! A backend of contract (B) as a store: each batch becomes at most one snapshot and one history update.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use seabed_sds_core::snapshot::HistoryUpdate;
+use seabed_sds_core::{Change, ChannelId, Config, Key, Message, ParticipantId, Record};
+
+use super::mirror::{self, Mirror};
+use super::snapshot::SnapshotPersistence;
+use super::store::{ChannelBatch, ChannelStore, StoreResult};
+use crate::lock::lock;
+
+/// A [`SnapshotPersistence`] plugged in as a [`ChannelStore`].
+///
+/// It mirrors the channels that were loaded, because each snapshot is of the whole state. A history update that failed comes again with the
+/// next batch: the manager keeps what could not be committed, the latest word on an id winning (sds.md section 22.4).
+pub struct SnapshotStore {
+    backend: Arc<dyn SnapshotPersistence>,
+    participant: ParticipantId,
+    config: Config,
+    channels: Mutex<BTreeMap<ChannelId, Mirror>>,
+}
+
+impl SnapshotStore {
+    /// The backend as a store, for a manager of this participant and configuration: they decide what is made of a loaded snapshot.
+    pub fn new(backend: Arc<dyn SnapshotPersistence>, participant: ParticipantId, config: Config) -> Self {
+        Self { backend, participant, config, channels: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl ChannelStore for SnapshotStore {
+    async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()> {
+        for (message, hint) in &batch.hints {
+            if let Err(error) = self.backend.set_retrieval_hint(message, hint).await {
+                tracing::warn!(%channel, %message, %error, "a retrieval hint was not stored");
+            }
+        }
+        let before = lock(&self.channels).get(channel).cloned().unwrap_or_default();
+        let changes = before.changes(batch);
+        let mut after = before.clone();
+        after.apply(&changes);
+        let saved = self.backend.save_channel_meta(channel, &after.meta()).await;
+        // A snapshot that was not saved does not keep the history from its place: the next one is complete.
+        let update = history_update(&before, &changes);
+        let updated = if update.append.is_empty() && update.evict.is_empty() {
+            Ok(())
+        } else {
+            self.backend.update_history(channel, &update).await
+        };
+        saved.and(updated)?;
+        // Not before: what failed comes again, and is then held against what the backend has for certain.
+        lock(&self.channels).insert(channel.clone(), after);
+        Ok(())
+    }
+
+    async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
+        let data = self.backend.load_channel(channel).await?;
+        let records = mirror::loaded(data, &self.participant, &self.config)?;
+        lock(&self.channels).insert(channel.clone(), Mirror::new(&records));
+        Ok(records)
+    }
+
+    async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
+        self.backend.drop_channel(channel).await?;
+        lock(&self.channels).remove(channel);
+        Ok(())
+    }
+
+    async fn list(&self) -> StoreResult<Vec<ChannelId>> {
+        Ok(lock(&self.channels).keys().cloned().collect())
+    }
+}
+
+/// What came into the log, in the order of the log, and what left it. A hint that became known is neither.
+fn history_update(before: &Mirror, changes: &[Change]) -> HistoryUpdate {
+    let mut appended = Vec::new();
+    let mut update = HistoryUpdate::default();
+    for change in changes {
+        match change {
+            Change::Put(Record::Log(entry)) => {
+                let known = before.logged(&entry.message.message_id);
+                if known.is_none_or(|known| known.message != entry.message) {
+                    appended.push(entry);
+                }
+            }
+            Change::Delete(Key::Log(id)) => update.evict.push(id.clone()),
+            _ => {}
+        }
+    }
+    appended.sort_by_key(|entry| (entry.position, &entry.message.message_id));
+    update.append = appended.into_iter().map(|entry| Message::clone(&entry.message)).collect();
+    update
+}
+
+impl fmt::Debug for SnapshotStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotStore").field("channels", &lock(&self.channels).len()).finish_non_exhaustive()
+    }
+}

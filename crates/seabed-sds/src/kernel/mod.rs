@@ -1,0 +1,219 @@
+//! Contract (C) on the kernel: a row a record, a batch an operation.
+
+pub(crate) mod keys;
+pub(crate) mod logos;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use seabed_kv::{Batch, Durability, KeyRange, Op, Outcome, ScanSpec, Store, Tenant};
+use seabed_sds_core::{Change, ChannelId, Key, Record};
+
+use crate::contract::{ChannelBatch, ChannelStore, StoreError, StoreResult};
+use crate::lock::lock;
+use keys::{CHANNEL, FORMAT, FormatRow, channel_prefix, read_key};
+
+pub use keys::TENANT;
+pub use logos::LogosRows;
+
+/// The channels of a [`seabed_kv::Store`], in its tenant [`sds`](TENANT): a row for each record of a channel's state, so that an
+/// operation writes what it changed and no more (`docs/formats/sds.md`).
+///
+/// Channels that logos-delivery's persistency keeps in the same tenant are left as they are: [`LogosRows`] reads and goes on with them
+/// in place, [`migrate`](KernelStore::migrate) makes them channels of this store, [`export`](KernelStore::export) leads back.
+///
+/// One manager at a time works on a channel: another one's commit is refused by its first row, and that manager loads the channel again.
+///
+/// ```
+/// use std::sync::Arc;
+/// use seabed_sds::{KernelStore, SdsManager};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let root = directory.path();
+/// let store = seabed_kv::Store::sqlite(root)?;
+/// let manager = SdsManager::builder("alice").store(Arc::new(KernelStore::open(&store).wait()?)).build()?;
+/// manager.send("room", "m1", b"on disk before it is said").wait()?;
+/// drop(manager);
+///
+/// let again = SdsManager::builder("alice").store(Arc::new(KernelStore::open(&store).wait()?)).build()?;
+/// assert_eq!(again.restore().wait()?, 1);
+/// assert_eq!(again.status("room").wait()?.unwrap().unacknowledged, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct KernelStore {
+    tenant: Tenant,
+    durability: Durability,
+    /// Whether the row that names the version is there.
+    formatted: AtomicBool,
+    /// What the first row of each channel holds, as far as this store has read or written it.
+    expected: Mutex<BTreeMap<ChannelId, Option<Vec<u8>>>>,
+}
+
+impl KernelStore {
+    /// Opens the tenant of this layer in a store, making it when it is not there.
+    ///
+    /// # Errors
+    /// Those of the store; `Unsupported` for data of a later version, naming both; `Corrupt` when the row that names it does not read.
+    pub fn open(store: &Store) -> Op<Self> {
+        let store = store.clone();
+        Op::from_future(async move { Self::on(store.open(TENANT).await?).await })
+    }
+
+    /// The same on a tenant of any name.
+    ///
+    /// # Errors
+    /// As [`open`](KernelStore::open).
+    pub async fn on(tenant: Tenant) -> seabed_kv::Result<Self> {
+        let row = tenant.get(FORMAT, b"").await?;
+        if let Some(row) = &row {
+            FormatRow::check(row, &tenant)?;
+        }
+        Ok(Self {
+            tenant,
+            durability: Durability::Durable,
+            formatted: AtomicBool::new(row.is_some()),
+            expected: Mutex::default(),
+        })
+    }
+
+    /// What an acknowledgement means; by default that it survives a power cut. With `Relaxed` what a channel has said may be forgotten by
+    /// a power cut, the last of it first: its peers then know more of it than itself.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The tenant that it writes.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The batch of a channel's changes, with what it rests on, and what its first row holds afterwards.
+    fn batch(&self, channel: &ChannelId, changes: &ChannelBatch) -> (Batch, Option<Vec<u8>>) {
+        let mut batch = Batch::new();
+        let prefix = channel_prefix(channel);
+        let row = |key: &Key| [prefix.as_slice(), &key.to_bytes()].concat();
+        if !self.formatted.load(Ordering::SeqCst) {
+            batch.put(FORMAT, b"", FormatRow::ours().to_bytes());
+        }
+        let mut first = lock(&self.expected).get(channel).cloned();
+        match &first {
+            Some(Some(meta)) => drop(batch.check_equals(CHANNEL, row(&Key::Meta), meta.clone())),
+            Some(None) => drop(batch.check_absent(CHANNEL, row(&Key::Meta))),
+            None => {}
+        }
+        if changes.replaces {
+            batch.delete_prefix(CHANNEL, &prefix);
+            first = Some(None);
+        }
+        for change in &changes.changes {
+            match change {
+                Change::Put(record) => {
+                    let payload = record.to_bytes();
+                    if matches!(record, Record::Meta(_)) {
+                        first = Some(Some(payload.clone()));
+                    }
+                    batch.put(CHANNEL, row(&record.key()), payload);
+                }
+                Change::Delete(key) => drop(batch.delete(CHANNEL, row(key))),
+            }
+        }
+        (batch, first.flatten())
+    }
+
+    /// What this store knows of the first row may not be so any more.
+    fn forget(&self, channel: &ChannelId) {
+        lock(&self.expected).remove(channel);
+    }
+
+    /// The rows of a channel, read page by page.
+    async fn records(&self, channel: &ChannelId) -> seabed_kv::Result<Vec<Record>> {
+        let prefix = channel_prefix(channel);
+        let mut rows = self.tenant.scan(ScanSpec::new(CHANNEL, KeyRange::prefix(&prefix)));
+        let mut records = Vec::new();
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            let key = row.key.as_bytes().get(prefix.len()..).unwrap_or_default();
+            let record = Record::from_bytes(key, &row.payload);
+            records.push(record.map_err(|error| keys::damaged(&self.tenant, channel, key, &error))?);
+        }
+        Ok(records)
+    }
+
+    async fn apply(&self, channel: &ChannelId, changes: &ChannelBatch) -> StoreResult<()> {
+        let (batch, first) = self.batch(channel, changes);
+        // Known again only when this has ended well.
+        let expected = lock(&self.expected).remove(channel);
+        match self.tenant.apply(batch, self.durability).await? {
+            Outcome::Applied(_) => {
+                self.formatted.store(true, Ordering::SeqCst);
+                if expected.is_some() || first.is_some() {
+                    lock(&self.expected).insert(channel.clone(), first);
+                }
+                Ok(())
+            }
+            Outcome::Refused(_) => Err(StoreError::new(format!(
+                "somebody else has written the channel {channel} in {}; one manager at a time works on a channel",
+                self.tenant.id()
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl ChannelStore for KernelStore {
+    async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()> {
+        self.apply(channel, batch).await
+    }
+
+    async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
+        let records = self.records(channel).await?;
+        if records.is_empty() && logos::has(&self.tenant, channel).await? {
+            return Err(logos::not_migrated(&self.tenant, channel).into());
+        }
+        let meta = records.iter().find(|record| matches!(record, Record::Meta(_)));
+        lock(&self.expected).insert(channel.clone(), meta.map(Record::to_bytes));
+        Ok(records)
+    }
+
+    async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
+        let mut batch = Batch::new();
+        batch.delete_prefix(CHANNEL, channel_prefix(channel));
+        logos::delete_rows(&mut batch, channel)?;
+        self.forget(channel);
+        self.tenant.apply(batch, self.durability).await?;
+        Ok(())
+    }
+
+    async fn list(&self) -> StoreResult<Vec<ChannelId>> {
+        Ok(channels(&self.tenant).await?)
+    }
+}
+
+/// The channels that have rows of this layer, in ascending order. One seek a channel: its rows are skipped.
+pub(crate) async fn channels(tenant: &Tenant) -> seabed_kv::Result<Vec<ChannelId>> {
+    let mut channels = Vec::new();
+    let mut range = KeyRange::all();
+    loop {
+        let first = ScanSpec::new(CHANNEL, range).keys_only().limit(1);
+        let Some(row) = tenant.scan_page(first).await?.rows.pop() else { return Ok(channels) };
+        let Some((channel, _)) = read_key(row.key.as_bytes()) else {
+            return Err(keys::strange_key(tenant, row.key.as_bytes()));
+        };
+        range = KeyRange::new(KeyRange::prefix(channel_prefix(&channel)).stop, b"");
+        channels.push(channel);
+    }
+}
+
+impl fmt::Debug for KernelStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelStore")
+            .field("tenant", &self.tenant)
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
+    }
+}
