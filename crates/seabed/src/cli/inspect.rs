@@ -127,6 +127,9 @@ pub(crate) struct RowInfo {
     value: Option<Value>,
 }
 
+/// What a protocol says about a row: from category, key and payload.
+type Decode = fn(&[u8], &[u8], &[u8]) -> Option<Value>;
+
 /// Reads one page of rows.
 pub(crate) async fn rows(node: &Node, tenant: &str, query: &RowsQuery) -> Result<Rows, Failure> {
     let ids = node.tenants(Some(tenant)).await?;
@@ -149,14 +152,17 @@ pub(crate) async fn rows(node: &Node, tenant: &str, query: &RowsQuery) -> Result
     }
 
     let page = node.visit(id)?.scan_page(spec).await?;
-    let known = seabed_taskchampion::is_ours(tenant) && !query.keys_only;
+    let decode = match layer(id) {
+        _ if query.keys_only => None,
+        Some("automerge") => Some(seabed_automerge::decode_row as Decode),
+        Some("taskchampion") => Some(seabed_taskchampion::decode_row as Decode),
+        _ => None,
+    };
     let rows = page.rows.iter().map(|row| RowInfo {
         category: bytes::show(&category),
         key: bytes::show(row.key.as_bytes()),
         payload: (!query.keys_only).then(|| bytes::show(&row.payload)),
-        value: known
-            .then(|| seabed_taskchampion::decode_row(&category, row.key.as_bytes(), &row.payload))
-            .flatten(),
+        value: decode.and_then(|decode| decode(&category, row.key.as_bytes(), &row.payload)),
     });
     let next = page.next.map(|next| NextRows {
         start: bytes::show(next.range.start.as_bytes()),

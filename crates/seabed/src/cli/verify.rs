@@ -69,6 +69,8 @@ pub(crate) struct Examined {
     bytes: u64,
     clients: u64,
     versions: u64,
+    documents: u64,
+    changes: u64,
 }
 
 /// What was found in one tenant.
@@ -80,6 +82,8 @@ pub(crate) struct TenantVerified {
     bytes: u64,
     clients: u64,
     versions: u64,
+    documents: u64,
+    changes: u64,
     /// What is wrong, a sentence each.
     findings: Vec<String>,
     /// Why it could not be examined to the end; null when it could.
@@ -221,6 +225,8 @@ impl Report {
             examined.bytes += verified.bytes;
             examined.clients += verified.clients;
             examined.versions += verified.versions;
+            examined.documents += verified.documents;
+            examined.changes += verified.changes;
         }
         let of_tenants: usize = tenants.iter().map(|tenant| tenant.findings.len()).sum();
         let of_backup = backup.as_ref().map_or(0, |backup| backup.findings.len());
@@ -244,6 +250,8 @@ impl TenantVerified {
             bytes: 0,
             clients: 0,
             versions: 0,
+            documents: 0,
+            changes: 0,
             findings: Vec::new(),
             unchecked: None,
             altered: false,
@@ -278,6 +286,12 @@ async fn fill(node: &Node, id: &TenantId, verified: &mut TenantVerified) -> Resu
         let report = seabed_taskchampion::verify_in(&node.store, &tenant).await?;
         verified.clients = report.clients;
         verified.versions = report.versions;
+        verified.findings.extend(report.findings);
+    }
+    if seabed_automerge::is_ours(id.as_str()) {
+        let report = seabed_automerge::verify_in(&node.store, &tenant).await?;
+        verified.documents = report.documents;
+        verified.changes = report.changes;
         verified.findings.extend(report.findings);
     }
     Ok(())
@@ -330,9 +344,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
             output::line(format!("  {finding}"))?;
         }
     }
-    let Examined { tenants, rows, bytes, clients, versions } = &report.examined;
+    let Examined { tenants, rows, bytes, clients, versions, documents, changes } = &report.examined;
     output::line(format!(
-        "examined {tenants} tenants, {rows} rows, {bytes} bytes, {clients} clients, {versions} versions: {}",
+        "examined {tenants} tenants, {rows} rows, {bytes} bytes, {documents} documents, {changes} changes, \
+         {clients} clients, {versions} versions: {}",
         match (report.findings, report.complete) {
             (0, true) => "sound".to_owned(),
             (0, false) => "no findings, but not everything could be checked".to_owned(),
