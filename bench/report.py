@@ -151,41 +151,12 @@ def tenants(results):
     )
 
 
-def automerge(results):
-    """Ours beside automerge alone, by the CPU of an operation: what waits for a flush is held against the flush."""
-    found = {key[0]: row for key, row in medians(rows(results, "automerge"), "case").items()}
-    flush_us = 1000
-    yield "| | measured | goal |"
-    yield "|---|---|---|"
-    alone = flush_us + found["transact_plain"]["p50_us"]
-    ratio = found["transact"]["p50_us"] / alone
-    yield f"| a transaction and its durable commit, flush of 1 ms | {ratio:.2f} x (flush + automerge's own) | {verdict('1.2', ratio <= 1.2)} |"
-    shared = found["transact_16"]["flushes_per_op"]
-    yield f"| flushes a transaction, 16 writers | {shared:.3f} | {verdict('shared', shared < 0.25)} |"
-    for case, what, goal in [
-        ("load_changes", "load 10,000 single changes", 1.5),
-        ("load_compacted", "load them compacted", 1.3),
-    ]:
-        ours, peer = found[case]["cpu_us_per_op"], found[f"{case}_plain"]["cpu_us_per_op"]
-        yield f"| {what} | {ours / 1000:.1f} ms CPU, {ours / peer:.2f} x automerge's load of one buffer | {verdict(goal, ours / peer <= goal)} |"
-    changes, compacted = found["load_changes"], found["load_compacted"]
-    for row, of, what, goal in [(changes, "raw_bytes", "before", 1.6), (compacted, "save_bytes", "after", 1.3)]:
-        in_rows, in_file = row["row_bytes"] / row[of], row["file_bytes"] / row[of]
-        of = "their raw bytes" if of == "raw_bytes" else "what automerge saves"
-        yield f"| stored {what} compaction | {in_rows:.2f} x {of} in rows, {in_file:.2f} x as a file | {verdict(goal, in_rows <= goal)} |"
-    for case, what, goal in [("open_changes", "single changes", 0.8), ("open_compacted", "compacted", 0.35)]:
-        seconds = found[case]["cpu_us_per_op"] / 1e6
-        writes = verdict("no writes", found[case]["writes"] == 0)
-        plain = f" (automerge alone {found['open_compacted_plain']['cpu_us_per_op'] / 1e6:.2f} s)" if case == "open_compacted" else ""
-        yield f"| open 1,000 documents of 100, {what} | {seconds:.2f} s CPU{plain} | {verdict(f'{goal} s', seconds <= goal)}, {writes} |"
-
-
 def main():
     arguments = sys.argv[1:]
     update = "--update" in arguments
     results, *parts = [argument for argument in arguments if argument != "--update"]
     for part in parts:
-        table = "\n".join({"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "automerge": automerge, "rss": rss}[part](Path(results)))
+        table = "\n".join({"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "rss": rss}[part](Path(results)))
         if not update:
             print(f"\n{table}")
             continue

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|tenants|automerge|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|rss|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -90,20 +90,6 @@ run_tenants() {
     done
 }
 
-run_automerge() {
-    build automerge
-    local program=automerge/target/release/bench-automerge case
-    : >"$work/results/automerge.jsonl"
-    rm -rf "$work/data"
-    mkdir -p "$work/data"
-    for ((round = 0; round < rounds; round++)); do
-        for case in transact transact_plain transact_16 load_changes load_changes_plain load_compacted load_compacted_plain \
-            open_changes open_compacted open_compacted_plain; do
-            FLUSH_US=1000 LD_PRELOAD=$model add automerge '"flush_us":1000' "$program" "$work/data" "$case" "$seconds"
-        done
-    done
-}
-
 run_tc() {
     build .. -p seabed
     build tc-load
@@ -165,13 +151,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | tenants | automerge | rss) parts+=("$argument") ;;
-        all) parts+=(kv tc storage tenants automerge rss) ;;
+        kv | tc | storage | tenants | rss) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants rss) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants automerge rss)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss)
 build_model
 for part in "${parts[@]}"; do
     "run_$part" >&2

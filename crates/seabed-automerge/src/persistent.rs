@@ -275,10 +275,8 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
         self.compact_with(old_peer_ids, options).map(drop)
     }
 
-    /// The same, by choice only [when it is worth it](StoredSizes::compaction_is_due), with the snapshot loaded before anything is removed, or
-    /// only told what would come of it.
-    ///
-    /// [`StoredSizes::compaction_is_due`]: crate::StoredSizes::compaction_is_due
+    /// The same, by choice only [when it is worth it](crate::StoredSizes::compaction_is_due), with the snapshot loaded before anything
+    /// is removed, or only told what would come of it.
     ///
     /// # Errors
     /// See [`PersistError`]. Nothing is lost then.
