@@ -130,6 +130,7 @@ pub(crate) fn layer(id: &TenantId) -> Option<&'static str> {
     match id.as_str() {
         own::TENANT => Some("seabed"),
         "sds" => Some("sds"),
+        other if seabed_automerge::is_ours(other) => Some("automerge"),
         other => seabed_taskchampion::is_ours(other).then_some("taskchampion"),
     }
 }

@@ -153,6 +153,7 @@ pub(crate) async fn rows(node: &Node, tenant: &str, query: &RowsQuery) -> Result
 
     let page = node.visit(id)?.scan_page(spec).await?;
     let decode = match layer(id).filter(|_| !query.keys_only) {
+        Some("automerge") => Some(seabed_automerge::decode_row as DecodeRow),
         Some("taskchampion") => Some(seabed_taskchampion::decode_row as DecodeRow),
         Some("sds") => Some(seabed_sds::decode_row as DecodeRow),
         _ => None,

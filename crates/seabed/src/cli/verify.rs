@@ -73,6 +73,8 @@ pub(crate) struct Examined {
     /// Of SDS, and the messages in their logs.
     channels: u64,
     messages: u64,
+    documents: u64,
+    changes: u64,
 }
 
 /// What was found in one tenant.
@@ -86,6 +88,8 @@ pub(crate) struct TenantVerified {
     versions: u64,
     channels: u64,
     messages: u64,
+    documents: u64,
+    changes: u64,
     /// What is wrong, a sentence each.
     findings: Vec<String>,
     /// Why it could not be examined to the end; null when it could.
@@ -229,6 +233,8 @@ impl Report {
             examined.versions += verified.versions;
             examined.channels += verified.channels;
             examined.messages += verified.messages;
+            examined.documents += verified.documents;
+            examined.changes += verified.changes;
         }
         let of_tenants: usize = tenants.iter().map(|tenant| tenant.findings.len()).sum();
         let of_backup = backup.as_ref().map_or(0, |backup| backup.findings.len());
@@ -254,6 +260,8 @@ impl TenantVerified {
             versions: 0,
             channels: 0,
             messages: 0,
+            documents: 0,
+            changes: 0,
             findings: Vec::new(),
             unchecked: None,
             altered: false,
@@ -294,6 +302,12 @@ async fn fill(node: &Node, id: &TenantId, verified: &mut TenantVerified) -> Resu
         let report = seabed_sds::verify(&tenant).await?;
         verified.channels = report.channels;
         verified.messages = report.messages;
+        verified.findings.extend(report.findings);
+    }
+    if seabed_automerge::is_ours(id.as_str()) {
+        let report = seabed_automerge::verify_in(&node.store, &tenant).await?;
+        verified.documents = report.documents;
+        verified.changes = report.changes;
         verified.findings.extend(report.findings);
     }
     Ok(())
@@ -346,10 +360,11 @@ fn print(report: &Report) -> anyhow::Result<()> {
             output::line(format!("  {finding}"))?;
         }
     }
-    let Examined { tenants, rows, bytes, clients, versions, channels, messages } = &report.examined;
+    let Examined { tenants, rows, bytes, clients, versions, channels, messages, documents, changes } =
+        &report.examined;
     output::line(format!(
         "examined {tenants} tenants, {rows} rows, {bytes} bytes, {clients} clients, {versions} versions, \
-         {channels} channels, {messages} messages: {}",
+         {channels} channels, {messages} messages, {documents} documents, {changes} changes: {}",
         match (report.findings, report.complete) {
             (0, true) => "sound".to_owned(),
             (0, false) => "no findings, but not everything could be checked".to_owned(),

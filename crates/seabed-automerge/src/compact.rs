@@ -1,0 +1,274 @@
+//! Compaction: changes and snapshots become one snapshot, in one batch.
+
+use seabed_kv::{Batch, Durability, KeyRange, ScanSpec};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::append::{Appended, Written, put_row};
+use crate::error::{Error, ErrorKind, Result, busy, too_large};
+use crate::keys::{
+    CHANGE, SNAPSHOT, Stored, document_key, snapshot_from_bytes, snapshot_key, snapshot_to_bytes,
+};
+use crate::limits::{ATTEMPTS_MAX, COMPACT_BYTES_MIN, COMPACT_CHANGES, DOCUMENT_BYTES_MAX};
+use crate::meta::Meta;
+use crate::shard::Shard;
+use crate::{DocStore, DocumentId, StoredSizes, salvage};
+
+/// A snapshot that is to take the place of everything that is stored.
+#[derive(Debug, Clone, Default)]
+pub struct Replace {
+    /// The document as `automerge::Automerge::save` writes it, with its orphans. It must contain everything up to the expected
+    /// [`Meta`], and nothing that is not to be stored.
+    pub snapshot: Vec<u8>,
+    /// Peers whose states are to be forgotten.
+    pub old_peers: Vec<Vec<u8>>,
+    /// The time, in milliseconds since 1970.
+    pub now_unix_ms: u64,
+    /// Sixteen fresh random bytes, for a snapshot that is too large for a row.
+    pub staged_id: [u8; 16],
+}
+
+/// How a document is compacted.
+///
+/// ```
+/// use seabed_automerge::CompactOptions;
+///
+/// let careful = CompactOptions { verify: true, ..CompactOptions::default() };
+/// assert!(!careful.force && !careful.dry_run);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompactOptions {
+    /// Also when it is not worth it.
+    pub force: bool,
+    /// Load the snapshot once more before anything is removed, and compare.
+    pub verify: bool,
+    /// Only tell what would come of it.
+    pub dry_run: bool,
+}
+
+/// What a compaction did, or would have done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CompactReport {
+    /// Whether the document is compacted now.
+    pub compacted: bool,
+    /// How many bytes of changes were stored before.
+    pub change_bytes: u64,
+    /// How many bytes of snapshots were stored before.
+    pub snapshot_bytes: u64,
+    /// How many bytes the new snapshot takes; zero when none was made.
+    pub compacted_bytes: u64,
+}
+
+impl CompactReport {
+    pub(crate) fn before(sizes: StoredSizes) -> Self {
+        Self { change_bytes: sizes.changes as u64, snapshot_bytes: sizes.document as u64, ..Self::default() }
+    }
+}
+
+impl StoredSizes {
+    /// Whether compacting is worth it: the changes take as much as the snapshot, and at least
+    /// [`COMPACT_BYTES_MIN`]. What is written over a document's life stays below a few times its changes that way.
+    ///
+    /// ```
+    /// use seabed_automerge::StoredSizes;
+    ///
+    /// let sizes = |changes, document| StoredSizes { changes, document, sync_states: 0 };
+    /// assert!(sizes(16 * 1024, 0).compaction_is_due());
+    /// assert!(!sizes(20_000, 30_000).compaction_is_due());
+    /// ```
+    pub fn compaction_is_due(&self) -> bool {
+        self.changes as u64 >= COMPACT_BYTES_MIN.max(self.document as u64)
+    }
+}
+
+impl Meta {
+    /// Whether compacting is worth it: [by size](StoredSizes::compaction_is_due), or because there are more than
+    /// [`COMPACT_CHANGES`] single changes to load. Best done when the document has been quiet for a while, and never because it was opened.
+    pub fn compaction_is_due(&self) -> bool {
+        self.sizes().compaction_is_due() || self.changes > COMPACT_CHANGES
+    }
+}
+
+/// Whether a snapshot loads, and has the heads that it should have.
+pub(crate) fn verify_snapshot(snapshot: &[u8], heads: &[automerge::ChangeHash]) -> Result<()> {
+    let wrong = |why: &str| {
+        let message = format!("the new snapshot {why}; nothing was removed, report this");
+        Error::new(ErrorKind::Corrupt, message)
+    };
+    let loaded = salvage::load(snapshot).map_err(|error| wrong(&format!("does not load ({error})")))?;
+    if loaded.get_heads() == heads { Ok(()) } else { Err(wrong("is of another state of the document")) }
+}
+
+impl DocStore {
+    /// Puts one snapshot in the place of all snapshots and changes, in one durable batch, on condition that the document is as `expected`
+    /// says. What was stored under an [address](crate::Persister::insert_changes) without being a change stays. May be dropped at any await.
+    ///
+    /// # Errors
+    /// `InvalidArgument` beyond a [limit](crate::limits); those of the store; `Corrupt` for a damaged row: [`recover`](Self::recover) first.
+    pub async fn replace<E>(
+        &self,
+        document: DocumentId,
+        expected: &Meta,
+        replace: Replace,
+        effects: E,
+    ) -> Result<Appended<E>> {
+        Ok(self.write_snapshot(document, expected, replace).await?.durable(effects))
+    }
+
+    pub(crate) async fn write_snapshot(
+        &self,
+        document: DocumentId,
+        expected: &Meta,
+        replace: Replace,
+    ) -> Result<Written> {
+        let shard = self.shard(document);
+        let (key, bytes) = (document_key(document), replace.snapshot.len() as u64);
+        if bytes > DOCUMENT_BYTES_MAX {
+            return Err(too_large(&shard.tenant, bytes));
+        }
+        let mut batch = Batch::new();
+        let mut meta = Meta {
+            generation: expected.generation.saturating_add(1),
+            rows: 0,
+            odd_rows: 0,
+            changes: 0,
+            change_bytes: 0,
+            snapshots: 0,
+            snapshot_bytes: 0,
+            written_unix_s: replace.now_unix_ms / 1_000,
+            ..expected.clone()
+        };
+        shard.discard_snapshots(document, replace.now_unix_ms, &mut batch).await?;
+        batch.delete_prefix(SNAPSHOT, key).delete_prefix(CHANGE, key);
+        if expected.odd_rows > 0 {
+            for (_, row) in shard.odd_rows(document).await? {
+                if row.address.is_some() {
+                    meta.changes = meta.changes.saturating_add(1);
+                    meta.change_bytes = meta.change_bytes.saturating_add(row.value.bytes());
+                    put_row(document, &row, &mut meta, &mut batch);
+                } else if let Some(value) = row.value.staged() {
+                    shard.staging.discard(&mut batch, value, replace.now_unix_ms);
+                }
+            }
+        }
+        let writer = shard.put_snapshot(document, &replace, &mut meta, &mut batch).await?;
+        shard.delete_peers(document, &replace.old_peers, &mut meta, &mut batch).await?;
+        let written = shard.replace_meta(document, Some(expected), meta, batch, Durability::Durable).await?;
+        drop(writer);
+        Ok(written)
+    }
+
+    /// Compacts a document that nobody has in memory: loads it, and stores it as one snapshot. What of it cannot be read is put into
+    /// quarantine first. Answers `None` when there is no such document.
+    ///
+    /// # Errors
+    /// Those of the store; `Busy` when others wrote it each of [`ATTEMPTS_MAX`] times; `Corrupt` when the snapshot does
+    /// not verify.
+    pub async fn compact(
+        &self,
+        document: DocumentId,
+        options: CompactOptions,
+        now_unix_ms: u64,
+        mut staged_id: impl FnMut() -> [u8; 16],
+    ) -> Result<Option<CompactReport>> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(meta) = self.meta(document).await? else { return Ok(None) };
+            let mut report = CompactReport::before(meta.sizes());
+            if !(options.force || meta.compaction_is_due()) {
+                return Ok(Some(report));
+            }
+            let Some((meta, loaded)) = self.load_whole(document, options.dry_run, now_unix_ms).await? else {
+                return Ok(None);
+            };
+            let snapshot = crate::chunks::guarded(|| loaded.save())
+                .map_err(|panic| Error::new(ErrorKind::Corrupt, format!("automerge panicked: {panic}")))?;
+            if options.verify {
+                verify_snapshot(&snapshot, &loaded.get_heads())?;
+            }
+            report.compacted_bytes = snapshot.len() as u64;
+            if options.dry_run {
+                return Ok(Some(report));
+            }
+            let replace = Replace { snapshot, old_peers: Vec::new(), now_unix_ms, staged_id: staged_id() };
+            match self.write_snapshot(document, &meta, replace).await? {
+                Written::Applied(_) => return Ok(Some(CompactReport { compacted: true, ..report })),
+                Written::Behind => {}
+                Written::Deleted => return Ok(None),
+            }
+        }
+        Err(busy(
+            &self.shard(document).tenant,
+            "the document is being written by too many at once; ask again",
+        ))
+    }
+
+    /// The document as automerge has it. With `look` alone nothing is written, and what does not read is left out.
+    async fn load_whole(
+        &self,
+        document: DocumentId,
+        look: bool,
+        now_unix_ms: u64,
+    ) -> Result<Option<(Meta, automerge::Automerge)>> {
+        match self.load(document).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(loaded)) => {
+                if let Ok(whole) = salvage::load(&loaded.bytes) {
+                    return Ok(Some((loaded.meta, whole)));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error),
+        }
+        if look {
+            let pieces = self.pieces(document).await?;
+            return Ok(pieces.map(|(meta, pieces)| (meta, salvage::salvage(&pieces).document)));
+        }
+        Ok(self.recover(document, now_unix_ms).await?.map(|recovered| (recovered.meta, recovered.document)))
+    }
+}
+
+impl Shard {
+    /// Lets a sweep remove what the document's snapshots take beyond their rows.
+    pub(crate) async fn discard_snapshots(
+        &self,
+        document: DocumentId,
+        now_unix_ms: u64,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let range = KeyRange::prefix(document_key(document));
+        let mut rows = self.tenant.scan(ScanSpec::new(SNAPSHOT, range));
+        while let Some(row) = rows.next().await {
+            if let Some(value) = snapshot_from_bytes(&row?.payload).and_then(|stored| stored.staged()) {
+                self.staging.discard(batch, value, now_unix_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this very snapshot is there.
+    pub(crate) async fn has_snapshot(&self, document: DocumentId, snapshot: &[u8]) -> Result<bool> {
+        self.tenant.exists(SNAPSHOT, snapshot_key(document, Sha256::digest(snapshot).into())).await
+    }
+
+    pub(crate) async fn put_snapshot(
+        &self,
+        document: DocumentId,
+        replace: &Replace,
+        meta: &mut Meta,
+        batch: &mut Batch,
+    ) -> Result<Option<seabed_kv::staged::StagedWriter>> {
+        let snapshot = &replace.snapshot;
+        let key = snapshot_key(document, Sha256::digest(snapshot).into());
+        meta.snapshots = meta.snapshots.saturating_add(1);
+        meta.snapshot_bytes = meta.snapshot_bytes.saturating_add(snapshot.len() as u64);
+        if snapshot.len() <= self.inline_max() {
+            batch.put(SNAPSHOT, key, snapshot_to_bytes(&Stored::Inline(snapshot.clone())));
+            return Ok(None);
+        }
+        let mut writer = self.staging.writer(replace.staged_id, replace.now_unix_ms);
+        writer.write(snapshot).await?;
+        batch.put(SNAPSHOT, key, snapshot_to_bytes(&Stored::Staged(writer.finish().await?)));
+        writer.attach(batch);
+        Ok(Some(writer))
+    }
+}

@@ -1,0 +1,53 @@
+#![doc = include_str!("crate.md")]
+
+mod append;
+mod chunks;
+mod classic;
+mod clock;
+mod committed;
+mod compact;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod directory;
+mod document_persister;
+mod documents;
+mod engine;
+mod error;
+mod id;
+mod inspect;
+mod keys;
+pub mod limits;
+mod memory;
+mod meta;
+mod persistent;
+mod persister;
+mod recover;
+mod salvage;
+mod shard;
+mod store;
+mod verify;
+
+pub use append::{Append, Appended};
+pub use committed::Committed;
+pub use compact::{CompactOptions, CompactReport, Replace};
+pub use directory::{ExportReport, ImportReport, REFUSED_MAX, Refused};
+pub use document_persister::{DocumentError, DocumentPersister};
+pub use documents::DocumentInfo;
+pub use engine::Engine;
+pub use error::{Error, ErrorKind, Result};
+pub use id::{DocumentId, ParseDocumentIdError};
+pub use inspect::decode_row;
+pub use memory::MemoryPersister;
+pub use meta::Meta;
+pub use persistent::{PersistError, Persistent, PersistentAutoCommit, PersistentAutomerge, TransactError};
+pub use persister::{Commit, Persister, Progress, Recovery, StoredSizes};
+pub use recover::Recovered;
+pub use salvage::{Damaged, Piece};
+pub use shard::is_ours;
+pub use store::{DocStore, Loaded};
+pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
+
+#[doc(hidden)]
+pub use chunks::fuzz_chunks;
+#[doc(hidden)]
+pub use keys::fuzz_rows;

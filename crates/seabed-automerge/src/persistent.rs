@@ -1,0 +1,580 @@
+//! `PersistentAutomerge` and `PersistentAutoCommit`: a document of automerge's whose every change is stored before anybody is told.
+//!
+//! 1. A call changes the document in memory: a transaction, changes or a sync message from elsewhere.
+//! 2. What is stored is not what the call changed, but everything since the heads that are known to be stored: after a failed write
+//!    the next call stores the gap too.
+//! 3. One commit stores the changes and the sync states that they make true. When others have stored something meanwhile, theirs is merged
+//!    first, and everything begins at step 2.
+//! 4. Now the call answers, and messages to peers are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::sync::{Message, State};
+use automerge::transaction::{CommitOptions, Failure, Success, Transaction};
+use automerge::{ActorId, AutoCommit, Automerge, AutomergeError, Change, ChangeHash, PatchLog};
+use thiserror::Error;
+
+use crate::chunks::{self, Kind, guarded};
+use crate::compact::{CompactOptions, CompactReport, verify_snapshot};
+use crate::engine::Engine;
+use crate::limits::{ATTEMPTS_MAX, PEERS_MAX};
+use crate::persister::{Commit, Persister, Progress};
+use crate::salvage::Damaged;
+
+/// A document whose transactions are closures.
+///
+/// ```
+/// use automerge::{AutomergeError, ROOT, transaction::Transactable};
+/// use seabed_automerge::{MemoryPersister, PersistentAutomerge};
+///
+/// let mut document = PersistentAutomerge::load(MemoryPersister::default())?;
+/// let done = document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).expect("stored");
+/// assert_eq!(document.document().get_heads(), [done.hash.expect("one operation")]);
+/// document.compact(&[])?;
+/// # Ok::<(), seabed_automerge::PersistError<seabed_automerge::DocumentError>>(())
+/// ```
+pub type PersistentAutomerge<P> = Persistent<Automerge, P>;
+
+/// A document that commits by itself.
+///
+/// ```
+/// use automerge::{AutomergeError, ROOT, transaction::Transactable};
+/// use seabed_automerge::{MemoryPersister, PersistentAutoCommit};
+///
+/// let mut document = PersistentAutoCommit::load(MemoryPersister::default())?;
+/// document.transact::<_, _, AutomergeError>(|doc| doc.put(ROOT, "key", "value")).expect("stored");
+/// assert_eq!(document.document().get_heads().len(), 1);
+/// # Ok::<(), seabed_automerge::PersistError<seabed_automerge::DocumentError>>(())
+/// ```
+pub type PersistentAutoCommit<P> = Persistent<AutoCommit, P>;
+
+/// A document and what keeps it. What others see of it, by the end of a call that succeeded or by a message to a peer, is stored; durably so
+/// where the persister is durable or was flushed.
+///
+/// A call that fails to store leaves the document as it is in memory, and the next one stores the whole gap. A panic inside automerge is
+/// answered as an error, and the document is loaded again from what is stored.
+#[derive(Debug)]
+pub struct Persistent<D, P> {
+    document: D,
+    persister: P,
+    /// Heads of what is known to be stored.
+    persisted: Vec<ChangeHash>,
+    /// What others have stored and is not in the document yet.
+    others: Vec<Vec<u8>>,
+    peers: BTreeMap<Vec<u8>, Peer>,
+    /// Peers whose states are not as they are stored.
+    dirty: BTreeSet<Vec<u8>>,
+    damaged: Vec<Damaged>,
+    /// Whether something was stored that a power cut may take.
+    unflushed: bool,
+    /// Whether automerge was entered and did not come back.
+    entered: bool,
+}
+
+/// The session with a peer.
+#[derive(Debug, Clone, Default)]
+struct Peer {
+    state: State,
+    /// What is stored of it.
+    stored: Option<Vec<u8>>,
+}
+
+/// Why a document could not be read, changed or stored.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PersistError<E: std::error::Error + 'static> {
+    /// The persister failed. What was not stored is stored by the next call.
+    #[error("the document could not be stored or read: {0}")]
+    Persister(#[source] E),
+    /// Two changes have one actor and sequence number, here and in what came or was stored by others. Nothing was stored. Two programs were
+    /// given one actor id, or one lost a change that it had told others of: load the document again, with a fresh actor.
+    #[error(
+        "another change {seq} of actor {actor} is known already; load the document again, with a fresh actor"
+    )]
+    Equivocation {
+        /// The actor.
+        actor: ActorId,
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// automerge refused what came from elsewhere. The document is as it was.
+    #[error("automerge refused it: {0}")]
+    Automerge(#[source] Box<AutomergeError>),
+    /// automerge panicked. The document was loaded again, without what had not been stored; end the session with that peer.
+    #[error("automerge panicked ({0}); the document was loaded again from what is stored")]
+    Panicked(String),
+    /// What others have stored does not read. Load the document again: what is damaged goes into quarantine.
+    #[error("what others have stored of the document does not read: {0}")]
+    Damaged(String),
+    /// Others wrote it each of [`ATTEMPTS_MAX`] times. Try again.
+    #[error("the document is being written by too many at once; try again")]
+    Contended,
+    /// More than [`PEERS_MAX`] peers at once. End sessions.
+    #[error("more than {PEERS_MAX} peers at once (PEERS_MAX); end sessions with end_session")]
+    TooManyPeers,
+    /// The closure put another document in the place of this one. The document was loaded again.
+    #[error("the document was replaced by another one; it was loaded again from what is stored")]
+    Replaced,
+}
+
+/// Why a transaction did not succeed.
+#[derive(Debug, Error)]
+pub enum TransactError<T, E: std::error::Error + 'static> {
+    /// The closure failed, and its operations were rolled back.
+    #[error("the transaction was rolled back")]
+    Cancelled(Failure<T>),
+    /// The transaction took place and could not be stored. It is in the document, and the next call stores it.
+    #[error(transparent)]
+    Persist(#[from] PersistError<E>),
+}
+
+impl<D: Engine, P: Persister> Persistent<D, P> {
+    /// Loads what is stored; an empty document when nothing is. Writes nothing, unless something is damaged: see
+    /// [`damaged`](Self::damaged). The document gets a fresh random actor.
+    ///
+    /// # Errors
+    /// The persister's.
+    pub fn load(persister: P) -> Result<Self, PersistError<P::Error>> {
+        let mut this = Self {
+            document: D::empty(),
+            persister,
+            persisted: Vec::new(),
+            others: Vec::new(),
+            peers: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            damaged: Vec::new(),
+            unflushed: false,
+            entered: false,
+        };
+        this.reload()?;
+        Ok(this)
+    }
+
+    fn reload(&mut self) -> Result<(), PersistError<P::Error>> {
+        self.entered = true;
+        self.peers.clear();
+        self.dirty.clear();
+        self.others.clear();
+        let buffer = self.persister.load().map_err(PersistError::Persister)?;
+        let loaded = buffer.and_then(|buffer| guarded(|| D::load(&buffer).ok()).ok().flatten());
+        self.document = if let Some(document) = loaded {
+            document
+        } else {
+            let recovery = self.persister.recover().map_err(PersistError::Persister)?;
+            for damaged in &recovery.damaged {
+                tracing::error!(reason = damaged.reason(), "a part of a document could not be read");
+            }
+            self.damaged.extend(recovery.damaged);
+            let buffer = guarded(|| recovery.document.save()).map_err(PersistError::Panicked)?;
+            guarded(|| D::load(&buffer)).map_err(PersistError::Panicked)?.map_err(refused)?
+        };
+        self.persisted = self.document.heads();
+        self.entered = false;
+        Ok(())
+    }
+
+    /// What could not be read when the document was loaded, and is in quarantine or where it was. Its sync states are forgotten then, so
+    /// that peers send again what is missing.
+    pub fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    /// The persister.
+    pub fn persister(&self) -> &P {
+        &self.persister
+    }
+
+    /// Gives the document another actor. Only for one that no other program uses, and that has told nobody of a change that is not stored:
+    /// a change of the same actor and sequence number splits a document for ever. The fresh actor that it has is safe.
+    pub fn set_actor(&mut self, actor: ActorId) -> &mut Self {
+        self.document.set_actor_id(actor);
+        self
+    }
+
+    /// Applies changes from elsewhere and stores them. Changes whose dependencies are not there wait in memory, and are stored with those.
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn apply_changes(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), PersistError<P::Error>> {
+        let changes = changes.into_iter().collect();
+        self.enter(|this| this.document.apply(changes))?.map_err(refused)?;
+        self.persist()
+    }
+
+    /// The next message to a peer; `None` when there is nothing to tell now. Everything it says is stored before, and flushed.
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn generate_sync_message(
+        &mut self,
+        peer_id: Vec<u8>,
+    ) -> Result<Option<Message>, PersistError<P::Error>> {
+        self.persist()?;
+        if self.unflushed {
+            self.flush()?;
+        }
+        let mut peer = self.peer(&peer_id)?;
+        let message = self.enter(|this| this.document.generate(&mut peer.state))?;
+        self.peers.insert(peer_id, peer);
+        Ok(message)
+    }
+
+    /// Takes a message from a peer, and stores what it brought.
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn receive_sync_message(
+        &mut self,
+        peer_id: Vec<u8>,
+        message: Message,
+    ) -> Result<(), PersistError<P::Error>> {
+        self.receive(peer_id, message, None)
+    }
+
+    fn receive(
+        &mut self,
+        peer_id: Vec<u8>,
+        message: Message,
+        log: Option<&mut PatchLog>,
+    ) -> Result<(), PersistError<P::Error>> {
+        self.sound()?;
+        let mut peer = self.peer(&peer_id)?;
+        self.enter(|this| this.document.receive(&mut peer.state, message, log))?.map_err(refused)?;
+        if peer.stored.as_ref() != Some(&peer.state.encode()) {
+            self.dirty.insert(peer_id.clone());
+        }
+        self.peers.insert(peer_id, peer);
+        self.persist()
+    }
+
+    /// Ends the session with a peer, as when its connection is gone: what was in flight is forgotten, what both have is remembered.
+    pub fn end_session(&mut self, peer_id: &[u8]) {
+        self.peers.remove(peer_id);
+        self.dirty.remove(peer_id);
+    }
+
+    /// Forgets all about a peer, what is stored too: the next sync begins from nothing.
+    ///
+    /// # Errors
+    /// The persister's.
+    pub fn reset_sync_state(&mut self, peer_id: &[u8]) -> Result<(), PersistError<P::Error>> {
+        self.end_session(peer_id);
+        self.unflushed = true;
+        self.persister.remove_sync_states(&[peer_id]).map_err(PersistError::Persister)
+    }
+
+    /// Makes one snapshot of everything stored, and forgets the states of old peers.
+    ///
+    /// # Errors
+    /// See [`PersistError`]. Nothing is lost then.
+    pub fn compact(&mut self, old_peer_ids: &[&[u8]]) -> Result<(), PersistError<P::Error>> {
+        let options = CompactOptions { force: true, ..CompactOptions::default() };
+        self.compact_with(old_peer_ids, options).map(drop)
+    }
+
+    /// The same, by choice only [when it is worth it](crate::StoredSizes::compaction_is_due), with the snapshot loaded before anything
+    /// is removed, or only told what would come of it.
+    ///
+    /// # Errors
+    /// See [`PersistError`]. Nothing is lost then.
+    pub fn compact_with(
+        &mut self,
+        old_peer_ids: &[&[u8]],
+        options: CompactOptions,
+    ) -> Result<CompactReport, PersistError<P::Error>> {
+        for _ in 0..ATTEMPTS_MAX {
+            self.persist()?;
+            let sizes = self.persister.sizes();
+            let mut report = CompactReport::before(sizes);
+            if !(options.force || sizes.compaction_is_due()) {
+                return Ok(report);
+            }
+            let snapshot = self.enter(|this| this.document.save())?;
+            report.compacted_bytes = snapshot.len() as u64;
+            if options.verify {
+                let heads = self.document.heads();
+                verify_snapshot(&snapshot, &heads)
+                    .map_err(|error| PersistError::Damaged(error.to_string()))?;
+            }
+            if options.dry_run {
+                return Ok(report);
+            }
+            let (persister, document) = (&mut self.persister, &mut self.document);
+            let progress = persister.replace(snapshot, &mut || document.addresses(), old_peer_ids);
+            match progress.map_err(PersistError::Persister)? {
+                Progress::Stored => {
+                    for peer in old_peer_ids {
+                        self.end_session(peer);
+                    }
+                    self.unflushed = true;
+                    return Ok(CompactReport { compacted: true, ..report });
+                }
+                Progress::Behind(others) => self.others.push(others),
+            }
+        }
+        Err(PersistError::Contended)
+    }
+
+    /// Stores what is not stored yet, and makes everything survive a power loss. Answers how many bytes did not before.
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn flush(&mut self) -> Result<usize, PersistError<P::Error>> {
+        self.persist()?;
+        let flushed = self.persister.flush().map_err(PersistError::Persister)?;
+        self.unflushed = false;
+        Ok(flushed)
+    }
+
+    /// Flushes, and gives the persister back for another use. A document that cannot be stored is gone with the error: [`flush`](Self::flush)
+    /// first where that matters.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn close(mut self) -> Result<P, PersistError<P::Error>> {
+        self.flush()?;
+        Ok(self.persister)
+    }
+
+    /// Ends a transaction that is open, and stores what is not stored yet. Every other call does.
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn close_transaction(&mut self) -> Result<(), PersistError<P::Error>> {
+        self.persist()
+    }
+
+    /// Everything since the heads that are known to be stored.
+    fn persist(&mut self) -> Result<(), PersistError<P::Error>> {
+        self.sound()?;
+        for _ in 0..ATTEMPTS_MAX {
+            self.merge_others()?;
+            let persisted = std::mem::take(&mut self.persisted);
+            let changes = self.enter(|this| this.document.changes_since(&persisted));
+            // After a panic the heads are those that were loaded.
+            let changes = changes?;
+            self.persisted = persisted;
+            let state = |peer: &Vec<u8>| Some((peer.clone(), self.peers.get(peer)?.state.encode()));
+            let sync_states: Vec<_> = self.dirty.iter().filter_map(state).collect();
+            if changes.is_empty() && sync_states.is_empty() {
+                return Ok(());
+            }
+            let commit = Commit { changes, sync_states: sync_states.clone() };
+            match self.persister.commit(commit).map_err(PersistError::Persister)? {
+                Progress::Stored => {
+                    self.persisted = self.document.heads();
+                    self.unflushed = true;
+                    self.dirty.clear();
+                    for (peer, stored) in sync_states {
+                        if let Some(peer) = self.peers.get_mut(&peer) {
+                            peer.stored = Some(stored);
+                        }
+                    }
+                    return Ok(());
+                }
+                Progress::Behind(others) => self.others.push(others),
+            }
+        }
+        Err(PersistError::Contended)
+    }
+
+    /// Takes what others have stored into the document. What fails to be taken is tried again by the next call: before that nothing
+    /// is stored, so an equivocation never is.
+    fn merge_others(&mut self) -> Result<(), PersistError<P::Error>> {
+        while let Some(stream) = self.others.first().cloned() {
+            let (changes, tips) = read_stream(&stream).map_err(PersistError::Damaged)?;
+            self.enter(|this| this.document.apply(changes))?.map_err(refused)?;
+            let known: Vec<_> = tips.into_iter().filter(|tip| self.document.has(tip)).collect();
+            self.persisted.extend(known);
+            self.others.remove(0);
+        }
+        Ok(())
+    }
+
+    /// The session with a peer, or a new one from what is stored.
+    fn peer(&mut self, peer_id: &[u8]) -> Result<Peer, PersistError<P::Error>> {
+        if let Some(peer) = self.peers.get(peer_id) {
+            return Ok(peer.clone());
+        }
+        if self.peers.len() >= PEERS_MAX {
+            return Err(PersistError::TooManyPeers);
+        }
+        let stored = self.persister.get_sync_state(peer_id).map_err(PersistError::Persister)?;
+        // One that does not read costs round trips, and no data.
+        let state = stored.as_deref().and_then(|stored| State::decode(stored).ok()).unwrap_or_default();
+        Ok(Peer { state, stored })
+    }
+
+    /// Loads the document again when automerge panicked in it.
+    fn sound(&mut self) -> Result<(), PersistError<P::Error>> {
+        if self.entered { self.reload() } else { Ok(()) }
+    }
+
+    /// Runs what automerge does with bytes from elsewhere.
+    fn enter<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> Result<T, PersistError<P::Error>> {
+        self.sound()?;
+        self.entered = true;
+        match guarded(|| work(self)) {
+            Ok(done) => {
+                self.entered = false;
+                Ok(done)
+            }
+            Err(panic) => {
+                tracing::error!(panic, "automerge panicked; the document is loaded again");
+                self.reload()?;
+                Err(PersistError::Panicked(panic))
+            }
+        }
+    }
+}
+
+fn refused<E: std::error::Error + 'static>(error: AutomergeError) -> PersistError<E> {
+    match error {
+        AutomergeError::DuplicateSeqNumber(seq, actor) => PersistError::Equivocation { actor, seq },
+        error => PersistError::Automerge(Box::new(error)),
+    }
+}
+
+/// The changes of a stored stream, and hashes that cover them all.
+fn read_stream(stream: &[u8]) -> Result<(Vec<Change>, Vec<ChangeHash>), String> {
+    let sifted = chunks::sift(stream);
+    if let Some(flaw) = sifted.flaw {
+        return Err(flaw);
+    }
+    let mut changes = Vec::new();
+    for chunk in sifted.whole {
+        match chunk.kind {
+            Kind::Change | Kind::Compressed => changes.extend(chunk.change()),
+            Kind::Document | Kind::Bundle => {
+                let document = crate::salvage::load(chunk.bytes)?;
+                changes.extend(guarded(|| document.get_changes(&[]))?);
+            }
+        }
+    }
+    let covered: BTreeSet<_> = changes.iter().flat_map(|change| change.deps().iter().copied()).collect();
+    let tips = changes.iter().map(Change::hash).filter(|hash| !covered.contains(hash)).collect();
+    Ok((changes, tips))
+}
+
+impl<P: Persister> Persistent<Automerge, P> {
+    /// The document, to be read.
+    pub fn document(&self) -> &Automerge {
+        &self.document
+    }
+
+    /// Runs a transaction and stores it.
+    ///
+    /// # Errors
+    /// See [`TransactError`].
+    pub fn transact<F, O, E>(&mut self, f: F) -> Result<Success<O>, TransactError<E, P::Error>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
+    {
+        self.local(|document| document.transact(f))
+    }
+
+    /// The same, with a message or a time.
+    ///
+    /// # Errors
+    /// See [`TransactError`].
+    pub fn transact_with<F, O, E, C>(&mut self, c: C, f: F) -> Result<Success<O>, TransactError<E, P::Error>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
+        C: FnOnce(&O) -> CommitOptions,
+    {
+        self.local(|document| document.transact_with(c, f))
+    }
+
+    /// The same as [`transact`](Self::transact), with patches in the answer's log.
+    ///
+    /// # Errors
+    /// See [`TransactError`].
+    pub fn transact_and_log_patches<F, O, E>(
+        &mut self,
+        f: F,
+    ) -> Result<Success<O>, TransactError<E, P::Error>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
+    {
+        self.local(|document| document.transact_and_log_patches(f))
+    }
+
+    /// The same as [`transact_with`](Self::transact_with), with patches in the answer's log.
+    ///
+    /// # Errors
+    /// See [`TransactError`].
+    pub fn transact_and_log_patches_with<F, O, E, C>(
+        &mut self,
+        c: C,
+        f: F,
+    ) -> Result<Success<O>, TransactError<E, P::Error>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
+        C: FnOnce(&O) -> CommitOptions,
+    {
+        self.local(|document| document.transact_and_log_patches_with(c, f))
+    }
+
+    /// A panic of the caller's own is passed on; the next call then loads the document again.
+    fn local<O, E>(
+        &mut self,
+        work: impl FnOnce(&mut Automerge) -> automerge::transaction::Result<O, E>,
+    ) -> Result<Success<O>, TransactError<E, P::Error>> {
+        self.sound()?;
+        self.entered = true;
+        let result = work(&mut self.document);
+        self.entered = false;
+        let success = result.map_err(TransactError::Cancelled)?;
+        self.persist()?;
+        Ok(success)
+    }
+
+    /// Takes a message from a peer, stores what it brought, and tells what it changed.
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn receive_sync_message_with(
+        &mut self,
+        peer_id: Vec<u8>,
+        message: Message,
+        patch_log: &mut PatchLog,
+    ) -> Result<(), PersistError<P::Error>> {
+        self.receive(peer_id, message, Some(patch_log))
+    }
+}
+
+impl<P: Persister> Persistent<AutoCommit, P> {
+    /// The document, to be read.
+    pub fn document(&mut self) -> &Automerge {
+        self.document.document()
+    }
+
+    /// Runs a closure over the document, then commits and stores what it did. When the closure fails, what it has not committed itself is rolled
+    /// back.
+    ///
+    /// # Errors
+    /// See [`TransactError`].
+    pub fn transact<F, O, E>(&mut self, f: F) -> Result<O, TransactError<E, P::Error>>
+    where
+        F: FnOnce(&mut AutoCommit) -> Result<O, E>,
+    {
+        self.sound()?;
+        self.entered = true;
+        let result = f(&mut self.document).map_err(|error| {
+            let cancelled = self.document.rollback();
+            TransactError::Cancelled(Failure { error, cancelled })
+        });
+        // The closure may do with the document what it likes; what is stored must still be in it.
+        if !self.persisted.iter().all(|head| self.document.get_change_meta_by_hash(head).is_some()) {
+            self.reload()?;
+            return Err(PersistError::Replaced.into());
+        }
+        self.entered = false;
+        let result = result?;
+        self.persist()?;
+        Ok(result)
+    }
+}
