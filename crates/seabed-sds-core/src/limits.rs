@@ -3,6 +3,15 @@
 /// The largest message that is read, in bytes on the wire: the largest content and room for everything around it.
 pub const WIRE_BYTES_MAX: usize = 1088 * 1024;
 
+/// The largest content that is sent.
+pub const CONTENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest id of a message, channel or participant that is read.
+pub const ID_BYTES_MAX: usize = 1024;
+
+/// The longest retrieval hint that is read.
+pub const HINT_BYTES_MAX: usize = 1024;
+
 /// How many entries a causal history may have that is read.
 pub const CAUSAL_HISTORY_MAX: usize = 1_024;
 
