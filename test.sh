@@ -11,6 +11,7 @@ gate=(tools style lint docs shuttle sim outside test)
 sim_cuts=${SIM_CUTS:-60000}
 sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}
+fuzz_mutations=${FUZZ_MUTATIONS:-80000}
 
 # The linters come as wheels, because every machine with Python gets the same ones; into an environment of
 # their own, because the system's Python is not ours to change. Debian ships Python without venv.
@@ -32,7 +33,7 @@ usage() {
   outside   what is not in the workspace builds: the fuzz targets and the benches' programs
   test      every other test
 
-  long      fuzzers (FUZZ_SECONDS=300 a target), SIM_CUTS_LONG=1000000 power cuts, the benches
+  long      fuzzers (FUZZ_SECONDS=300 a target, FUZZ_MUTATIONS=80000 a seed), SIM_CUTS_LONG=1000000 power cuts, the benches
 END
 }
 
@@ -119,6 +120,7 @@ step_test() { cargo nextest run --profile ci --workspace --all-features; }
 
 step_long() {
     sim --cuts "$sim_cuts_long"
+    FUZZ_MUTATIONS=$fuzz_mutations cargo nextest run --profile ci -p seabed-testkit --test fuzz_seeds sds
     need cargo-fuzz "cargo install --locked cargo-fuzz"
     local target
     for target in $(cargo fuzz list --fuzz-dir fuzz); do

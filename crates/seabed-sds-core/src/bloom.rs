@@ -327,6 +327,7 @@ impl Extend<Hashed> for Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{HistoryEntry, Message, wire};
 
     #[test]
     fn positions_are_nims() {
@@ -362,6 +363,30 @@ mod tests {
         ] {
             let filter = Filter::sized_for(ids, ERROR_RATE_DEFAULT);
             assert_eq!((filter.capacity(), filter.to_bytes().len()), (capacity, bytes), "{ids} ids");
+        }
+    }
+
+    /// Published there, too.
+    #[test]
+    fn a_message_is_as_large_as_what_it_says() {
+        let id = "0123456789abcdef".repeat(4);
+        let entry = HistoryEntry {
+            message_id: id.as_str().into(),
+            sender_id: Some("alice".into()),
+            retrieval_hint: None,
+        };
+        for (ids, bytes) in [(16, 983), (64, 1_081), (200, 1_442), (1_000, 2_882), (10_000, 19_709)] {
+            let message = Message {
+                message_id: id.as_str().into(),
+                channel_id: "room".into(),
+                sender_id: "alice".into(),
+                lamport: Some(1_760_000_000),
+                causal_history: vec![entry.clone(); 10],
+                content: Some([7; 100].as_slice().into()),
+                bloom_filter: Some(Filter::sized_for(ids, ERROR_RATE_DEFAULT).to_bytes().into()),
+                ..Message::default()
+            };
+            assert_eq!(wire::encode(&message, Dialect::Nim).len(), bytes, "{ids} ids");
         }
     }
 

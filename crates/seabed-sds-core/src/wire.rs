@@ -16,8 +16,8 @@ pub(crate) mod write;
 pub use self::error::DecodeError;
 use self::protobuf::{Fields, Value};
 use self::read::{CHANNEL_ID, Presence, Reading};
-use crate::Message;
-use crate::limits::{CAUSAL_HISTORY_MAX, HINT_BYTES_MAX, ID_BYTES_MAX, REPAIR_REQUEST_MAX, WIRE_BYTES_MAX};
+use crate::limits::{CAUSAL_HISTORY_MAX, REPAIR_REQUEST_MAX, WIRE_BYTES_MAX};
+use crate::{HINT_BYTES_MAX, ID_BYTES_MAX, Message};
 
 /// How messages are written; also which hashes and which form of filter go with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,6 +3,8 @@
 //! Each panics when a promise is broken and returns otherwise, whatever the bytes.
 #![allow(clippy::panic, clippy::expect_used, reason = "a panic is how a fuzz target tells what it found")]
 
+pub mod sds;
+
 use std::path::Path;
 
 use seabed_kv::{Error, ErrorKind, KeyBuilder, KeyRange, KeyReader, ScanSpec, Store};

@@ -5,6 +5,15 @@ use std::path::Path;
 
 use seabed_testkit::{Rng, fuzz};
 
+/// How often each seed is changed, unless a target says less: `FUZZ_MUTATIONS`.
+const MUTATIONS: u64 = 2_000;
+
+fn mutations() -> u64 {
+    std::env::var("FUZZ_MUTATIONS").map_or(MUTATIONS, |number| {
+        number.parse().unwrap_or_else(|_| panic!("FUZZ_MUTATIONS is a number, not '{number}'"))
+    })
+}
+
 fn run(target: &str, function: fn(&[u8]), mutations: u64) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
     let entries = std::fs::read_dir(&directory)
@@ -25,10 +34,26 @@ fn run(target: &str, function: fn(&[u8]), mutations: u64) {
 
 #[test]
 fn keys() {
-    run("keys", fuzz::keys, 2_000);
+    run("keys", fuzz::keys, mutations());
 }
 
 #[test]
 fn file() {
     run("file", fuzz::file, 200);
+}
+
+#[test]
+fn sds_wire() {
+    run("sds-wire", fuzz::sds::wire, mutations());
+}
+
+#[test]
+fn sds_filter() {
+    // Each of one seed's has 18 KB.
+    run("sds-filter", fuzz::sds::filter, mutations() / 4);
+}
+
+#[test]
+fn sds_snapshot() {
+    run("sds-snapshot", fuzz::sds::snapshot, mutations());
 }

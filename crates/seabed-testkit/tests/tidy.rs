@@ -95,6 +95,15 @@ const BANS: &[Ban] = &[
 const SLEEPERS: &[(&str, &str)] =
     &[("crates/seabed-taskchampion/tests/http.rs", "a slow sender, on a clock that the runtime moves")];
 
+/// Where the bounds of each part are published.
+const LIMITS: &[(&str, &[&str])] = &[
+    ("The kernel", &["crates/seabed-kv/src/limits.rs"]),
+    (
+        "Message channels (SDS)",
+        &["crates/seabed-sds-core/src/limits.rs", "crates/seabed-sds-core/src/config.rs"],
+    ),
+];
+
 /// This file names what it bans.
 const SELF: &str = "crates/seabed-testkit/tests/tidy.rs";
 
@@ -146,8 +155,15 @@ fn every_page_is_linked_and_no_link_is_dead() {
 
 #[test]
 fn the_page_of_limits_is_current() {
-    let source = std::fs::read_to_string(root().join("crates/seabed-kv/src/limits.rs")).expect("limits.rs");
-    assert_generated("docs/limits.md", &limits_page(&source));
+    let read = |path: &&str| std::fs::read_to_string(root().join(path)).expect("a source of limits");
+    let mut page = String::from(
+        "# Limits\n\nEvery bound, from the sources that are named. What is beyond one is refused with an error that names it.\n",
+    );
+    for (title, paths) in LIMITS {
+        writeln!(page, "\n## {title}\n\nFrom `{}`.\n", paths.join("` and `")).expect("a string grows");
+        page += &limits_table(&paths.iter().map(read).collect::<String>());
+    }
+    assert_generated("docs/limits.md", &page);
 }
 
 #[test]
@@ -235,7 +251,7 @@ fn named_tests_are_found() {
 
 #[test]
 fn limits_are_read() {
-    let page = limits_page(
+    let page = limits_table(
         "//! All.\n\n/// The longest [`Key`](crate::Key),\n/// in bytes.\npub const KEY_BYTES_MAX: usize = 128 * 1024;\n\n\
          /// Rows.\npub const ROWS_MAX: u64 = 65_535;\n",
     );
@@ -369,11 +385,9 @@ fn assert_generated(path: &str, expected: &str) {
     );
 }
 
-fn limits_page(source: &str) -> String {
-    let mut page = String::from(
-        "# Limits\n\nEvery bound of the kernel, from `crates/seabed-kv/src/limits.rs`. A call beyond one is refused with an error \
-         that names it.\n\n| limit | value | what it bounds |\n|---|---|---|\n",
-    );
+/// The constants of a source.
+fn limits_table(source: &str) -> String {
+    let mut page = String::from("| limit | value | what it bounds |\n|---|---|---|\n");
     let mut comment: Vec<&str> = Vec::new();
     for line in source.lines() {
         if let Some(text) = line.strip_prefix("/// ") {
@@ -384,6 +398,8 @@ fn limits_page(source: &str) -> String {
             let name = name.split(':').next().unwrap_or_default();
             let meaning = without_links(&comment.join(" "));
             writeln!(page, "| `{name}` | {} | {meaning} |", amount(name, value)).expect("a string grows");
+            comment.clear();
+        } else {
             comment.clear();
         }
     }

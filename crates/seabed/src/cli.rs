@@ -55,8 +55,6 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// List, show and delete TaskChampion's clients
     Clients(clients::ClientsArgs),
-    /// SDS: the channels that are stored here, and a participant driven by JSON lines
-    Sds(sds::SdsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
     /// Copy every tenant into a directory, while the server goes on
@@ -67,6 +65,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
     Export(export::ExportArgs),
+    /// Read and write messages of SDS
+    Sds(sds::SdsArgs),
     /// Hold golden vector files against this build
     Conformance(conformance::ConformanceArgs),
     /// Measure this disk's flush, and the store against it
@@ -99,12 +99,12 @@ impl Cli {
             Command::Tenants(args) => tenants::command(&args),
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
-            Command::Sds(args) => sds::command(&args),
             Command::Verify(args) => verify::command(&args),
             Command::Backup(args) => backup::command(&args),
             Command::Restore(args) => restore::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
+            Command::Sds(args) => sds::command(&args),
             Command::Conformance(args) => conformance::command(&args),
             Command::Bench(args) => bench::command(&args),
             Command::Completions(args) => completions::command(&args),

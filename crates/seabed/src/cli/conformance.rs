@@ -5,6 +5,7 @@
 
 mod database;
 mod keys;
+mod sds;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,9 @@ const DEPTH_MAX: u32 = 16;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads the formats of vectors/persistency: key encodings with ranges and comparisons, and SQLite databases with a
-listing of their rows beside them. Databases are copied before they are opened.
+Reads the formats of vectors/persistency (key encodings with ranges and comparisons, and SQLite databases with a
+listing of their rows beside them; databases are copied before they are opened), and of vectors/sds and vectors/sds-js:
+messages, hashes, filters, repair times and stored states.
 
 Examples:
   seabed conformance vectors
@@ -120,6 +122,10 @@ fn walk(dir: &Path, depth: u32, tally: &mut Tally) -> anyhow::Result<()> {
                 tally.begin(path);
                 keys::check(&vectors, tally);
             }
+            Format::Sds(vectors) => {
+                tally.begin(path);
+                sds::check(&vectors, tally);
+            }
             Format::Listing(listing) => folder.listings.push((path.clone(), listing)),
             Format::Database => folder.databases.push(path.clone()),
             Format::Log => folder.logs.push(path.clone()),
@@ -137,6 +143,7 @@ fn walk(dir: &Path, depth: u32, tally: &mut Tally) -> anyhow::Result<()> {
 /// What a file is, by its content.
 enum Format {
     Keys(Value),
+    Sds(Value),
     Listing(Value),
     Database,
     /// A write-ahead log: opened together with its database.
@@ -167,6 +174,8 @@ fn recognise(path: &Path) -> Format {
         return Format::Log;
     }
     match serde_json::from_slice::<Value>(&bytes) {
+        // First: a stored state has members of the same names as a key.
+        Ok(value) if sds::is_one(&value) => Format::Sds(value),
         Ok(value) if keys::is_one(&value) => Format::Keys(value),
         Ok(value) if value.get("rows").is_some() && value.get("row_count").is_some() => {
             Format::Listing(value)
