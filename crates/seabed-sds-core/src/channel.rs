@@ -41,6 +41,8 @@ pub struct Channel {
     pub(crate) config: Config,
     pub(crate) wire_limits: WireLimits,
     pub(crate) meta: Meta,
+    /// Whether its row was ever given out to be stored: a clock that has not moved yet must come back all the same.
+    pub(crate) is_meta_stored: bool,
     pub(crate) history: History,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
@@ -67,6 +69,7 @@ impl Channel {
             participant_id,
             wire_limits: config.wire_limits(),
             meta: Meta { lamport, ..Meta::default() },
+            is_meta_stored: false,
             history: History::default(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
@@ -114,7 +117,8 @@ impl Channel {
             Input::SetRetrievalHint { message_id, hint } => self.set_hint(message_id, hint, &mut step),
             Input::Tick(sweep) => self.tick(sweep, &mut step),
         }?;
-        if self.meta != step.before {
+        if self.meta != step.before || (!self.is_meta_stored && !step.touched.is_empty()) {
+            self.is_meta_stored = true;
             step.touch(Key::Meta);
         }
         let changes = self.changes(step.touched);
@@ -251,6 +255,11 @@ impl Channel {
     /// What the next message will name as its causes, with the hints that are stored: those without one are what a provider is
     /// asked for.
     pub fn causal_history(&self) -> Vec<HistoryEntry> {
-        self.history.log.causes(self.config.causal_history)
+        let count = self.config.causal_history;
+        if self.config.rules().log_by_lamport {
+            self.history.log.causes_and_heads(count, self.meta.lamport)
+        } else {
+            self.history.log.causes(count)
+        }
     }
 }

@@ -104,7 +104,8 @@ pub struct Config {
     pub repair_t_max_ms: u64,
     /// Into how many groups those who answer are divided ([`groups_for`](crate::schedule::groups_for)). All must have the same.
     pub response_groups: u64,
-    /// How often a missing message is asked for.
+    /// How often a missing message is asked for that nothing waits for. What a message waits for is asked for, in the end at eight times the
+    /// first pause, until it comes or is given up as lost.
     pub repair_attempts_max: u32,
     /// How many missing messages one message asks for.
     pub repair_requests_max: usize,

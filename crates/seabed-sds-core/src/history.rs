@@ -13,11 +13,20 @@ pub(crate) struct Log {
     order: BTreeSet<(u64, MessageId)>,
     /// Those whose time is beyond belief: apart, so that they are never named and go first.
     anomalous: BTreeSet<(u64, MessageId)>,
+    /// How many messages of the log name each message as a cause.
+    named: BTreeMap<MessageId, u32>,
+    /// The messages that none of them names. Whoever misses one hears of it only when somebody names it.
+    heads: BTreeSet<(u64, MessageId)>,
     /// Of how many messages each participant is the sender.
     senders: BTreeMap<ParticipantId, usize>,
 }
 
 impl Log {
+    #[cfg(feature = "sim")]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn contains(&self, id: &MessageId) -> bool {
         self.entries.contains_key(id)
     }
@@ -41,10 +50,17 @@ impl Log {
         self.remove(&id);
         let place = (entry.position, id.clone());
         if entry.anomalous {
-            self.anomalous.insert(place)
+            self.anomalous.insert(place);
         } else {
-            self.order.insert(place)
-        };
+            if !self.named.contains_key(&id) {
+                self.heads.insert(place.clone());
+            }
+            self.order.insert(place);
+            // Who names itself is as unnamed as before.
+            for cause in entry.message.causal_history.iter().filter(|cause| cause.message_id != id) {
+                self.name(&cause.message_id);
+            }
+        }
         let sender = &entry.message.sender_id;
         if !sender.is_empty() {
             // Not entry(): the key is cloned only for a new sender.
@@ -60,10 +76,14 @@ impl Log {
         let entry = self.entries.remove(id)?;
         let place = (entry.position, id.clone());
         if entry.anomalous {
-            self.anomalous.remove(&place)
+            self.anomalous.remove(&place);
         } else {
-            self.order.remove(&place)
-        };
+            self.heads.remove(&place);
+            self.order.remove(&place);
+            for cause in entry.message.causal_history.iter().filter(|cause| cause.message_id != *id) {
+                self.unname(&cause.message_id);
+            }
+        }
         let sender = &entry.message.sender_id;
         if let Some(count) = self.senders.get_mut(sender) {
             *count -= 1;
@@ -72,6 +92,29 @@ impl Log {
             }
         }
         Some(entry)
+    }
+
+    fn name(&mut self, cause: &MessageId) {
+        if let Some(count) = self.named.get_mut(cause) {
+            *count += 1;
+            return;
+        }
+        self.named.insert(cause.clone(), 1);
+        if let Some(entry) = self.entries.get(cause) {
+            self.heads.remove(&(entry.position, cause.clone()));
+        }
+    }
+
+    fn unname(&mut self, cause: &MessageId) {
+        let Some(count) = self.named.get_mut(cause) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.named.remove(cause);
+        if let Some(entry) = self.entries.get(cause).filter(|entry| !entry.anomalous) {
+            self.heads.insert((entry.position, cause.clone()));
+        }
     }
 
     /// Which message goes when there are too many: the first, but not the one that was just delivered.
@@ -104,6 +147,25 @@ impl Log {
         causes
     }
 
+    /// The same, except that messages which came late and which nobody has named take up to half of the places: else whoever misses
+    /// them would never hear of them. When they are more than that, `turn` says with which to begin.
+    pub(crate) fn causes_and_heads(&self, count: usize, turn: u64) -> Vec<HistoryEntry> {
+        let first = self.order.iter().rev().nth(count.saturating_sub(1));
+        // In a log that fits whole, and nearly always else, there are none.
+        let Some(first) = first else { return self.causes(count) };
+        let late: Vec<&MessageId> = self.heads.range(..first.clone()).map(|(_, id)| id).collect();
+        if late.is_empty() {
+            return self.causes(count);
+        }
+        let places = late.len().min(count / 2);
+        let begin = usize::try_from(turn).unwrap_or(0) % late.len();
+        let mut chosen: Vec<&LogEntry> = self.last(count - places).collect();
+        let turned = late.iter().cycle().skip(begin).take(places);
+        chosen.extend(turned.filter_map(|id| self.entries.get(*id)));
+        chosen.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+        chosen.into_iter().map(LogEntry::as_cause).collect()
+    }
+
     /// The last `count` messages that may be named, newest first.
     pub(crate) fn last(&self, count: usize) -> impl Iterator<Item = &LogEntry> {
         self.order.iter().rev().take(count).filter_map(|(_, id)| self.entries.get(id))
@@ -116,6 +178,10 @@ impl Log {
 }
 
 impl LogEntry {
+    fn place(&self) -> (u64, &MessageId) {
+        (self.position, &self.message.message_id)
+    }
+
     fn as_cause(&self) -> HistoryEntry {
         let sender = &self.message.sender_id;
         HistoryEntry {

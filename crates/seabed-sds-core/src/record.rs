@@ -202,7 +202,7 @@ pub struct MissingEntry {
     pub entry: HistoryEntry,
     /// When it was missed first, in milliseconds of Unix time.
     pub first_missed_ms: u64,
-    /// When it is asked for (`T_req` of sds.md section 17.1), likewise; `None` when it is not: repair is off, or was tried often enough.
+    /// When it is asked for (`T_req` of sds.md section 17.1), likewise; `None` when repair is off.
     pub request_due_ms: Option<u64>,
     /// How often it was asked for, by us or by others.
     pub requests: u32,

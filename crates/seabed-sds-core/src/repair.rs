@@ -75,13 +75,9 @@ impl Missing {
         self.since.iter().take_while(|(since, _)| *since <= since_ms).map(|(_, id)| id.clone()).collect()
     }
 
-    /// Which one is given up when there are too many: one that is not asked for any more, else the one asked for last.
+    /// Which one is given up when there are too many: the one asked for last, or when repair is off the one that is missing least long.
     pub(crate) fn least_urgent(&self) -> Option<MessageId> {
-        if self.due.len() < self.entries.len() {
-            let silent = self.entries.values().find(|entry| entry.request_due_ms.is_none());
-            return silent.map(|entry| entry.entry.message_id.clone());
-        }
-        self.due.last().map(|(_, id)| id.clone())
+        self.due.last().or_else(|| self.since.last()).map(|(_, id)| id.clone())
     }
 }
 
@@ -190,10 +186,6 @@ impl Channel {
         let first_due_ms =
             asks.then(|| request_due_ms(&self.config, &self.participant_id, id, 0, step.now_ms));
         let mut missing = match self.missing.get(id) {
-            // What was asked for often enough is asked for again when it is named again.
-            Some(known) if known.request_due_ms.is_none() && asks => {
-                MissingEntry { request_due_ms: first_due_ms, requests: 0, ..known.clone() }
-            }
             Some(known) if is_better(entry, &known.entry) => known.clone(),
             Some(_) => return,
             // Profile nim knows what is missing only in order to ask for it.
@@ -260,15 +252,15 @@ impl Channel {
         requests
     }
 
-    /// Asks again later, if it was not often enough.
+    /// Asks again later, unless it was asked for often enough.
     fn rearm(&mut self, missing: MissingEntry, backoff: u32, step: &mut Step) {
         let id = missing.entry.message_id.clone();
-        let again = missing.requests < self.config.repair_attempts_max;
-        if !again && !self.incoming.is_wanted(&id) {
+        // What a message waits for is asked for until it comes or is given up as lost: else a log could stay different for ever.
+        if missing.requests >= self.config.repair_attempts_max && !self.incoming.is_wanted(&id) {
             return self.drop_missing(&id, step);
         }
         let due_ms = request_due_ms(&self.config, &self.participant_id, &id, backoff, step.now_ms);
-        self.missing.put(MissingEntry { request_due_ms: again.then_some(due_ms), ..missing });
+        self.missing.put(MissingEntry { request_due_ms: Some(due_ms), ..missing });
         step.touch(Key::Missing(id));
     }
 

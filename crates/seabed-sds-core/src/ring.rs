@@ -18,6 +18,11 @@ impl<T> Default for Ring<T> {
 }
 
 impl<T> Ring<T> {
+    #[cfg(feature = "sim")]
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(crate) fn number(&self, id: &MessageId) -> Option<u64> {
         self.numbers.get(id).copied()
     }

@@ -26,6 +26,7 @@ impl Channel {
         for (_, hint) in hints {
             check_hint(hint)?;
         }
+        let causal_history = with_hints(self.causal_history(), hints);
         self.meta.lamport = clock::on_send(&self.config, self.meta.lamport, step.now_ms);
         let bloom_filter = self.filter_bytes(step);
         let repair_request = self.take_requests(step);
@@ -34,7 +35,7 @@ impl Channel {
             message_id: id.clone(),
             channel_id: self.id.clone(),
             lamport: Some(self.meta.lamport),
-            causal_history: with_hints(self.causal_history(), hints),
+            causal_history,
             bloom_filter: Some(bloom_filter),
             repair_request,
             content: Some(content.into()),

@@ -84,7 +84,10 @@ impl Channel {
         let (mut states, mut messages, mut waits) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
-                Record::Meta(meta) => self.meta = meta,
+                Record::Meta(meta) => {
+                    self.meta = meta;
+                    self.is_meta_stored = true;
+                }
                 Record::Log(entry) => self.history.log.insert(entry),
                 Record::Outgoing { number, message } => messages.push((number, message)),
                 Record::Unacknowledged { number, state } => states.push((number, state)),
