@@ -56,8 +56,6 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// List, show and delete TaskChampion's clients
     Clients(clients::ClientsArgs),
-    /// SDS: the channels that are stored here, and a participant driven by JSON lines
-    Sds(sds::SdsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
     /// Copy every tenant into a directory, while the server goes on
@@ -113,7 +111,6 @@ impl Cli {
             Command::Tenants(args) => tenants::command(&args),
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
-            Command::Sds(args) => sds::command(&args),
             Command::Verify(args) => verify::command(&args),
             Command::Backup(args) => backup::command(&args),
             Command::Restore(args) => restore::command(&args),

@@ -46,7 +46,6 @@ fn every_command_has_help_with_examples() {
         "tenants",
         "inspect",
         "clients",
-        "sds",
         "verify",
         "backup",
         "restore",

@@ -1,4 +1,4 @@
-//! `seabed sds`: the channels of SDS that a store holds, messages as they are on the wire, and participants to talk to.
+//! `seabed sds`: messages of SDS, the channels that a store holds, and participants to talk to.
 
 mod channels;
 mod decode;
@@ -16,22 +16,22 @@ use clap::{Args, Subcommand, ValueEnum};
 use seabed_sds_core::limits::WIRE_BYTES_MAX;
 use seabed_sds_core::wire::{Dialect, ReadDialect};
 
-pub(crate) use channels::{Channels, run as channels};
-pub(crate) use show::{Channel, run as channel};
-
 /// Text of a message takes at most this many times its bytes, in hexadecimal with some room for names.
 const TEXT_BYTES_MAX: u64 = 4 * WIRE_BYTES_MAX as u64;
+
+pub(crate) use channels::{Channels, run as channels};
+pub(crate) use show::{Channel, run as channel};
 
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  seabed sds decode 0a026d31100722 ...   what a message says
+  seabed sds encode message.json         the bytes of a message
   seabed sds channels                    what is stored here
   seabed sds show room                   every row of a channel
-  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines
-  seabed sds decode 0a026d31100722 ...   what a message says
-  seabed sds encode message.json         the bytes of a message"
+  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines"
 )]
 pub(crate) struct SdsArgs {
     #[command(subcommand)]
@@ -40,25 +40,25 @@ pub(crate) struct SdsArgs {
 
 #[derive(Debug, Subcommand)]
 enum SdsCommand {
+    /// Show what a message says
+    Decode(decode::DecodeArgs),
+    /// Write a message from its fields in JSON
+    Encode(encode::EncodeArgs),
     /// List the channels of a store, with what they hold
     Channels(channels::ChannelsArgs),
     /// Show the rows of a channel
     Show(show::ShowArgs),
     /// Be a participant that JSON lines drive
     Peer(peer::PeerArgs),
-    /// Show what a message says
-    Decode(decode::DecodeArgs),
-    /// Write a message from its fields in JSON
-    Encode(encode::EncodeArgs),
 }
 
 pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
+        SdsCommand::Decode(args) => decode::command(args),
+        SdsCommand::Encode(args) => encode::command(args),
         SdsCommand::Channels(args) => channels::command(args),
         SdsCommand::Show(args) => show::command(args),
         SdsCommand::Peer(args) => peer::command(args),
-        SdsCommand::Decode(args) => decode::command(args),
-        SdsCommand::Encode(args) => encode::command(args),
     }
 }
 

@@ -30,6 +30,7 @@ impl Lines {
     }
 
     /// The reply to a request that must succeed.
+    #[allow(clippy::needless_pass_by_value, reason = "a request is written where it is asked")]
     pub(crate) fn ok(&mut self, request: Value) -> Value {
         let reply = self.raw(&request.to_string());
         assert_eq!(reply["ok"], true, "{request}: {reply}");

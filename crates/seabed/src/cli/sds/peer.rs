@@ -87,18 +87,9 @@ impl Clock for PeerClock {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClockRequest {
-    /// Twice optional: `null` lets it go, and a field that is not there leaves it.
-    #[serde(default, with = "there")]
-    set: Option<Option<u64>>,
+    /// `null` lets it go.
+    set: Option<u64>,
     advance: Option<u64>,
-}
-
-mod there {
-    use serde::{Deserialize, Deserializer};
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<u64>>, D::Error> {
-        Option::deserialize(field).map(Some)
-    }
 }
 
 impl Peers {
@@ -140,11 +131,12 @@ impl Peers {
             }),
             "quit" => reply::nothing(fields).map(|()| json!({})),
             "clock" => {
+                let sets = fields.get("set").is_some();
                 let ClockRequest { set, advance } = reply::fields(fields)?;
                 let now = self.clock.now_ms();
-                match (set, advance) {
-                    (Some(set), None) => self.clock.frozen_ms.store(set.unwrap_or(0), Ordering::SeqCst),
-                    (None, Some(by)) => self.clock.frozen_ms.store(now.saturating_add(by), Ordering::SeqCst),
+                match (sets, advance) {
+                    (true, None) => self.clock.frozen_ms.store(set.unwrap_or(0), Ordering::SeqCst),
+                    (false, Some(by)) => self.clock.frozen_ms.store(now.saturating_add(by), Ordering::SeqCst),
                     _ => return Err(Refusal::request("say either `set` or `advance`")),
                 }
                 Ok(json!({ "now": self.clock.now_ms() }))
@@ -164,8 +156,8 @@ impl Peers {
                 self.participants.insert(peer.to_owned(), participant);
                 Ok(json!({ "restored": restored }))
             }
-            "decode" => codec::decode(reply::fields(fields)?),
-            "encode" => codec::encode(reply::fields(fields)?),
+            "decode" => codec::decode(&reply::fields(fields)?),
+            "encode" => codec::encode(&reply::fields(fields)?),
             "hash" => codec::hash(&reply::fields(fields)?),
             "bloom" => codec::bloom(&reply::fields(fields)?),
             "" => Err(Refusal::request("`op` is missing")),

@@ -1,14 +1,13 @@
 //! Requests that touch no channel: messages, hashes and filters.
 
-use std::sync::Arc;
-
 use seabed_sds::core::bloom::Filter;
-use seabed_sds::core::wire::{self, Dialect, Layout, ReadDialect, WireLimits};
-use seabed_sds::core::{HistoryEntry, Message, hash};
+use seabed_sds::core::wire::{self, Dialect, ReadDialect, WireLimits};
+use seabed_sds::core::{ChannelId, hash};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reply::{self, Refusal};
+use crate::cli::sds::message::MessageJson;
 
 /// A dialect that is written.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -45,7 +44,7 @@ pub(super) struct Decode {
     read: ReadName,
 }
 
-pub(super) fn decode(request: Decode) -> Result<Value, Refusal> {
+pub(super) fn decode(request: &Decode) -> Result<Value, Refusal> {
     let read = match request.read {
         ReadName::Auto => ReadDialect::Auto,
         ReadName::Nim => ReadDialect::Strict(Dialect::Nim),
@@ -53,97 +52,19 @@ pub(super) fn decode(request: Decode) -> Result<Value, Refusal> {
     };
     let wire = reply::bytes("wire", &request.wire)?;
     let decoded = wire::decode(&wire, read, &WireLimits::default()).map_err(|error| {
-        Refusal::from(seabed_sds::Error::Refused { channel: Default::default(), error: error.into() })
+        Refusal::from(seabed_sds::Error::Refused { channel: ChannelId::default(), error: error.into() })
     })?;
-    let message = decoded.message;
-    let dialect = match decoded.layout {
-        Layout::Nim => "nim",
-        Layout::Spec => "spec",
-        Layout::Logos => "logos",
-    };
-    let entries = |entries: &[HistoryEntry]| -> Vec<Value> {
-        let entry = |entry: &HistoryEntry| {
-            json!({
-                "message_id": entry.message_id.to_string(),
-                "hint": bytes(&entry.retrieval_hint),
-                "sender_id": entry.sender().map(ToString::to_string).unwrap_or_default(),
-            })
-        };
-        entries.iter().map(entry).collect()
-    };
-    Ok(json!({
-        "dialect": dialect,
-        "message_id": message.message_id.to_string(),
-        "channel_id": message.channel_id.to_string(),
-        "sender_id": message.sender_id.to_string(),
-        "lamport": message.lamport.map(|lamport| lamport.to_string()),
-        "causal_history": entries(&message.causal_history),
-        "repair_request": entries(&message.repair_request),
-        "content": bytes(&message.content),
-        "bloom": bytes(&message.bloom_filter),
-    }))
+    serde_json::to_value(MessageJson::from(&decoded)).map_err(|error| Refusal::request(error.to_string()))
 }
 
-fn bytes(bytes: &Option<Arc<[u8]>>) -> String {
-    hex::encode(bytes.as_deref().unwrap_or_default())
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Encode {
-    dialect: DialectName,
-    message_id: String,
-    channel_id: String,
-    #[serde(default)]
-    sender_id: String,
-    lamport: Option<String>,
-    #[serde(default)]
-    causal_history: Vec<Entry>,
-    #[serde(default)]
-    repair_request: Vec<Entry>,
-    #[serde(default)]
-    content: String,
-    #[serde(default)]
-    bloom: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    message_id: String,
-    #[serde(default)]
-    hint: String,
-    #[serde(default)]
-    sender_id: String,
-}
-
-pub(super) fn encode(request: Encode) -> Result<Value, Refusal> {
-    let lamport = request.lamport.as_deref().map(str::parse).transpose();
-    let some = |name, text: &str| -> Result<Option<Arc<[u8]>>, Refusal> {
-        let bytes = reply::bytes(name, text)?;
-        Ok((!bytes.is_empty()).then(|| bytes.into()))
+pub(super) fn encode(request: &MessageJson) -> Result<Value, Refusal> {
+    let dialect = match request.dialect.as_str() {
+        "nim" => Dialect::Nim,
+        "spec" => Dialect::Spec,
+        other => return Err(Refusal::request(format!("`dialect` is nim or spec, and not {other:?}"))),
     };
-    let entries = |entries: Vec<Entry>| -> Result<Vec<HistoryEntry>, Refusal> {
-        let entry = |entry: Entry| {
-            Ok(HistoryEntry {
-                message_id: entry.message_id.as_str().into(),
-                retrieval_hint: some("hint", &entry.hint)?,
-                sender_id: (!entry.sender_id.is_empty()).then(|| entry.sender_id.as_str().into()),
-            })
-        };
-        entries.into_iter().map(entry).collect()
-    };
-    let message = Message {
-        sender_id: request.sender_id.as_str().into(),
-        message_id: request.message_id.as_str().into(),
-        channel_id: request.channel_id.as_str().into(),
-        lamport: lamport.map_err(|error| Refusal::request(format!("`lamport` is no number: {error}")))?,
-        causal_history: entries(request.causal_history)?,
-        bloom_filter: some("bloom", &request.bloom)?,
-        repair_request: entries(request.repair_request)?,
-        content: some("content", &request.content)?,
-    };
-    Ok(json!({ "wire": hex::encode(wire::encode(&message, request.dialect.into())) }))
+    let message = request.message().map_err(Refusal::request)?;
+    Ok(json!({ "wire": hex::encode(wire::encode(&message, dialect)) }))
 }
 
 #[derive(Debug, Deserialize)]
