@@ -349,7 +349,7 @@ fn backups_that_race_are_whole_or_say_that_another_is_under_way() {
     let clients = filled(&data, 6);
     let server = Server::start(&data);
     let at = |name: &str| place.path().join(name);
-    let mut whole = std::collections::BTreeMap::<&str, usize>::new();
+    let mut whole = BTreeMap::<&str, usize>::new();
     for round in 0..4 {
         let mut running = Vec::new();
         for name in ["shared", "shared", "shared", "own-1", "own-2"] {

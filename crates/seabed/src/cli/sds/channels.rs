@@ -8,9 +8,9 @@ use seabed_sds::{ChannelInfo, TENANT};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::access::Access;
 use crate::cli::Place;
 use crate::node::{Failure, Node, Visit};
-use crate::open::Access;
 use crate::output::{self, Table};
 
 const COLUMNS: [&str; 8] =
@@ -49,7 +49,7 @@ pub(super) async fn tenant(node: &Node) -> Result<Option<Visit<'_>>, Failure> {
 }
 
 pub(crate) fn command(args: &ChannelsArgs) -> anyhow::Result<ExitCode> {
-    let answer = Access::ask_once(&args.place.data_dir, "/api/sds/channels")?;
+    let answer = Access::ask_once(&args.place.url()?, "/api/sds/channels")?;
     if args.place.json {
         output::json(&answer)?;
         return Ok(ExitCode::SUCCESS);

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::output;
+use crate::store_url::StoreUrl;
 use participant::{Init, Participant, Request};
 use reply::Refusal;
 
@@ -174,7 +175,7 @@ impl Peers {
         if let Some(store) = self.stores.get(directory) {
             return Ok(store.clone());
         }
-        let store = crate::open::store(directory.as_ref())
+        let store = crate::open::store(&StoreUrl::Sqlite(directory.into()))
             .map_err(|error| Refusal::request(output::sentence(&error)))?;
         self.stores.insert(directory.to_owned(), store.clone());
         Ok(store)

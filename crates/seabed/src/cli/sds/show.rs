@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::channels::tenant;
+use crate::access::{Access, segment};
 use crate::bytes;
 use crate::cli::Place;
 use crate::node::{Failure, Node};
-use crate::open::{Access, segment};
 use crate::output;
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) async fn run(node: &Node, channel: &str) -> Result<Channel, Failure> 
     if rows.is_empty() {
         return Err(Failure::not_found(format!(
             "no channel '{channel}' in {}; `seabed sds channels` lists them",
-            node.root.display()
+            node.url
         )));
     }
     Ok(Channel { channel: channel.to_owned(), rows })
@@ -51,7 +51,7 @@ pub(crate) async fn run(node: &Node, channel: &str) -> Result<Channel, Failure> 
 
 pub(crate) fn command(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let path = format!("/api/sds/channels/{}", segment(&args.channel));
-    let answer = Access::ask_once(&args.place.data_dir, &path)?;
+    let answer = Access::ask_once(&args.place.url()?, &path)?;
     if args.place.json {
         output::json(&answer)?;
         return Ok(ExitCode::SUCCESS);
