@@ -116,7 +116,7 @@ fn it_is_migrated_on_request_alone_and_exported_back() {
         pollster::block_on(kept.migrate(&channel, &"carol".into(), &config)).unwrap();
         assert_eq!(
             pollster::block_on(logos.load_channel(&channel)).unwrap(),
-            Default::default(),
+            ChannelData::default(),
             "old rows are gone"
         );
         let again = pollster::block_on(kept.migrate(&channel, &"carol".into(), &config)).unwrap_err();

@@ -125,8 +125,7 @@ fn under_best_effort_a_heap_of_failures_ends_in_the_whole_channel() {
     alice.send("room", "first", b"stored").wait().unwrap();
     store.fail(true);
     // Each is a row: more of them than are kept.
-    let ids: Vec<_> =
-        (0..seabed_sds::UNSAVED_ROWS_MAX + 1).map(|id| format!("x{id}").as_str().into()).collect();
+    let ids: Vec<_> = (0..=seabed_sds::UNSAVED_ROWS_MAX).map(|id| format!("x{id}").as_str().into()).collect();
     assert!(!alice.mark_dependencies_met("room", ids).wait().unwrap().is_committed());
     alice.send("room", "second", b"x").wait().unwrap();
     store.fail(false);
