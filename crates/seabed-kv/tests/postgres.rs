@@ -215,7 +215,8 @@ fn a_check_waits_for_whoever_changes_what_it_looks_at() {
         scope.spawn(|| {
             let hold = "SELECT pg_advisory_lock(1); \
                         DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM released) LOOP PERFORM pg_sleep(0.005); END LOOP; END $$";
-            cluster.sql("postgres", hold);
+            // In a session of its own: the cluster has one for everybody.
+            cluster.sql_at(&cluster.url("postgres"), hold).unwrap();
         });
         wait_for("EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1)");
         let writing = put(&other.open("t").wait().unwrap(), b"k", b"new", Durability::Durable);

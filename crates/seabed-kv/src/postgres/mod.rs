@@ -37,8 +37,9 @@ use crate::limits::{POSTGRES_ACQUIRE_MS_MAX, POSTGRES_CONNECTIONS_MAX, POSTGRES_
 use crate::op::pending;
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
 
-/// How many threads talk to the server for a store: they never compute for long.
-const THREADS: usize = 2;
+/// How many threads talk to the server for a store: they never compute for long. One, so that what is pipelined is queued whole before the
+/// first of it is sent.
+const THREADS: usize = 1;
 
 /// How a store uses its server. What it stores, and what it promises, does not depend on it.
 #[derive(Debug, Clone)]
