@@ -415,6 +415,19 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), ""));
 }
 
+/// Adds an SDS channel named `room` to a store.
+fn with_a_channel(dir: &Path) {
+    let mut command = seabed();
+    command.args(["sds", "peer"]);
+    let mut peer = common::lines::Lines::spawn(command);
+    let init = serde_json::json!({
+        "op": "init", "channel": "room", "participant": "alice", "dialect": "nim", "profile": "seabed", "store": dir,
+    });
+    peer.ok(init);
+    peer.ok(serde_json::json!({ "op": "send", "content": "01" }));
+    assert!(peer.wait().success());
+}
+
 #[test]
 fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md")).unwrap();
@@ -427,12 +440,14 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
     assert!(documented.len() >= 9, "{documented:?}");
     let dir = tempfile::tempdir().unwrap();
     let [one, _] = filled(dir.path());
+    with_a_channel(dir.path());
     let _server = Server::start(dir.path());
     // Deletion last, so that what the others need is there.
     let (deletes, others): (Vec<_>, Vec<_>) = documented.iter().partition(|(method, _)| *method == "DELETE");
     for (method, path) in others.into_iter().chain(deletes) {
         let path = path
             .replace("/tenants/{id}", "/tenants/taskchampion-00")
+            .replace("/sds/channels/{id}", "/sds/channels/room")
             .replace("/clients/{id}", &format!("/clients/{one}"));
         let to = dir.path().join("copies");
         let query = match path.rsplit('/').next() {
