@@ -57,7 +57,7 @@ pub(crate) fn own_unfinished(url: &StoreUrl, verb: &str) -> anyhow::Result<Node>
 /// The same, of a store that is there: one that is not is never made.
 ///
 /// # Errors
-/// As [`own`]; exit code 2 when there is none.
+/// As [`own()`]; exit code 2 when there is none.
 pub(crate) async fn own_existing(url: &StoreUrl, verb: &str) -> anyhow::Result<Node> {
     let missing = url.root().is_some_and(|root| !root.is_dir());
     if missing || store(url)?.list().await?.is_empty() {
