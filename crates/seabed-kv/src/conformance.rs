@@ -342,6 +342,10 @@ fn paging(store: &Store) {
             batch.put("small", key, key.as_slice());
         }
     });
+    // Backwards, a page may be full with the first of all keys.
+    tenant.put("first", b"", vec![7; PAGE_BYTES_MAX]).wait().unwrap();
+    let page = tenant.scan_page(ScanSpec::new("first", KeyRange::all()).reverse()).wait().unwrap();
+    assert_eq!((page.rows.len(), page.next), (1, None));
     // Few rows of many bytes: a page ends by its bytes, too.
     for key in numbers.iter().take(12) {
         tenant.put("large", key, vec![7; PAGE_BYTES_MAX / 3]).wait().unwrap();

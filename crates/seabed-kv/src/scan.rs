@@ -108,6 +108,10 @@ impl<'a> PageBuilder<'a> {
     /// What the limit leaves to scan after these rows.
     pub(crate) fn rest(&self) -> Option<ScanSpec> {
         let last = self.rows.last()?;
+        if self.spec.reverse && last.key.as_bytes().is_empty() {
+            // Nothing precedes the empty key, and as the end of a range it would stand for none.
+            return None;
+        }
         let limit = self.spec.limit.map(|limit| limit.saturating_sub(self.rows.len()));
         let range = self.spec.range_after(&last.key);
         (limit != Some(0)).then(|| ScanSpec { range, limit, ..self.spec.clone() })

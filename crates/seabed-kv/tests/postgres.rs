@@ -334,6 +334,33 @@ fn relaxed_commits_that_a_crash_may_have_taken_are_told_of() {
 }
 
 #[test]
+fn what_was_queued_when_relaxed_commits_are_lost_is_not_applied_either() {
+    let mut cluster = Cluster::start();
+    let proxy = Proxy::start(cluster.port());
+    let store = Store::postgres(&proxy.url("postgres")).unwrap();
+    let tenant = store.open("t").wait().unwrap();
+    let commit = put(&tenant, b"1", b"x", Durability::Relaxed).wait().unwrap().applied().unwrap();
+    cluster.kill9();
+    cluster.start_again();
+    proxy.lead_to(cluster.port());
+    while tenant.get("c", b"1").wait().is_err() {}
+    proxy.hold();
+    // The first goes alone and is held; it will be the one that is told. The others were called without knowing.
+    let ops: Vec<_> = (2..8_u8).map(|number| put(&tenant, &[number], b"x", Durability::Durable)).collect();
+    let waits = [commit.wait_durable(), commit.wait_durable()];
+    proxy.release();
+    for op in ops {
+        let error = op.wait().unwrap_err();
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Backend, Applied::No), "{error}");
+    }
+    for wait in waits {
+        assert!(wait.wait().is_err(), "it is lost for whoever asks");
+    }
+    assert_eq!(tenant.count("c", &KeyRange::new([2], [9])).wait().unwrap(), 0);
+    assert!(put(&tenant, b"2", b"x", Durability::Durable).wait().unwrap().is_applied());
+}
+
+#[test]
 fn a_restart_in_order_loses_nothing() {
     let mut cluster = Cluster::start();
     let store = Store::postgres(&cluster.url("postgres")).unwrap();

@@ -52,7 +52,9 @@ impl Address {
         config.keepalives_idle(Duration::from_millis(POSTGRES_ANSWER_MS_MAX));
         // A standby answers reads with what was true some time ago.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        if !rest.contains("sslmode=") {
+        // Not in a user's name or password.
+        let asked = rest.rsplit_once('?').is_some_and(|(_, parameters)| parameters.contains("sslmode="));
+        if !asked {
             config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
         }
         let tls = match config.get_ssl_mode() {
@@ -125,6 +127,7 @@ mod tests {
         assert_eq!(mode("postgres://u@%2Frun%2Fpostgresql/d"), SslMode::Disable);
         assert_eq!(mode("postgres://u@db.example.org/d?sslmode=disable"), SslMode::Disable);
         assert_eq!(mode("postgres://u@127.0.0.1/d?sslmode=require"), SslMode::Require);
+        assert_eq!(mode("postgres://u:xsslmode=y@db.example.org/d"), SslMode::Require);
     }
 
     #[test]

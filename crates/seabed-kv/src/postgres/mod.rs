@@ -106,6 +106,10 @@ impl Shared {
         if schema.is_empty() || schema.len() > 63 || schema.contains('\0') {
             return Err(Error::invalid("the name of the schema must have 1 to 63 bytes"));
         }
+        // It would end the bodies of the functions.
+        if schema.contains("$$") {
+            return Err(Error::invalid("the name of the schema must not contain $$"));
+        }
         let schema = format!("\"{}\"", schema.replace('"', "\"\""));
         let connections_max = connections_max.max(2);
         let runtime = Builder::new_multi_thread()

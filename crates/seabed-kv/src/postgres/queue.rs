@@ -211,6 +211,7 @@ impl Writer {
             }
             Err(Stopped::Lost) => {
                 self.lose(durable_seq, seq);
+                self.refuse_waiting();
                 requests.iter().map(|_| Err(batch::lost())).collect()
             }
             Err(Stopped::Failed(error)) => requests.iter().map(|_| Err(error.clone())).collect(),
@@ -232,6 +233,18 @@ impl Writer {
         }
         drop(relaxed);
         self.durable_seq.store(seq, Ordering::Release);
+    }
+
+    /// What was queued by then would be applied to a state that lacks what its caller had seen before: a crash may take the last relaxed
+    /// commits, and nothing from their middle.
+    fn refuse_waiting(&self) {
+        let mut mailbox = lock(&self.mailbox);
+        mailbox.queue_bytes = 0;
+        let queue = std::mem::take(&mut mailbox.queue);
+        drop(mailbox);
+        for entry in queue {
+            entry.completer.complete(Err(batch::lost().in_tenant(&self.id).in_batch(&entry.request.batch)));
+        }
     }
 
     fn is_lost(&self, seq: u64) -> bool {
@@ -337,13 +350,23 @@ impl Drop for Task {
 
 impl DurabilityGate for Writer {
     fn wait_durable(self: Arc<Self>, seq: u64) -> Op<()> {
+        // In this order: a loss is noted before what precedes it counts as settled.
+        let settled = self.durable_seq.load(Ordering::Acquire) >= seq;
         if self.is_lost(seq) {
             return Op::ready(Err(batch::lost().unknown().in_tenant(&self.id)));
         }
-        if self.durable_seq.load(Ordering::Acquire) >= seq {
+        if settled {
             return Op::ready(Ok(()));
         }
-        self.submit(Batch::new(), Durability::Durable, Admission::Wait).map(|_| ())
+        let flush = self.submit(Batch::new(), Durability::Durable, Admission::Wait);
+        Op::from_future(async move {
+            flush.await?;
+            // Another flush may have learnt of the loss meanwhile.
+            if self.is_lost(seq) {
+                return Err(batch::lost().unknown().in_tenant(&self.id));
+            }
+            Ok(())
+        })
     }
 }
 
