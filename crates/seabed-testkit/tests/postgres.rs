@@ -75,7 +75,8 @@ fn the_proxy_cuts_at_each_message_and_nowhere_else() {
                 let arrived = proxy.trace().contains(">Q") && !lost;
                 assert_eq!(rows == "1", arrived, "{direction:?} {act:?} {message}: {}", proxy.trace());
             }
-            assert!(failures >= 3, "{direction:?} {act:?}: {failures}");
+            // The startup and the query; a psql that knows TLS asks for that before.
+            assert!(failures >= 2, "{direction:?} {act:?}: {failures}");
         }
     }
 }
