@@ -73,7 +73,13 @@ fn the_proxy_cuts_at_each_message_and_nowhere_else() {
                 // The letter of a message that is cut off is the last of the trace.
                 let lost = act == Act::CutBefore && proxy.trace().ends_with(">Q ");
                 let arrived = proxy.trace().contains(">Q") && !lost;
-                assert_eq!(rows == "1", arrived, "{direction:?} {act:?} {message}: {}", proxy.trace());
+                // Asked while the other direction was being cut: it may have arrived or not.
+                let raced = direction == Direction::ToClient && proxy.trace().ends_with(">Q ");
+                assert!(
+                    raced || (rows == "1") == arrived,
+                    "{direction:?} {act:?} {message}: {}",
+                    proxy.trace()
+                );
             }
             // The startup and the query; a psql that knows TLS asks for that before.
             assert!(failures >= 2, "{direction:?} {act:?}: {failures}");
@@ -86,6 +92,8 @@ fn the_proxy_counts_what_a_network_would_cost() {
     let cluster = Cluster::start();
     let proxy = Proxy::start(cluster.port());
     assert_eq!(cluster.sql_at(&proxy.url("postgres?sslmode=disable"), "SELECT 1").unwrap(), "1");
+    // The client does not wait until its farewell has arrived.
+    cluster.wait_alone();
     let counts = proxy.counts();
     assert_eq!(
         (counts.connections, counts.round_trips),
