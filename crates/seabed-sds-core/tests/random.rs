@@ -58,7 +58,13 @@ fn entries(random: &mut Random, newest: u64, count_max: u64) -> Vec<HistoryEntry
 }
 
 fn said(random: &mut Random, now_ms: u64, number: u64, dialect: Dialect) -> Message {
-    let sender = ["bob", "carol", "dave", "", "alice"][usize::try_from(random.below(5)).expect("five")];
+    let sender = match random.below(5) {
+        0 => "alice",
+        1 => "",
+        2 => "bob",
+        3 => "carol",
+        _ => "dave",
+    };
     let now = if dialect == Dialect::Nim { now_ms / 1_000 } else { now_ms };
     let stamp = match random.below(200) {
         0 => random.next() >> 1,
