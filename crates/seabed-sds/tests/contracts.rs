@@ -446,7 +446,7 @@ fn what_waits_without_a_word_of_when_to_ask_is_asked_for_and_given_up_from_the_s
     let builder = || SdsManager::builder("bob").config(config.clone()).clock(clock.clone());
     let restarted = builder().snapshots(backend.clone()).build().unwrap();
     let mut events = restarted.events().unwrap();
-    restarted.restore().wait().unwrap();
+    restarted.ensure_channel("room").wait().unwrap();
     restarted.tick().wait().unwrap();
     let missing = restarted.read("room", |channel| channel.missing().cloned().collect::<Vec<_>>());
     let missing = missing.wait().unwrap().unwrap();
@@ -495,7 +495,7 @@ fn what_waits_for_a_message_of_the_log_is_delivered_after_a_restart() {
     pollster::block_on(backend.inner.update_history(&"room".into(), &evict)).unwrap();
     let restarted = with_snapshots("bob", &backend, &clock);
     let mut events = restarted.events().unwrap();
-    restarted.restore().wait().unwrap();
+    restarted.ensure_channel("room").wait().unwrap();
     restarted.tick().wait().unwrap();
     assert_eq!(delivered(&drain(&mut events)), ["a2"]);
     let status = restarted.status("room").wait().unwrap().unwrap();

@@ -229,12 +229,14 @@ pub(crate) fn records(
         records.push(Record::Unacknowledged { number, state });
     }
     let mut missing = BTreeMap::new();
+    let logged = here.clone();
     // A crash between two calls may have left a message in both places: then it was delivered.
     let waiting: Vec<_> =
         meta.incoming.into_iter().filter(|entry| !here.contains(&entry.message.message_id)).collect();
     for (number, entry) in (here.len() as u64..).zip(waiting) {
         here.insert(entry.message.message_id.clone());
-        for dependency_id in entry.missing {
+        // What it waits for may have been delivered before a crash: then the channel delivers it, too.
+        for dependency_id in entry.missing.into_iter().filter(|id| !logged.contains(id)) {
             let message_id = entry.message.message_id.clone();
             missing.insert(dependency_id.clone(), missed_anew(&dependency_id, own, config, now_ms));
             records.push(Record::Waits { message_id, dependency_id });
@@ -255,8 +257,8 @@ pub(crate) fn records(
         asked.insert(id.clone());
         missing.insert(id, entry);
     }
-    // What is here, if only to wait itself, is not missing.
-    missing.retain(|id, _| asked.contains(id) || !here.contains(id));
+    // What is here, if only to wait itself, is not missing; nim-sds asks for that.
+    missing.retain(|id, _| !logged.contains(id) && (asked.contains(id) || !here.contains(id)));
     records.extend(missing.into_values().map(Record::Missing));
     for (_, IncomingRepairEntry { entry, cached_message, t_resp_ms }) in meta.incoming_repair {
         let message = match config.profile {

@@ -122,16 +122,12 @@ impl<S> Gated<S> {
         self.called.notify_all();
         std::future::poll_fn(|context| {
             let mut gate = self.gate.lock().unwrap();
-            match gate.open_for.checked_sub(1) {
-                Some(left) => {
-                    gate.open_for = left;
-                    Poll::Ready(())
-                }
-                None => {
-                    gate.waiting.push(context.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(left) = gate.open_for.checked_sub(1) {
+                gate.open_for = left;
+                return Poll::Ready(());
             }
+            gate.waiting.push(context.waker().clone());
+            Poll::Pending
         })
         .await;
     }
