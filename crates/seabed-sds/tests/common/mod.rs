@@ -171,7 +171,16 @@ pub fn config() -> Config {
 }
 
 pub fn manager(name: &str, store: Arc<dyn ChannelStore>, clock: &Arc<ManualClock>) -> SdsManager {
-    SdsManager::builder(name).config(config()).store(store).clock(clock.clone()).build().unwrap()
+    manager_with(config(), name, store, clock)
+}
+
+pub fn manager_with(
+    config: Config,
+    name: &str,
+    store: Arc<dyn ChannelStore>,
+    clock: &Arc<ManualClock>,
+) -> SdsManager {
+    SdsManager::builder(name).config(config).store(store).clock(clock.clone()).build().unwrap()
 }
 
 pub fn best_effort(name: &str, store: Arc<dyn ChannelStore>, clock: &Arc<ManualClock>) -> SdsManager {
