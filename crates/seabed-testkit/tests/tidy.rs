@@ -105,7 +105,11 @@ const LIMITS: &[(&str, &[&str])] = &[
     ("The kernel", &["crates/seabed-kv/src/limits.rs"]),
     (
         "Message channels (SDS)",
-        &["crates/seabed-sds-core/src/limits.rs", "crates/seabed-sds-core/src/config.rs"],
+        &[
+            "crates/seabed-sds-core/src/limits.rs",
+            "crates/seabed-sds-core/src/config.rs",
+            "crates/seabed-sds/src/limits.rs",
+        ],
     ),
 ];
 

@@ -48,7 +48,7 @@ pub struct KernelStore {
     durability: Durability,
     /// Whether the row that names the version is there.
     formatted: AtomicBool,
-    /// What the first row of each channel holds, as far as this store has read or written it.
+    /// What the first row of each channel in use holds, as far as this store has read or written it.
     expected: Mutex<BTreeMap<ChannelId, Option<Vec<u8>>>>,
 }
 
@@ -125,11 +125,6 @@ impl KernelStore {
         (batch, first.flatten())
     }
 
-    /// What this store knows of the first row may not be so any more.
-    fn forget(&self, channel: &ChannelId) {
-        lock(&self.expected).remove(channel);
-    }
-
     /// The rows of a channel, read page by page.
     async fn records(&self, channel: &ChannelId) -> seabed_kv::Result<Vec<Record>> {
         let prefix = channel_prefix(channel);
@@ -156,7 +151,7 @@ impl KernelStore {
                 }
                 Ok(())
             }
-            Outcome::Refused(_) => Err(StoreError::new(format!(
+            Outcome::Refused(_) => Err(StoreError::not_applied(format!(
                 "somebody else has written the channel {channel} in {}; one manager at a time works on a channel",
                 self.tenant.id()
             ))),
@@ -192,6 +187,10 @@ impl ChannelStore for KernelStore {
     async fn list(&self) -> StoreResult<Vec<ChannelId>> {
         Ok(channels(&self.tenant).await?)
     }
+
+    fn forget(&self, channel: &ChannelId) {
+        lock(&self.expected).remove(channel);
+    }
 }
 
 /// The channels that have rows of this layer, in ascending order. One seek a channel: its rows are skipped.
@@ -215,5 +214,36 @@ impl fmt::Debug for KernelStore {
             .field("tenant", &self.tenant)
             .field("durability", &self.durability)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{SdsManager, UnknownChannels};
+
+    #[test]
+    fn ids_of_channels_that_nobody_has_are_not_remembered() {
+        let store = Store::memory();
+        let kept = Arc::new(KernelStore::open(&store).wait().unwrap());
+        let in_use = || lock(&kept.expected).len();
+        let alice = SdsManager::builder("alice").build().unwrap();
+        let builder = SdsManager::builder("bob").store(kept.clone());
+        let bob = builder.unknown_channels(UnknownChannels::KnownOnly).build().unwrap();
+        for number in 0..100 {
+            let channel = format!("hostile {number}");
+            let wire = alice.send(channel.as_str(), "m1", b"x").wait().unwrap().release().wire;
+            assert!(bob.receive(wire).wait().unwrap().message().is_none());
+            assert_eq!(bob.status(channel.as_str()).wait().unwrap(), None);
+            bob.mark_dependencies_met(channel.as_str(), Vec::new()).wait().unwrap_err();
+            bob.remove_channel(channel.as_str()).wait().unwrap();
+        }
+        assert_eq!((bob.channels().len(), in_use()), (0, 0));
+        bob.ensure_channel("room").wait().unwrap();
+        assert_eq!(in_use(), 1);
+        bob.cleanup().wait().unwrap();
+        assert_eq!(in_use(), 0);
     }
 }
