@@ -13,6 +13,7 @@ mod document_persister;
 mod documents;
 mod engine;
 mod error;
+mod held;
 mod id;
 mod inspect;
 mod keys;
@@ -26,6 +27,7 @@ mod salvage;
 mod shard;
 mod store;
 mod verify;
+mod waiting;
 
 pub use append::{Append, Appended};
 pub use committed::Committed;
