@@ -150,7 +150,7 @@ impl DocStore {
     }
 
     /// Adds to a document what is not here; answers how many changes that were, or why it is refused.
-    async fn merge_in(
+    pub(crate) async fn merge_in(
         &self,
         document: DocumentId,
         pieces: &[Piece],

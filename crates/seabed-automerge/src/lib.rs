@@ -8,6 +8,7 @@ mod committed;
 mod compact;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod detail;
 mod directory;
 mod document_persister;
 mod documents;
@@ -32,6 +33,7 @@ mod waiting;
 pub use append::{Append, Appended};
 pub use committed::Committed;
 pub use compact::{CompactOptions, CompactReport, Replace};
+pub use detail::{ActorInfo, DocumentDetail};
 pub use directory::{ExportReport, ImportReport, REFUSED_MAX, Refused};
 pub use document_persister::{DocumentError, DocumentPersister};
 pub use documents::DocumentInfo;
