@@ -8,11 +8,13 @@ mod committed;
 mod compact;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod detail;
 mod directory;
 mod document_persister;
 mod documents;
 mod engine;
 mod error;
+mod held;
 mod id;
 mod inspect;
 mod keys;
@@ -26,10 +28,12 @@ mod salvage;
 mod shard;
 mod store;
 mod verify;
+mod waiting;
 
 pub use append::{Append, Appended};
 pub use committed::Committed;
 pub use compact::{CompactOptions, CompactReport, Replace};
+pub use detail::{ActorInfo, DocumentDetail};
 pub use directory::{ExportReport, ImportReport, REFUSED_MAX, Refused};
 pub use document_persister::{DocumentError, DocumentPersister};
 pub use documents::DocumentInfo;

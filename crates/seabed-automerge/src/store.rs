@@ -7,10 +7,10 @@ use seabed_kv::staged::Sweep;
 use seabed_kv::{KeyRange, ScanSpec, Store};
 
 use crate::DocumentId;
-use crate::error::{Error, ErrorKind, Result, busy, damaged, too_large};
+use crate::error::{ErrorKind, Result, busy, damaged, too_large};
 use crate::keys::{
-    CHANGE, ChangeRow, DELETED, PEER, PeerRow, SNAPSHOT, document_key, numbered_key, peer_key,
-    read_numbered_key, read_peer_key, snapshot_from_bytes,
+    CHANGE, ChangeRow, DELETED, PEER, PeerRow, SNAPSHOT, document_key, numbered_key, peer_key, read_peer_key,
+    snapshot_from_bytes,
 };
 use crate::limits::{ATTEMPTS_MAX, DISCARDED_MS_MAX, DOCUMENT_BYTES_MAX, WRITING_MS_MAX};
 use crate::meta::Meta;
@@ -314,21 +314,6 @@ impl Shard {
             }
         }
         Ok(pieces)
-    }
-
-    /// Rows of changes as they are, with their numbers: those that hold more than plain changes.
-    pub(crate) async fn odd_rows(&self, document: DocumentId) -> Result<Vec<(u64, ChangeRow)>, Error> {
-        let mut odd = Vec::new();
-        let mut rows = self.tenant.scan(ScanSpec::new(CHANGE, KeyRange::prefix(document_key(document))));
-        while let Some(row) = rows.next().await {
-            let row = row?;
-            let read = read_numbered_key(row.key.as_bytes()).zip(ChangeRow::from_bytes(&row.payload));
-            let ((_, number), row) = read.ok_or_else(|| damaged(&self.tenant, CHANGE, row.key.as_bytes()))?;
-            if !row.is_plain() {
-                odd.push((number, row));
-            }
-        }
-        Ok(odd)
     }
 }
 

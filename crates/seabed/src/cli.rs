@@ -6,6 +6,7 @@ pub(crate) mod clients;
 mod completions;
 mod conformance;
 mod copy;
+pub(crate) mod docs;
 mod export;
 mod import;
 pub(crate) mod inspect;
@@ -13,6 +14,7 @@ mod man;
 mod restore;
 pub(crate) mod sds;
 mod serve;
+mod show;
 pub(crate) mod tenants;
 pub(crate) mod verify;
 
@@ -56,6 +58,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// List, show and delete TaskChampion's clients
     Clients(clients::ClientsArgs),
+    /// List, show, export, import, compact and delete Automerge documents
+    Docs(docs::DocsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
     /// Copy every tenant into a directory, while the server goes on
@@ -111,6 +115,7 @@ impl Cli {
             Command::Tenants(args) => tenants::command(&args),
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
+            Command::Docs(args) => docs::command(&args),
             Command::Verify(args) => verify::command(&args),
             Command::Backup(args) => backup::command(&args),
             Command::Restore(args) => restore::command(&args),

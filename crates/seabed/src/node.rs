@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use seabed_automerge::DocStore;
 use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
 use seabed_taskchampion::TaskChampion;
 use tokio::sync::OnceCell;
@@ -23,6 +24,7 @@ pub(crate) struct Node {
     /// Where it is.
     pub(crate) url: StoreUrl,
     taskchampion: OnceCell<TaskChampion>,
+    documents: OnceCell<DocStore>,
     visits: Mutex<BTreeMap<TenantId, u64>>,
     /// What `seabed backup` shows while it waits.
     pub(crate) backups: Progress,
@@ -34,6 +36,7 @@ impl Node {
             store,
             url,
             taskchampion: OnceCell::new(),
+            documents: OnceCell::new(),
             visits: Mutex::default(),
             backups: Progress::default(),
         }
@@ -55,6 +58,22 @@ impl Node {
         }
         let open = || TaskChampion::open(&self.store, seabed_taskchampion::Config::default());
         Ok(Some(self.taskchampion.get_or_try_init(open).await?))
+    }
+
+    /// The Automerge layer; `None` when the store holds nothing of it, so that looking never creates its tenants.
+    pub(crate) async fn documents(&self) -> Result<Option<&DocStore>, Failure> {
+        if !self.documents.initialized() {
+            let tenants = self.store.list().await?;
+            if !tenants.iter().any(|id| seabed_automerge::is_ours(id.as_str())) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.documents_or_new().await?))
+    }
+
+    /// The same, made when it is not there: for what comes in.
+    pub(crate) async fn documents_or_new(&self) -> Result<&DocStore, Failure> {
+        Ok(self.documents.get_or_try_init(|| DocStore::open(&self.store)).await?)
     }
 
     /// Every tenant, or the one of that name.

@@ -281,9 +281,19 @@ pub(crate) fn request(
 
 /// One request of the owner, through the socket of the server of `dir`.
 pub(crate) fn owner_request(dir: &Path, method: &str, path: &str) -> std::io::Result<Answer> {
+    owner_request_with(dir, method, path, b"")
+}
+
+/// The same, with a body.
+pub(crate) fn owner_request_with(
+    dir: &Path,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(dir.join("seabed.sock"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    request_over(stream, "localhost", method, path, &[], b"")
+    request_over(stream, "localhost", method, path, &[], body)
 }
 
 fn request_over(
