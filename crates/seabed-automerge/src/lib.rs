@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod held;
 mod id;
+mod identity;
 mod inspect;
 mod keys;
 pub mod limits;
@@ -25,6 +26,8 @@ mod persistent;
 mod persister;
 mod recover;
 mod salvage;
+#[cfg(feature = "http")]
+mod server;
 mod shard;
 mod store;
 mod verify;
@@ -47,6 +50,11 @@ pub use persistent::{PersistError, Persistent, PersistentAutoCommit, PersistentA
 pub use persister::{Commit, Persister, Progress, Recovery, StoredSizes};
 pub use recover::Recovered;
 pub use salvage::{Damaged, Piece};
+#[cfg(feature = "http")]
+pub use server::{
+    Access, Admission, Denied, Everybody, Identity, LiveMetrics, LiveOptions, LiveServer, Policy,
+    limits as live_limits,
+};
 pub use shard::is_ours;
 pub use store::{DocStore, Loaded};
 pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};

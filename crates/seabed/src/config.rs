@@ -188,6 +188,13 @@ impl ServeArgs {
     }
 }
 
+impl ServeArgs {
+    /// What the Automerge layer is told.
+    pub(crate) fn automerge(&self) -> seabed_automerge::LiveOptions {
+        seabed_automerge::LiveOptions::default()
+    }
+}
+
 fn address(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
     match port.map(str::parse::<u16>) {

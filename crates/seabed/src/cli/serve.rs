@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use seabed_automerge::{DocStore, Everybody, LiveServer};
 use seabed_taskchampion::{ORIGINAL_FILE, TaskChampion};
 use uuid::Uuid;
 
@@ -66,8 +67,11 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     if let (Some(original), Some(root)) = (original, url.root()) {
         refuse_newer_original(&taskchampion, root, &original).await?;
     }
+    let documents = DocStore::open(&store).await.with_context(place)?;
+    let live = LiveServer::open(documents.clone(), args.automerge(), Everybody).await.with_context(place)?;
     let silence_max = Duration::from_millis(args.silence_ms_max);
-    Server::new(Node::new(store, url), listeners, taskchampion, args.connections_max, silence_max).await
+    let node = Node::new(store, url);
+    Server::new(node, listeners, taskchampion, (documents, live), args.connections_max, silence_max).await
 }
 
 /// Replacing the original's binary must not fork anybody's history: a store beside the original's database would answer "no such
