@@ -184,9 +184,13 @@ impl Store {
     /// `Busy` when another process owns it, `Unsupported` on a network file system, `Backend` when it cannot be made, `Closed` after
     /// [`close`](Store::close).
     pub fn own(&self) -> Result<()> {
-        let registry = lock(&self.0.registry);
-        registry.require_open()?;
-        self.0.backend.own()
+        let owned = {
+            let registry = lock(&self.0.registry);
+            registry.require_open()?;
+            self.0.backend.own()
+        };
+        // A server may take its time; nobody else waits for it.
+        owned.wait()
     }
 
     /// Whether other processes may own this store at the same time, as with a database: what this one has not read just now may be
