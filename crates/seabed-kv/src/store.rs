@@ -686,11 +686,10 @@ impl Tenant {
     /// With `previous`, an earlier copy, a tenant that has not changed since is not kept twice: when the new copy is the same to the
     /// byte it is removed unflushed, and the answer is [`Unchanged`](Copied::Unchanged).
     ///
-    /// Runs on the caller's thread. A copy may hold Relaxed commits that a power cut would still take from the tenant itself.
+    /// Runs on the caller's thread, one copy of a tenant after another. A copy may hold Relaxed commits that a power cut would still take from the tenant itself.
     ///
     /// # Errors
-    /// `Unsupported` where tenants are no files; `Busy` while another backup of this tenant runs; `InvalidArgument` when `to`
-    /// exists; `Backend` when it cannot be written, or the tenant cannot be read.
+    /// `Unsupported` where tenants are no files; `InvalidArgument` when `to` exists; `Backend` when it cannot be written, or the tenant cannot be read.
     pub fn backup(&self, to: impl AsRef<Path>, previous: Option<&Path>) -> Op<Copied> {
         self.backend.backup(to.as_ref(), previous)
     }
