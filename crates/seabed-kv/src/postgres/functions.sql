@@ -27,7 +27,7 @@ $$;
 -- The milliseconds that are left before the caller gives up, by this server's clock.
 CREATE OR REPLACE FUNCTION {schema}.left_ms(give_up bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    left_ms bigint := give_up - (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+    left_ms bigint := give_up - (date_part('epoch', clock_timestamp()) * 1000)::bigint;
 BEGIN
     IF left_ms <= 0 THEN
         RAISE EXCEPTION 'it came, or would end, later than its sender waits' USING ERRCODE = 'SB002';
