@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 exec </dev/null
 
-# Fast failures first; the tests last, so that their summary closes the run.
+# Fast failures first; the tests last, so that their summaries close the run.
 gate=(tools style lint docs shuttle sim outside test postgres18)
 
 sim_cuts=${SIM_CUTS:-60000}
@@ -38,9 +38,9 @@ usage() {
   shuttle   the group commit under random thread schedules
   sim       power cuts on a simulated disk: known seeds, then fresh ones (SIM_CUTS=60000)
   outside   what is not in the workspace builds: the fuzz targets and the benches' programs
+  test      every test; those of the PostgreSQL backend on the version that is installed
   postgres18
-            the tests of the PostgreSQL backend, on PostgreSQL 18
-  test      every other test; those of the PostgreSQL backend on the version that is installed
+            what may depend on the version of PostgreSQL, on PostgreSQL 18
 
   long      fuzzers (FUZZ_SECONDS=300 a target, FUZZ_MUTATIONS=80000 a seed), SIM_CUTS_LONG=1000000 power cuts,
             SEABED_POSTGRES_ROUNDS=20 times the faults of PostgreSQL, the benches
@@ -76,6 +76,7 @@ step_tools() {
     need shellcheck "$install_linters"
     need initdb "$install_postgres"
     need pgbouncer "$install_pgbouncer"
+    need openssl "apt-get update -q && apt-get install -qy openssl"
     need "$postgres_18/initdb" "$install_postgres_18"
     need node "apt-get update -q && apt-get install -qy nodejs npm"
     # The live peers of the tests, from their lock file.
