@@ -139,7 +139,7 @@ struct OddTenant {
 }
 
 impl Backend for Odd {
-    fn own(&self) -> Result<()> {
+    fn own(&self) -> Op<()> {
         self.inner.own()
     }
 

@@ -1,7 +1,7 @@
 //! The file: how it is made, and what is looked at before one is trusted. To the byte of its schema it is logos-delivery's.
 
 use std::fs::File;
-use std::io::{ErrorKind as IoErrorKind, Read};
+use std::io::{ErrorKind as IoErrorKind, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -360,6 +360,20 @@ pub(super) struct FileState {
 pub(super) fn file_state(path: &Path) -> Option<FileState> {
     let log_header = log_header(path)?;
     Some(FileState { stamps: [stamp(path)?, stamp(&sibling(path, "-wal"))?], log_header })
+}
+
+/// Whether the log goes on behind its first frames: a frame of it has the salts of its header, one of an earlier log has others.
+pub(super) fn has_frame_behind(path: &Path, frames: usize) -> bool {
+    let Some(header) = log_header(path) else { return false };
+    let page_bytes = header.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let mut salts = [0; 8];
+    let at = 32 + frames as u64 * (24 + u64::from(page_bytes)) + 8;
+    let read = File::open(sibling(path, "-wal")).and_then(|mut log| {
+        log.seek(SeekFrom::Start(at))?;
+        log.read_exact(&mut salts)
+    });
+    // What cannot be read is not there.
+    read.is_ok() && header.get(16..24) == Some(&salts[..])
 }
 
 #[cfg(unix)]

@@ -295,7 +295,7 @@ async fn once_pending() {
 }
 
 impl Backend for Odd {
-    fn own(&self) -> Result<()> {
+    fn own(&self) -> Op<()> {
         self.inner.own()
     }
 
