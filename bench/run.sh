@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|tenants|rss|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|sds|rss|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -104,6 +104,19 @@ run_tenants() {
     for ((round = 0; round < rounds; round++)); do
         for case in tenants_all_open tenants_few_open tenant_stays_open tenant_evicted tenant_resident; do
             FLUSH_US=100 LD_PRELOAD=$model add tenants '"flush_us":100' "$program" "$work/data" "$case" "$seconds"
+        done
+    done
+}
+
+run_sds() {
+    build sds
+    : >"$work/results/sds.jsonl"
+    local case
+    for ((round = 0; round < rounds; round++)); do
+        for case in send_0 send_1000 receive_0 receive_1000 wire memory_empty memory_full load_1000 load_10000 \
+            relaxed_send_0 relaxed_send_1000 relaxed_receive_0 relaxed_receive_1000 durable_64; do
+            rm -rf "$work/data"
+            FLUSH_US=100 LD_PRELOAD=$model add sds '"flush_us":100' sds/target/release/sds "$work/data" "$case" "$seconds"
         done
     done
 }
@@ -231,13 +244,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | tenants | rss | kv-postgres | tc-postgres) parts+=("$argument") ;;
-        all) parts+=(kv tc storage tenants rss kv-postgres tc-postgres) ;;
+        kv | tc | storage | tenants | sds | rss | kv-postgres | tc-postgres) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants sds rss kv-postgres tc-postgres) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss kv-postgres tc-postgres)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants sds rss kv-postgres tc-postgres)
 build_model
 for part in "${parts[@]}"; do
     "run_${part//-/_}" >&2

@@ -6,6 +6,7 @@ mod encode;
 mod message;
 mod peer;
 mod show;
+mod simulate;
 
 use std::io::Read;
 use std::path::Path;
@@ -31,7 +32,8 @@ Examples:
   seabed sds encode message.json         the bytes of a message
   seabed sds channels                    what is stored here
   seabed sds show room                   every row of a channel
-  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines"
+  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines
+  seabed sds simulate --participants 50 --loss 0.2   what a bad network does"
 )]
 pub(crate) struct SdsArgs {
     #[command(subcommand)]
@@ -50,6 +52,8 @@ enum SdsCommand {
     Show(show::ShowArgs),
     /// Be a participant that JSON lines drive
     Peer(peer::PeerArgs),
+    /// Tell what a configuration does on a bad network
+    Simulate(simulate::SimulateArgs),
 }
 
 pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
@@ -59,6 +63,7 @@ pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
         SdsCommand::Channels(args) => channels::command(args),
         SdsCommand::Show(args) => show::command(args),
         SdsCommand::Peer(args) => peer::command(args),
+        SdsCommand::Simulate(args) => simulate::command(args),
     }
 }
 
