@@ -152,6 +152,10 @@ impl Context {
 
     /// Puts a request in line. A caller waits for room, but not on the context's own thread.
     pub(crate) fn accept(&self, job: Job) -> Result<(), Refusal> {
+        self.accept_within(job, Duration::from_millis(ROOM_WAIT_MS_MAX))
+    }
+
+    fn accept_within(&self, job: Job, patience: Duration) -> Result<(), Refusal> {
         let bytes = job.request.bytes();
         let mut line = lock(&self.line);
         if self.is_own_thread() {
@@ -159,9 +163,8 @@ impl Context {
                 return Err(NO_ROOM);
             }
         } else {
-            let room = Duration::from_millis(ROOM_WAIT_MS_MAX);
             let waits = |line: &mut Line| !line.closing && !line.has_room(bytes);
-            let waited = self.changed.wait_timeout_while(line, room, waits);
+            let waited = self.changed.wait_timeout_while(line, patience, waits);
             let (entered, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             line = entered;
             if timeout.timed_out() {
@@ -321,5 +324,72 @@ impl Context {
         self.in_callback.store(true, Ordering::SeqCst);
         callback.call(code, text);
         self.in_callback.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{c_char, c_void};
+
+    use super::*;
+
+    extern "C" fn ignore(_: c_int, _: *const c_char, _: usize, _: *mut c_void) {}
+
+    fn job(request: Request) -> Job {
+        Job { request, callback: Callback::new(Some(ignore), std::ptr::null_mut()).unwrap() }
+    }
+
+    /// One without a thread, so that what is in line stays there.
+    fn context() -> Context {
+        let manager = crate::options::nim().unwrap().manager;
+        Context::new(Speech::Nim, manager)
+    }
+
+    #[test]
+    fn a_full_line_takes_no_more_requests_and_no_more_bytes() {
+        let many = context();
+        for _ in 0..REQUESTS_WAITING_MAX {
+            many.accept(job(Request::Reset)).unwrap();
+        }
+        let refused = many.accept_within(job(Request::Reset), Duration::ZERO).unwrap_err();
+        assert_eq!(refused.text, NOT_TAKEN.text);
+
+        let large = context();
+        for _ in 0..64 {
+            large.accept(job(Request::Unwrap { wire: vec![0; 1 << 20] })).unwrap();
+        }
+        large.accept(job(Request::Reset)).unwrap();
+        let wire = vec![0; 1];
+        let refused = large.accept_within(job(Request::Unwrap { wire }), Duration::ZERO).unwrap_err();
+        assert_eq!(refused.text, NOT_TAKEN.text);
+        // One that is taken makes room.
+        assert!(matches!(large.next(None, false), Next::Job(_)));
+        large.accept(job(Request::Unwrap { wire: vec![0; 1] })).unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_room_is_told_when_the_context_ends() {
+        let context = context();
+        for _ in 0..REQUESTS_WAITING_MAX {
+            context.accept(job(Request::Reset)).unwrap();
+        }
+        // As its thread would, if it had one.
+        context.ended(Ended::Well);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| context.accept(job(Request::Reset)));
+            assert_eq!(context.end(), Ended::Well);
+            assert_eq!(waiting.join().unwrap().unwrap_err().text, ENDED.text);
+        });
+        assert!(context.wait_answered(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_due_comes_first_but_not_twice_while_requests_wait() {
+        let context = context();
+        context.accept(job(Request::Reset)).unwrap();
+        assert!(matches!(context.next(Some(Duration::ZERO), false), Next::Due));
+        assert!(matches!(context.next(Some(Duration::ZERO), true), Next::Job(_)));
+        assert!(matches!(context.next(Some(Duration::ZERO), true), Next::Due));
+        context.set_events(None);
     }
 }

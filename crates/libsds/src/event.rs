@@ -79,12 +79,11 @@ fn added(what: &What, of: impl Fn(&[u8]) -> Object, channel: &[u8]) -> Option<(O
             }
             _ => return None,
         },
-        What::PersistenceFailed(error) => (here().text("error", error.to_string()), "persistence_failed"),
-        What::PersistenceRecovered => (here(), "persistence_recovered"),
         What::UnknownChannelIgnored { channels_max } => {
             (here().number("channelsMax", *channels_max as u64), "channel_ignored")
         }
-        What::SyncDue => return None,
+        // Told above; and what only another release policy brings about.
+        What::SyncDue | What::PersistenceFailed(_) | What::PersistenceRecovered => return None,
     })
 }
 

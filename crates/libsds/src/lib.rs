@@ -1,4 +1,5 @@
 #![doc = include_str!("crate.md")]
+#![doc = concat!("```c\n", include_str!("../examples/remembers.c"), "```")]
 
 mod call;
 mod callback;

@@ -47,3 +47,13 @@ pub const RESULTS_KEPT_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// How many channels received messages make in a context of `SdsNewReliabilityManager`. nim-sds has no bound.
 pub const CHANNELS_BY_MESSAGES_MAX: usize = 10_000;
+
+const _: () = {
+    use seabed_sds::core;
+    let same = CONTENT_BYTES_MAX == core::CONTENT_BYTES_MAX
+        && MESSAGE_BYTES_MAX == core::limits::WIRE_BYTES_MAX
+        && ID_BYTES_MAX == core::ID_BYTES_MAX
+        && HINT_BYTES_MAX == core::HINT_BYTES_MAX
+        && MARKED_IDS_MAX == core::MARKED_IDS_MAX;
+    assert!(same, "a channel has other bounds than those that are published here");
+};

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seabed_sds::core::{ChannelId, Received};
 use seabed_sds::{Clock, Events, Receipt, SdsManager, SystemClock};
@@ -21,6 +21,9 @@ use crate::text::{Results, Text};
 /// The longest sleep while periodic tasks run: a clock that was set forward is noticed after that.
 const SLEEP_MS_MAX: u64 = 60_000;
 
+/// How long what is due waits after a defect.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// What the thread has to itself.
 pub(crate) struct Worker {
     context: Arc<Context>,
@@ -30,6 +33,8 @@ pub(crate) struct Worker {
     /// Closed at the end, so that its path is free when the cleanup returns.
     store: Option<seabed_kv::Store>,
     periodic: bool,
+    /// What is due was not done, so it is not tried at once again.
+    not_before: Option<Instant>,
     results: Results,
 }
 
@@ -41,7 +46,8 @@ impl Worker {
         store: Option<seabed_kv::Store>,
     ) -> std::io::Result<thread::JoinHandle<()>> {
         let manager = context.manager().clone();
-        let worker = Self { context, manager, events, store, periodic: false, results: Results::default() };
+        let results = Results::default();
+        let worker = Self { context, manager, events, store, periodic: false, not_before: None, results };
         thread::Builder::new().name("sds".into()).spawn(move || worker.run())
     }
 
@@ -57,8 +63,8 @@ impl Worker {
                         let tick = worker.manager.tick();
                         worker.drive(tick).map(drop).map_err(Failure::from)
                     });
-                    // Only a manager that has ended refuses, and a panic cannot be told to anybody: what is due stays due.
-                    self.periodic &= ticked.is_ok();
+                    // A channel whose store fails is tried again by itself. What is left is a panic, which its message was printed of.
+                    self.not_before = ticked.is_err().then(|| Instant::now() + RETRY);
                     was_due = true;
                     continue;
                 }
@@ -89,7 +95,9 @@ impl Worker {
         let now_ms = SystemClock.now_ms();
         let sleep_ms =
             self.manager.next_due_ms().map_or(SLEEP_MS_MAX, |due_ms| due_ms.saturating_sub(now_ms));
-        Some(Duration::from_millis(sleep_ms.min(SLEEP_MS_MAX)))
+        let sleep = Duration::from_millis(sleep_ms.min(SLEEP_MS_MAX));
+        let pause = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
+        Some(sleep.max(pause.unwrap_or_default()))
     }
 
     fn work(&mut self, Job { request, callback }: Job) {

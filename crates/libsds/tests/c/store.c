@@ -30,7 +30,7 @@ static void what_cannot_be_opened(void) {
     refused(path, NULL, NULL, SEABED_SDS_INVALID_ARGUMENT, "longer than 1024 bytes");
     refused("alice", "/proc/nowhere", NULL, SEABED_SDS_PERSISTENCE, "/proc/nowhere");
     refused("alice", NULL, "{", SEABED_SDS_INVALID_ARGUMENT, "the configuration does not read");
-    refused("alice", NULL, "{\"chanel\":{}}", SEABED_SDS_INVALID_ARGUMENT, "chanel");
+    refused("alice", NULL, "{\"channels\":{}}", SEABED_SDS_INVALID_ARGUMENT, "channels");
     refused("alice", NULL, "{\"channel\":{\"resend_factor\":0}}", SEABED_SDS_INVALID_ARGUMENT, "the resend factor is zero");
     refused("alice", NULL, "{\"profile\":\"nim\",\"dialect\":\"spec\"}", SEABED_SDS_INVALID_ARGUMENT, "profile nim");
     void *ctx = opened("alice", "twice", NULL);
