@@ -44,6 +44,7 @@ usage() {
   postgres18
             what may depend on the version of PostgreSQL, on PostgreSQL 18
 
+  miri      the C library's functions under Miri; takes a nightly toolchain with its components miri and rust-src
   long      fuzzers (FUZZ_SECONDS=300 a target, FUZZ_MUTATIONS=80000 a seed), SIM_CUTS_LONG=1000000 power cuts,
             RANDOM_MESSAGES=1000000 a channel, SIM_SEEDS=100 runs of each scenario of SDS,
             SEABED_POSTGRES_ROUNDS=20 times the faults of PostgreSQL, the benches
@@ -71,6 +72,9 @@ need() {
 
 step_tools() {
     have cc || { echo "a C compiler is missing: SQLite is built from its source" >&2; return 1; }
+    # The C library's tests: its header is C++, too, and its programs run under valgrind.
+    need c++ "apt-get update -q && apt-get install -qy g++"
+    need valgrind "apt-get update -q && apt-get install -qy valgrind"
     need cargo-fmt "rustup component add rustfmt"
     need cargo-clippy "rustup component add clippy"
     need cargo-nextest "cargo install --locked cargo-nextest"
@@ -153,6 +157,11 @@ step_postgres18() {
 }
 
 step_test() { cargo nextest run --profile ci --workspace --all-features; }
+
+# Not in the gate: a release of Rust has no Miri.
+step_miri() {
+    MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p libsds --lib --test memory
+}
 
 step_long() {
     sim --cuts "$sim_cuts_long"

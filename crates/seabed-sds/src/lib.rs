@@ -18,6 +18,7 @@ mod lock;
 mod manager;
 mod op;
 mod overview;
+mod patch;
 mod registry;
 mod release;
 mod request;
@@ -42,6 +43,7 @@ pub use limits::{
 pub use manager::{Receipt, SdsManager, Sent};
 pub use op::Op;
 pub use overview::{ChannelInfo, channel_rows, channels};
+pub use patch::ConfigPatch;
 pub use release::Answer;
 pub use seabed_sds_core as core;
 pub use status::{ChannelStatus, Counters};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use seabed_sds::core::wire::Dialect;
 use seabed_sds::core::{Channel, Config, Reception, derive_message_id};
-use seabed_sds::{Clock, Events, Happened, KernelStore, Receipt, SdsManager, Sent, What};
+use seabed_sds::{Clock, ConfigPatch, Events, Happened, KernelStore, Receipt, SdsManager, Sent, What};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub(super) struct Init {
     profile: ProfileName,
     pub(super) store: Option<String>,
     #[serde(default)]
-    config: Patch,
+    config: ConfigPatch,
     pub(super) clock: Option<u64>,
 }
 
@@ -31,64 +31,6 @@ pub(super) struct Init {
 enum ProfileName {
     Seabed,
     Nim,
-}
-
-/// What differs from the profile's configuration.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Patch {
-    bloom_capacity: Option<usize>,
-    bloom_error_rate: Option<f64>,
-    causal_history: Option<usize>,
-    log_messages_max: Option<usize>,
-    outgoing_messages_max: Option<usize>,
-    incoming_messages_max: Option<usize>,
-    resend_interval_ms: Option<u64>,
-    resend_interval_possible_ms: Option<u64>,
-    resend_attempts_max: Option<u32>,
-    resend_factor: Option<u32>,
-    resend_jitter_percent: Option<u32>,
-    /// 0 for never.
-    sync_interval_ms: Option<u64>,
-    /// 0 for never.
-    dependency_timeout_ms: Option<u64>,
-    repair: Option<bool>,
-    repair_t_min_ms: Option<u64>,
-    repair_t_max_ms: Option<u64>,
-    response_groups: Option<u64>,
-    repair_attempts_max: Option<u32>,
-    repair_requests_max: Option<usize>,
-    repair_answers_max: Option<usize>,
-}
-
-impl Patch {
-    fn apply(self, config: &mut Config) {
-        fn set<T>(to: &mut T, from: Option<T>) {
-            if let Some(from) = from {
-                *to = from;
-            }
-        }
-        set(&mut config.bloom_capacity, self.bloom_capacity);
-        set(&mut config.bloom_error_rate, self.bloom_error_rate);
-        set(&mut config.causal_history, self.causal_history);
-        set(&mut config.limits.log_messages_max, self.log_messages_max);
-        set(&mut config.limits.outgoing_messages_max, self.outgoing_messages_max);
-        set(&mut config.limits.incoming_messages_max, self.incoming_messages_max);
-        set(&mut config.resend_interval_ms, self.resend_interval_ms);
-        set(&mut config.resend_interval_possible_ms, self.resend_interval_possible_ms);
-        set(&mut config.resend_attempts_max, self.resend_attempts_max);
-        set(&mut config.resend_factor, self.resend_factor);
-        set(&mut config.resend_jitter_percent, self.resend_jitter_percent);
-        set(&mut config.sync_interval_ms, self.sync_interval_ms.map(|ms| (ms > 0).then_some(ms)));
-        set(&mut config.dependency_timeout_ms, self.dependency_timeout_ms.map(|ms| (ms > 0).then_some(ms)));
-        set(&mut config.repair, self.repair);
-        set(&mut config.repair_t_min_ms, self.repair_t_min_ms);
-        set(&mut config.repair_t_max_ms, self.repair_t_max_ms);
-        set(&mut config.response_groups, self.response_groups);
-        set(&mut config.repair_attempts_max, self.repair_attempts_max);
-        set(&mut config.repair_requests_max, self.repair_requests_max);
-        set(&mut config.repair_answers_max, self.repair_answers_max);
-    }
 }
 
 /// What a participant is asked.
