@@ -60,9 +60,13 @@ const BANS: &[Ban] = &[
         words: &["axum::", "axum as"],
         applies: |path| {
             in_sources(path)
-                && !["crates/seabed-taskchampion/src/http", "crates/seabed/"]
-                    .iter()
-                    .any(|tree| path.starts_with(tree))
+                && ![
+                    "crates/seabed-taskchampion/src/http",
+                    "crates/seabed-automerge/src/server",
+                    "crates/seabed/",
+                ]
+                .iter()
+                .any(|tree| path.starts_with(tree))
         },
         everywhere: false,
         why: "HTTP lives in the http modules and in the binary",
