@@ -1,13 +1,17 @@
-//! More waits for one message than a batch of the kernel holds: all of it is delivered, in order, whatever happens in between.
+//! More than a batch of the kernel holds: what waits for one message is delivered in order, whatever happens in between, and what has
+//! piled up under `BestEffort` is stored.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails is a test that fails")]
 
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Faulty, clock, delivered, drain, manager, state};
+use common::{Faulty, best_effort, clock, delivered, drain, manager, state};
 use seabed_kv::limits::BATCH_BYTES_MAX;
 use seabed_kv::{KeyRange, ScanSpec, Store};
+use seabed_sds::contract::{ChannelBatch, ChannelStore, StoreError, StoreResult, async_trait};
+use seabed_sds::core::{Change, ChannelId, Record};
 use seabed_sds::{KernelStore, SdsManager};
 
 const MESSAGES: usize = 14;
@@ -69,4 +73,66 @@ fn what_one_message_frees_may_be_more_than_a_batch_and_a_restart_in_between_goes
         states.push(state(&bob, "room").unwrap());
     }
     assert_eq!(states[0], states[1]);
+}
+
+/// The kernel, failing when told.
+struct Failing {
+    inner: KernelStore,
+    fails: AtomicBool,
+}
+
+impl Failing {
+    fn check(&self) -> StoreResult<()> {
+        if self.fails.load(Ordering::SeqCst) { Err(StoreError::new("the disk is gone")) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl ChannelStore for Failing {
+    async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()> {
+        self.check()?;
+        self.inner.commit(channel, batch).await
+    }
+    async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
+        self.inner.load(channel).await
+    }
+    async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
+        self.check()?;
+        self.inner.drop_channel(channel).await
+    }
+    async fn list(&self) -> StoreResult<Vec<ChannelId>> {
+        self.inner.list().await
+    }
+    fn forget(&self, channel: &ChannelId) {
+        self.inner.forget(channel);
+    }
+}
+
+#[test]
+fn what_piled_up_under_best_effort_is_stored_in_pieces_when_it_is_more_than_a_batch() {
+    let (clock, store) = (clock(), Store::memory());
+    let open = || KernelStore::open(&store).wait().unwrap();
+    let failing = Arc::new(Failing { inner: open(), fails: AtomicBool::new(false) });
+    let bob = best_effort("bob", failing.clone(), &clock);
+    let send = |id: &str| bob.send("room", id, vec![b'x'; CONTENT_BYTES]).wait().unwrap().is_committed();
+    let restarted = || state(&manager("bob", Arc::new(open()), &clock), "room");
+    bob.send("room", "first", b"stored").wait().unwrap();
+    failing.fails.store(true, Ordering::SeqCst);
+    for number in 0..10 {
+        assert!(!send(&format!("b{number}")));
+    }
+    failing.fails.store(false, Ordering::SeqCst);
+    assert!(send("committed with all before it"));
+    assert_eq!(restarted(), state(&bob, "room"));
+
+    // And the whole channel, because nobody knows what a removal has left.
+    failing.fails.store(true, Ordering::SeqCst);
+    bob.remove_channel("room").wait().unwrap_err();
+    assert!(!send("another"));
+    failing.fails.store(false, Ordering::SeqCst);
+    let row = Record::Met { number: 77, message_id: "left behind".into(), lost: false };
+    let stray = ChannelBatch { changes: vec![Change::Put(row)], ..ChannelBatch::default() };
+    pollster::block_on(failing.commit(&"room".into(), &stray)).unwrap();
+    assert!(bob.mark_dependencies_met("room", Vec::new()).wait().unwrap().is_committed());
+    assert_eq!(restarted(), state(&bob, "room"));
 }
