@@ -13,6 +13,8 @@ sim_cuts_long=${SIM_CUTS_LONG:-1000000}
 fuzz_seconds=${FUZZ_SECONDS:-300}
 postgres_rounds_long=${SEABED_POSTGRES_ROUNDS:-20}
 fuzz_mutations=${FUZZ_MUTATIONS:-80000}
+random_messages=${RANDOM_MESSAGES:-1000000}
+sim_seeds=${SIM_SEEDS:-100}
 
 # The linters come as wheels, because every machine with Python gets the same ones; into an environment of
 # their own, because the system's Python is not ours to change. Debian ships Python without venv.
@@ -43,6 +45,7 @@ usage() {
   test      every other test; those of the PostgreSQL backend on the version that is installed
 
   long      fuzzers (FUZZ_SECONDS=300 a target, FUZZ_MUTATIONS=80000 a seed), SIM_CUTS_LONG=1000000 power cuts,
+            RANDOM_MESSAGES=1000000 a channel, SIM_SEEDS=100 runs of each scenario of SDS,
             SEABED_POSTGRES_ROUNDS=20 times the faults of PostgreSQL, the benches
 END
 }
@@ -153,6 +156,8 @@ step_long() {
     sim --cuts "$sim_cuts_long"
     SEABED_POSTGRES_ROUNDS=$postgres_rounds_long cargo nextest run --workspace --all-features -E 'binary(/postgres_/)'
     FUZZ_MUTATIONS=$fuzz_mutations cargo nextest run --profile ci -p seabed-testkit --test fuzz_seeds sds
+    RANDOM_MESSAGES=$random_messages SIM_SEEDS=$sim_seeds \
+        cargo nextest run --profile ci -p seabed-sds-core --all-features --test random --test simulate
     need cargo-fuzz "cargo install --locked cargo-fuzz"
     local target
     for target in $(cargo fuzz list --fuzz-dir fuzz); do

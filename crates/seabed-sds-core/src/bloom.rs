@@ -8,6 +8,7 @@
 mod rolling;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 pub use self::rolling::RollingFilter;
 use crate::limits::{FILTER_BITS_MAX, FILTER_BITS_MIN, FILTER_HASHES_MAX};
@@ -257,6 +258,14 @@ impl Filter {
             put_number(&mut out, field, value);
         }
         out
+    }
+
+    /// The same, to be shared: the filters of dialect S are long, so they are copied once and not twice.
+    pub(crate) fn to_shared_bytes(&self) -> Arc<[u8]> {
+        match self.dialect {
+            Dialect::Nim => self.to_bytes().into(),
+            Dialect::Spec => self.array.as_slice().into(),
+        }
     }
 
     /// Adds an id.

@@ -70,7 +70,7 @@ impl OwnFilter {
                     // As large as before, which is how it would come back after a restart.
                     ring.fill(config, usize::try_from(meta.filter_ids).unwrap_or(usize::MAX));
                 }
-                ring.encoded.get_or_insert_with(|| ring.filter.to_bytes().into()).clone()
+                ring.encoded.get_or_insert_with(|| ring.filter.to_shared_bytes()).clone()
             }
             Self::Rolling(rolling) => rolling.filter().to_bytes().into(),
         }

@@ -201,4 +201,13 @@ mod tests {
             }
         }
     }
+
+    /// Keccak-256 of the single character 0, as published for that hash.
+    #[test]
+    fn a_derived_id_is_keccak_256_over_sender_time_and_content() {
+        let id = derive_message_id(&ParticipantId::default(), 0, b"");
+        assert_eq!(id.to_string(), "044852b2a670ade5407e78fb2863c51de9fcb96542a07186fe3aeda6bb8a116d");
+        let parts = derive_message_id(&"alice".into(), 17, b"hello");
+        assert_eq!(parts, derive_message_id(&"alice1".into(), 7, b"hello"), "nothing is put between");
+    }
 }

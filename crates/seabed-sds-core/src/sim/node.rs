@@ -182,6 +182,9 @@ impl Node {
                 self.channel.missing.len(),
                 limits.repairs_out_max + limits.incoming_messages_max * limits.missing_ids_max,
             ),
+            ("waiting bytes", self.channel.incoming.bytes(), limits.incoming_bytes_max),
+            ("sync messages", self.channel.history.syncs.len(), crate::SYNC_IDS_MAX),
+            ("met dependencies", self.channel.history.met.len(), crate::MET_IDS_MAX),
             ("answers", self.channel.answers.len(), limits.repairs_in_max),
         ] {
             if count > count_max {

@@ -230,11 +230,8 @@ impl<'a> Run<'a> {
         let theirs = list(step, "rebroadcast");
         assert_eq!(answers.len(), theirs.len(), "{step}");
         for ((_, wire), theirs) in answers.iter().zip(theirs) {
-            let (message, _) = self
-                .messages
-                .values()
-                .find(|(_, wire)| sha256(wire) == text(theirs, "wire_sha256"))
-                .expect("a message of the file");
+            let (message, _) =
+                self.messages.values().find(|(_, wire)| sha256(wire) == text(theirs, "wire_sha256")).unwrap();
             // Section 17.4: without filter and requests.
             let plain = Message { bloom_filter: None, repair_request: Vec::new(), ..message.clone() };
             assert_eq!(*wire, wire::encode(&plain, Dialect::Spec));
