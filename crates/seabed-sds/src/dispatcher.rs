@@ -8,6 +8,8 @@ use std::task::{Poll, Waker};
 use std::thread::{self, ThreadId};
 
 use crate::Callbacks;
+use seabed_sds_core::ChannelId;
+
 use crate::caught;
 use crate::events::Happened;
 use crate::limits::CALLBACKS_WAITING_MAX;
@@ -99,9 +101,15 @@ impl Dispatcher {
     }
 
     /// Calls what waits, on this thread. To be called with no lock held. Returns at once when somebody is at it: whoever that is goes
-    /// on.
+    /// on. What others add all the while is handed over in the end.
     pub(crate) fn run(&self) {
-        self.0.run();
+        self.0.run(CALLBACKS_WAITING_MAX);
+        self.hand_over();
+    }
+
+    /// Calls one function of the program; none when it panicked.
+    pub(crate) fn contained<T>(&self, channel: &ChannelId, function: impl FnOnce() -> T) -> Option<T> {
+        self.0.contained(channel, function)
     }
 
     /// Has what waits called on another thread. False when there is none to be had.
@@ -156,17 +164,30 @@ impl Calls {
                 return;
             }
             drop(queue);
-            self.run();
+            self.run(usize::MAX);
         }
     }
 
-    fn run(&self) {
+    fn contained<T>(&self, channel: &ChannelId, function: impl FnOnce() -> T) -> Option<T> {
+        let panic = match caught::call(function) {
+            Ok(answer) => return Some(answer),
+            Err(panic) => panic,
+        };
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%channel, panic, "a callback panicked");
+        None
+    }
+
+    fn run(&self, count_max: usize) {
         let mut queue = lock(&self.queue);
         if !queue.lies_idle() {
             return;
         }
         queue.caller = Some(thread::current().id());
-        while let (Some(item), Some(callbacks)) = (queue.waiting.pop_front(), queue.callbacks.clone()) {
+        for _ in 0..count_max {
+            let (Some(callbacks), Some(item)) = (queue.callbacks.clone(), queue.waiting.pop_front()) else {
+                break;
+            };
             let woken = if queue.waiting.len() < CALLBACKS_WAITING_MAX {
                 std::mem::take(&mut queue.waiting_for_room)
             } else {
@@ -174,16 +195,14 @@ impl Calls {
             };
             drop(queue);
             woken.into_iter().for_each(Waker::wake);
-            if let Err(panic) = caught::call(|| callbacks.call(&item)) {
-                self.panicked.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(channel = %item.channel, panic, "a callback panicked");
-            }
+            self.contained(&item.channel, || callbacks.call(&item));
             drop(callbacks);
             queue = lock(&self.queue);
         }
         // Under the same lock as the last look, so that nothing is left lying.
         queue.caller = None;
-        let callbacks = if queue.closed { queue.callbacks.take() } else { None };
+        let ends = queue.closed && queue.waiting.is_empty();
+        let callbacks = if ends { queue.callbacks.take() } else { None };
         drop(queue);
         drop(callbacks);
     }

@@ -155,7 +155,10 @@ impl Guard {
         }
         let (shared, id) = (self.shared.clone(), &self.slot.id);
         let records = shared.store.load(id).await.map_err(Error::persistence(id))?;
-        let doubt = self.state.doubt.take().filter(|doubt| is_stored(&doubt.batch, &records));
+        let turns_out = self.state.doubt.as_ref().is_some_and(|doubt| is_stored(&doubt.batch, &records));
+        if !turns_out {
+            self.state.doubt = None;
+        }
         let loaded = if !records.is_empty() {
             self.state.standing = Standing::Known;
             Loaded::There
@@ -173,7 +176,7 @@ impl Guard {
             .map_err(|error| Error::persistence(id)(StoreError::from_source(error)))?;
         self.state.channel = Some(channel);
         self.set_due();
-        if let Some(doubt) = doubt {
+        if let Some(doubt) = self.state.doubt.take() {
             // It is there. Stored again it is there for good, whatever kept the answer back, and what rests on it may be said.
             self.commit(doubt).await?;
         }

@@ -411,7 +411,9 @@ impl SdsManager {
         let history = guard.channel().map(Channel::causal_history);
         drop(guard);
         let unknown = history.into_iter().flatten().filter(|entry| entry.retrieval_hint.is_none());
-        let hints = unknown.map(|entry| (provider(&entry.message_id), entry.message_id));
+        let hint =
+            |id: &MessageId| self.shared.dispatcher.contained(channel, || provider(id)).unwrap_or_default();
+        let hints = unknown.map(|entry| (hint(&entry.message_id), entry.message_id));
         Ok(hints.filter(|(hint, _)| !hint.is_empty()).map(|(hint, id)| (id, hint.into())).collect())
     }
 

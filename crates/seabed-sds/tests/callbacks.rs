@@ -9,7 +9,7 @@ use std::thread;
 
 use common::{Faulty, Gated, clock, config, manager, poll_once};
 use seabed_sds::contract::MemoryStore;
-use seabed_sds::core::Config;
+use seabed_sds::core::{Config, MessageId};
 use seabed_sds::{CALLBACKS_WAITING_MAX, Callbacks, Error, SdsManager};
 
 fn sent(manager: &SdsManager, id: &str) -> Vec<u8> {
@@ -81,6 +81,14 @@ fn a_callback_that_panics_is_counted_and_keeps_nobody_from_anything() {
     bob.receive(sent(&alice, "a1")).wait().unwrap();
     bob.receive(sent(&alice, "a2")).wait().unwrap();
     assert_eq!((bob.panicked_callbacks(), told.lock().unwrap().clone()), (1, vec!["a2".to_owned()]));
+
+    let retrieval_hint = Some(Box::new(|id: &MessageId| {
+        assert!(id.is_empty(), "so does the one that is asked for hints");
+        Vec::new()
+    }) as _);
+    bob.set_callbacks(Callbacks { retrieval_hint, ..Callbacks::default() });
+    sent(&bob, "b1");
+    assert_eq!(bob.panicked_callbacks(), 3, "for each of two messages that b1 names");
 }
 
 #[test]
