@@ -243,14 +243,18 @@ impl Channel {
         };
         let threshold = threshold(&self.config, self.history.log.other_senders(&self.participant_id));
         let review = self.outgoing.review(testimony, self.config.dialect, threshold);
+        // What is too much for one operation is left: whoever has it says so again.
+        let bounded = self.config.rules().bounded;
         for number in review.acknowledged {
+            if bounded && step.is_full() {
+                break;
+            }
             let Some(entry) = self.outgoing.get(number) else { continue };
             step.event(Event::Acknowledged { message_id: entry.message.message_id.clone() });
             self.forget_outgoing(number, step);
         }
         for number in review.possibly {
-            // Whoever has it says so again.
-            if step.is_full() && self.config.rules().bounded {
+            if bounded && step.is_full() {
                 break;
             }
             self.possibly_acknowledged(number, message, step);

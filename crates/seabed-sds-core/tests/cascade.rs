@@ -3,7 +3,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Peer, START_MS, encode, message};
+use seabed_sds_core::bloom::Filter;
 use seabed_sds_core::wire::Dialect;
 use seabed_sds_core::{Config, Error, Input, Message, MessageId, Reception};
 
@@ -77,6 +80,7 @@ fn a_message_that_comes_in_between_is_delivered_and_the_rest_goes_on() {
     }
     alice.hear(&encode(&message("bob", "root", NOW_S, &[])));
     let before = alice.told().len();
+    assert!(before < 13, "it was too much for one operation: {:?}", alice.told());
     assert_eq!(alice.hear(&encode(&message("carol", "c1", NOW_S, &[]))), Reception::Delivered);
     assert_eq!(alice.told()[0], "delivered c1");
     let after: usize = go_on(&mut alice).iter().map(Vec::len).sum();
@@ -152,4 +156,22 @@ fn marking_more_than_a_batch_holds_is_refused_and_in_parts_it_is_done() {
     let short: Vec<MessageId> = (0..10_000).map(|number| format!("{number:0>64}").as_str().into()).collect();
     assert!(alice.handle(Input::MarkDependenciesMet { message_ids: &short }).is_ok());
     assert_fits(&alice);
+}
+
+#[test]
+fn more_acknowledgements_than_a_batch_holds_are_taken_from_several_messages() {
+    let mut alice = Peer::nim_dialect("alice");
+    let mut filter = Filter::sized_for(9_000, 0.001);
+    for number in 0..9_000 {
+        let id = format!("a{number}");
+        alice.send(&id);
+        filter.insert(id.as_bytes());
+    }
+    let bloom_filter: Option<Arc<[u8]>> = Some(filter.to_bytes().into());
+    for (id, left) in [("b1", 808), ("b2", 0)] {
+        let said = Message { bloom_filter: bloom_filter.clone(), ..message("bob", id, NOW_S + 9_999, &[]) };
+        assert_eq!(alice.hear(&encode(&said)), Reception::Delivered);
+        assert_fits(&alice);
+        assert_eq!(alice.unacknowledged().len(), left);
+    }
 }
