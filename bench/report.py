@@ -140,19 +140,20 @@ KV_POSTGRES = {"get": ("get", None), "put": ("put", None), "conditional": ("put"
 
 
 def kv_postgres(results):
-    found = medians(rows(results, "kv-postgres"), "contender", "case")
-    yield "| case | ops/s | time x by hand | goal | client CPU us/op (by hand) | server CPU us/op (by hand) | p50 / p99 us (by hand) |"
-    yield "|---|---|---|---|---|---|---|"
+    found = medians(rows(results, "kv-postgres"), "contender", "fsync", "case")
+    yield "| flushes | case | ops/s | time x by hand | goal | client CPU us/op (by hand) | server CPU us/op (by hand) | p50 / p99 us (by hand) |"
+    yield "|---|---|---|---|---|---|---|---|"
     names = {"put": "a put", "conditional": "a check and a put, beside a put by hand", "batch": "a batch of 100 puts", "get": "a get"}
-    for case, (peer_case, times_max) in KV_POSTGRES.items():
-        ours, peer = found["seabed", case], found["by_hand", peer_case]
-        times = ours["p50_us"] / peer["p50_us"]
-        server = [row["server_cpu_us"] / row["ops"] for row in (ours, peer)]
-        yield (
-            f"| {names[case]} | {ours['rate']:,.0f} | {times:.2f} | {verdict(f'{times_max:.2f}', times <= times_max) if times_max else ''} | "
-            f"{ours['cpu_us_per_op']:.0f} ({peer['cpu_us_per_op']:.0f}) | {server[0]:.0f} ({server[1]:.0f}) | "
-            f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f}) |"
-        )
+    for fsync in ("on", "off"):
+        for case, (peer_case, times_max) in KV_POSTGRES.items():
+            ours, peer = found["seabed", fsync, case], found["by_hand", fsync, peer_case]
+            times = ours["p50_us"] / peer["p50_us"]
+            server = [row["server_cpu_us"] / row["ops"] for row in (ours, peer)]
+            yield (
+                f"| {fsync} | {names[case]} | {ours['rate']:,.0f} | {times:.2f} | {verdict(f'{times_max:.2f}', times <= times_max) if times_max else ''} | "
+                f"{ours['cpu_us_per_op']:.0f} ({peer['cpu_us_per_op']:.0f}) | {server[0]:.0f} ({server[1]:.0f}) | "
+                f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f}) |"
+            )
 
 
 def tc_postgres(results):

@@ -59,22 +59,24 @@ contend() {
     done
 }
 
-# The store beside statements written by hand, on one PostgreSQL that flushes nothing, so that work is compared and no disk.
+# The store beside statements written by hand, on one PostgreSQL: with the flushes of this disk, and without any, so that work is compared.
 run_kv_postgres() {
     build kv-postgres
     : >"$work/results/kv-postgres.jsonl"
-    start_postgres -c fsync=off
-    local program=kv-postgres/target/release/kv-postgres case contender
-    "$program" "$database" prepare
-    for ((round = 0; round < rounds; round++)); do
-        for case in get put conditional batch; do
-            for contender in seabed by_hand; do
-                FLUSH_US=0 LD_PRELOAD=$model add kv-postgres "\"contender\":\"$contender\"" \
-                    "$program" "$database" "$contender" "$case" "$seconds"
+    local program=kv-postgres/target/release/kv-postgres fsync case contender
+    for fsync in on off; do
+        start_postgres -c "fsync=$fsync"
+        "$program" "$database" prepare
+        for ((round = 0; round < rounds; round++)); do
+            for case in get put conditional batch; do
+                for contender in seabed by_hand; do
+                    FLUSH_US=0 LD_PRELOAD=$model add kv-postgres "\"contender\":\"$contender\",\"fsync\":\"$fsync\"" \
+                        "$program" "$database" "$contender" "$case" "$seconds"
+                done
             done
         done
+        stop_postgres
     done
-    stop_postgres
 }
 
 run_storage() {

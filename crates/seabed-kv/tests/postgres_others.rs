@@ -6,7 +6,7 @@
 mod dialects;
 
 use dialects::{Dialect, database, eventually, in_each_dialect};
-use seabed_kv::{Applied, Batch, Durability, ErrorKind, KeyRange, Refusal, ScanSpec, Tenant};
+use seabed_kv::{Applied, Batch, Durability, ErrorKind, KeyRange, Refusal, ScanSpec, Tenant, TenantId};
 use seabed_testkit::postgres::Cluster;
 use seabed_testkit::proxy::{Act, Direction, Fault, Proxy};
 
@@ -91,7 +91,7 @@ fn large_refusals_of_a_group_are_answered_in_pieces(dialect: Dialect) {
     proxy.hold();
     let request = |number: u8| {
         let mut batch = Batch::new();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             batch.check_absent("c", b"large");
         }
         batch.put("c", [number], b"x");
@@ -162,7 +162,7 @@ fn what_another_instance_writes_after_a_removal_is_a_tenant_that_is_listed() {
     writing.put("c", b"2", b"x").wait().unwrap();
     for store in &stores {
         let listed = store.list().wait().unwrap();
-        assert_eq!(listed.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["t"]);
+        assert_eq!(listed.iter().map(TenantId::as_str).collect::<Vec<_>>(), ["t"]);
     }
     stores[0].drop_tenant("t").wait().unwrap();
     assert_eq!(cluster.sql(database(&url), "SELECT count(*) FROM seabed.rows"), "0");

@@ -427,7 +427,8 @@ fn free_port() -> u16 {
 /// What a program prints.
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output();
-    let output = output.map_err(|error| format!("{:?} cannot be started: {error}", command.get_program()))?;
+    let output =
+        output.map_err(|error| format!("{} cannot be started: {error}", command.get_program().display()))?;
     let text = |bytes| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

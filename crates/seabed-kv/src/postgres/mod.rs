@@ -254,9 +254,8 @@ impl Backend for PostgresBackend {
         self.0.spawn(async move {
             let open = async {
                 let connection = shared.connection().await?;
-                let tenant: Parameter<'_> = (&id.as_str().as_bytes(), Type::BYTEA);
-                let opened =
-                    while_in_conflict!(connection.execute(&shared.sql.OPEN, &[tenant.clone()]).await);
+                let tenant: [Parameter<'_>; 1] = [(&id.as_str().as_bytes(), Type::BYTEA)];
+                let opened = while_in_conflict!(connection.execute(&shared.sql.OPEN, &tenant).await);
                 opened.map_err(Failure::of_write)
             };
             open.await.map_err(|error| error.in_tenant(&id))?;

@@ -48,12 +48,10 @@ impl Gate<'_> {
     /// Called by the writer before it closes the last connection.
     pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) {
         // Looked at before the index is read and after: a program that writes in between has changed one of the two.
-        let look = || vfs.is_none().then(|| schema::file_state(path));
-        let before = look();
-        let words = ffi::read_index(connection).ok().flatten();
-        let kept = words.filter(|_| before == look()).and_then(|words| {
+        let before = vfs.is_none().then(|| schema::stamps(path));
+        let kept = ffi::read_index(connection).ok().flatten().and_then(|words| {
             let files = match before {
-                Some(files) => Some(files?),
+                Some(before) => Some(schema::FileState::of(path).filter(|files| files.was(before))?),
                 None => None,
             };
             Some(Kept { words, files })
@@ -86,7 +84,10 @@ impl Gate<'_> {
 impl State {
     fn open(&self, connection: &Connection, path: &Path, vfs: Option<&str>) -> Result<bool> {
         if let Self::Left(Some(kept)) = self {
-            let is_current = || kept.files.as_ref().is_none_or(|files| kept.is_of(files, path));
+            let is_current = || {
+                let frames = ffi::frames_of(&kept.words);
+                kept.files.as_ref().is_none_or(|files| files.is_current(path, frames))
+            };
             // What stands in the way, SQLite will meet and tell.
             if ffi::write_index(connection, &kept.words, is_current).unwrap_or(false) {
                 return Ok(true);
@@ -100,20 +101,9 @@ impl State {
     }
 }
 
-impl Kept {
-    fn is_of(&self, files: &schema::FileState, path: &Path) -> bool {
-        schema::file_state(path).as_ref() == Some(files)
-            && !schema::has_frame_behind(path, ffi::frames_of(&self.words))
-    }
-}
-
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
-
-    fn count(connection: &Connection) -> i64 {
-        connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
-    }
 
     /// Times may be as coarse as some milliseconds, so that two changes of the log have the same.
     #[test]
@@ -138,10 +128,11 @@ mod tests {
                 });
                 std::fs::copy(from, to).unwrap();
             }
-            let kept = Kept { words: words.clone(), files: schema::file_state(&copy) };
+            let kept = Kept { words: words.clone(), files: schema::FileState::of(&copy) };
             let opened = Connection::open(&copy).unwrap();
             assert_eq!(State::Left(Some(kept)).open(&opened, &copy, None).unwrap(), is_current);
-            assert_eq!(count(&opened), 1 + inserts);
+            let rows: i64 = opened.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 1 + inserts);
         }
     }
 }
