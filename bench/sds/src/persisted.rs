@@ -35,10 +35,14 @@ impl Alice {
         self.manager.send(room, message_id, CONTENT).wait().expect("sent");
     }
 
-    fn hear(&self, story: &Story) {
-        for (now_ms, wire) in &story.heard {
+    /// Hears a story, and says so much in between that nobody acknowledges.
+    fn hear(&self, room: &str, story: &Story, unacknowledged: u64) {
+        for ((now_ms, wire), number) in story.heard.iter().zip(0..) {
             self.clock.set(*now_ms);
             self.manager.receive(wire.clone()).wait().expect("received");
+            if number < unacknowledged {
+                self.send(room, id("alice", number));
+            }
         }
         self.clock.set(story.now_ms);
     }
@@ -47,12 +51,12 @@ impl Alice {
 /// Rooms with full logs, and so much unacknowledged in each.
 fn rooms(store: &Store, unacknowledged: u64) -> (Alice, Vec<(String, Story)>) {
     let alice = Alice::on(store, Durability::Relaxed, config());
-    let rooms: Vec<_> = (0..ROOMS).map(|number| format!("room-{number}")).map(|room| (room.clone(), story(&room, BATCH))).collect();
+    let rooms: Vec<_> = (0..ROOMS)
+        .map(|number| format!("room-{number}"))
+        .map(|room| (room.clone(), story(&room, BATCH)))
+        .collect();
     for (room, story) in &rooms {
-        alice.hear(story);
-        for number in 0..unacknowledged {
-            alice.send(room, id("alice", number));
-        }
+        alice.hear(room, story, unacknowledged);
     }
     (alice, rooms)
 }
@@ -172,7 +176,10 @@ pub fn memory(case: &str, entries: u64) {
         }
     }
     let kib = resident_kib().saturating_sub(before) as f64 / channels as f64;
-    println!("{{\"case\":\"{case}\",\"kib_per_channel\":{kib:.2},\"seconds\":{:.1}}}", began.elapsed().as_secs_f64());
+    println!(
+        "{{\"case\":\"{case}\",\"kib_per_channel\":{kib:.2},\"seconds\":{:.1}}}",
+        began.elapsed().as_secs_f64()
+    );
 }
 
 fn resident_kib() -> u64 {

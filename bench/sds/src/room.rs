@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use seabed_sds_core::wire::Dialect;
-use seabed_sds_core::{Broadcast, Change, Channel, Config, Handled, Input, MessageId, Output, Record, Released};
+use seabed_sds_core::{
+    Broadcast, Change, Channel, Config, Handled, Input, MessageId, Output, Record, Released,
+};
 
 /// When everything begins, in milliseconds.
 pub const START_MS: u64 = 1_700_000_000_000;
@@ -100,14 +102,14 @@ pub fn story(room: &str, next: usize) -> Story {
     Story { heard, next, now_ms }
 }
 
-/// `alice`, who has heard all of it and said so much that nobody has acknowledged.
+/// `alice`, who has heard all of it, and said so much in between that nobody has acknowledged.
 pub fn alice(story: &Story, unacknowledged: u64) -> Peer {
     let mut alice = Peer::new("room", "alice");
-    for (now_ms, wire) in &story.heard {
+    for ((now_ms, wire), number) in story.heard.iter().zip(0..) {
         alice.receive(wire, *now_ms);
-    }
-    for _ in 0..unacknowledged {
-        alice.send(story.now_ms);
+        if number < unacknowledged {
+            alice.send(*now_ms);
+        }
     }
     alice
 }

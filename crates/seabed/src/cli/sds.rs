@@ -3,6 +3,7 @@
 mod channels;
 mod decode;
 mod encode;
+mod logos;
 mod message;
 mod peer;
 mod show;
@@ -32,6 +33,7 @@ Examples:
   seabed sds encode message.json         the bytes of a message
   seabed sds channels                    what is stored here
   seabed sds show room                   every row of a channel
+  seabed sds migrate --participant alice take over what logos-delivery left here
   echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines
   seabed sds simulate --participants 50 --loss 0.2   what a bad network does"
 )]
@@ -50,6 +52,10 @@ enum SdsCommand {
     Channels(channels::ChannelsArgs),
     /// Show the rows of a channel
     Show(show::ShowArgs),
+    /// Take over the channels that logos-delivery left in a store
+    Migrate(logos::MigrateArgs),
+    /// Give channels back to logos-delivery
+    Export(logos::ExportArgs),
     /// Be a participant that JSON lines drive
     Peer(peer::PeerArgs),
     /// Tell what a configuration does on a bad network
@@ -62,6 +68,8 @@ pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
         SdsCommand::Encode(args) => encode::command(args),
         SdsCommand::Channels(args) => channels::command(args),
         SdsCommand::Show(args) => show::command(args),
+        SdsCommand::Migrate(args) => logos::migrate(args),
+        SdsCommand::Export(args) => logos::export(args),
         SdsCommand::Peer(args) => peer::command(args),
         SdsCommand::Simulate(args) => simulate::command(args),
     }
