@@ -107,6 +107,7 @@ const LIMITS: &[(&str, &[&str])] = &[
         "Message channels (SDS)",
         &["crates/seabed-sds-core/src/limits.rs", "crates/seabed-sds-core/src/config.rs"],
     ),
+    ("Automerge's live server", &["crates/seabed-automerge/src/server/limits.rs"]),
 ];
 
 /// This file names what it bans.
