@@ -119,6 +119,7 @@ const LIMITS: &[(&str, &[&str])] = &[
         ],
     ),
     ("The C library (libsds)", &["crates/libsds/src/limits.rs"]),
+    ("Automerge's live server", &["crates/seabed-automerge/src/server/limits.rs"]),
 ];
 
 /// This file names what it bans.

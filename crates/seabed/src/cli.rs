@@ -16,6 +16,7 @@ pub(crate) mod sds;
 mod serve;
 mod show;
 pub(crate) mod tenants;
+pub(crate) mod token;
 pub(crate) mod verify;
 
 use std::process::ExitCode;
@@ -72,6 +73,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
     Export(export::ExportArgs),
+    /// Make, list and revoke the tokens of those who connect from elsewhere
+    Token(token::TokenArgs),
     /// Read and write messages of SDS
     Sds(sds::SdsArgs),
     /// Hold golden vector files against this build
@@ -122,6 +125,7 @@ impl Cli {
             Command::Copy(args) => copy::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
+            Command::Token(args) => token::command(&args),
             Command::Sds(args) => sds::command(&args),
             Command::Conformance(args) => conformance::command(&args),
             Command::Bench(args) => bench::command(&args),

@@ -134,6 +134,12 @@ const operations = {
     }
     return {};
   },
+  /** Until the server has ended the connection, and lets it in no more. */
+  async cut({ client }) {
+    const { repo } = clients.get(client);
+    await until(repo.networkSubsystem, ["peer-disconnected"], () => repo.peers.length === 0, "the end");
+    return {};
+  },
   async value(request) {
     return { value: read(handleOf(request)) };
   },
