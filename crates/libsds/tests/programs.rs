@@ -51,7 +51,7 @@ fn the_library_may_be_unloaded_while_a_callback_runs() {
 #[test]
 fn eight_threads_on_one_context_get_one_callback_for_each_call() {
     passes("tests/c/threads.c", Kind::Shared, &["1000"]);
-    passes("tests/c/threads.c", Kind::AddressSanitizer, &["200"]);
+    passes("tests/c/threads.c", Kind::AddressSanitizer, &["50"]);
     passes("tests/c/threads.c", Kind::Valgrind, &["20"]);
 }
 

@@ -2,6 +2,8 @@
  * without an end; and the result is read when the callback has long returned, while other calls go on. */
 #include "check.h"
 
+#define CONTEXTS 4
+
 struct request {
     int ret;
     const char *msg;
@@ -24,12 +26,12 @@ static void wait(struct request *request) {
 }
 
 /* The data of events and hints is the context. */
-static void *contexts[8];
+static void *contexts[CONTEXTS];
 static int events_count;
 
 static void on_event(int ret, const char *msg, size_t len, void *ctx) {
     int known = 0;
-    for (int i = 0; i < 8; i++) known |= contexts[i] == ctx;
+    for (int i = 0; i < CONTEXTS; i++) known |= contexts[i] == ctx;
     CHECK(ret == RET_OK && known && len > 0 && msg[0] == '{');
     __atomic_add_fetch(&events_count, 1, __ATOMIC_SEQ_CST);
 }
@@ -43,7 +45,7 @@ static void on_hint(const char *id, char **hint, size_t *len, void *ctx) {
 
 /* A goroutine: wraps on its context and unwraps what it has wrapped; the texts are parsed after the callbacks have returned. */
 static void *goroutine(void *ctx) {
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 5; i++) {
         char id[32], text[32];
         snprintf(id, sizeof id, "%p-%d-%p", ctx, i, (void *)&i);
         snprintf(text, sizeof text, "text %d", i);
@@ -72,8 +74,8 @@ static void *goroutine(void *ctx) {
 }
 
 int main(void) {
-    pthread_t threads[8][4];
-    for (int i = 0; i < 8; i++) {
+    pthread_t threads[CONTEXTS][4];
+    for (int i = 0; i < CONTEXTS; i++) {
         struct answer group = ANSWER;
         struct request create = {.group = &group};
         contexts[i] = SdsNewReliabilityManager(done, &create);
@@ -85,13 +87,13 @@ int main(void) {
         SdsSetRetrievalHintProvider(contexts[i], on_hint, contexts[i]);
         forget(&group);
     }
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < CONTEXTS; i++)
         for (int j = 0; j < 4; j++) CHECK(pthread_create(&threads[i][j], NULL, goroutine, contexts[i]) == 0);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < CONTEXTS; i++)
         for (int j = 0; j < 4; j++) CHECK(pthread_join(threads[i][j], NULL) == 0);
 
     /* A call on a context that is no more, whose result is waited for without an end. */
-    for (int i = 0; i < 8; i++) clean_up(contexts[i]);
+    for (int i = 0; i < CONTEXTS; i++) clean_up(contexts[i]);
     struct answer group = ANSWER;
     struct request late = {.group = &group};
     SdsWrapOutgoingMessage(contexts[0], "x", 1, "m", "c", done, &late);
