@@ -60,16 +60,19 @@ pub struct Loaded {
 
 impl DocStore {
     /// Opens the layer's tenants in `store`, creating them in a new one; removes large values that were never finished and completes
-    /// deletions that were cut off. The caller must be the only one to use these tenants, and opens them once: a second opening would
-    /// remove what the first one is writing.
+    /// deletions that were cut off. A store is opened once: a second opening would remove what the first one is writing. Where several
+    /// processes [share](Store::is_shared) it that is left to [`maintain`](Self::maintain), and any number of processes open it.
     ///
     /// # Errors
     /// Those of the store; `Unsupported` for data of a later version, naming both versions; `Corrupt` for a damaged row.
     pub async fn open(store: &Store) -> Result<Self> {
         let shards = shard::open(store).await?;
-        for shard in &shards {
-            shard.staging.sweep(Sweep::Everything).await?;
-            shard.finish_deletions().await?;
+        // In a shared one they may be another's that goes on.
+        if !store.is_shared() {
+            for shard in &shards {
+                shard.staging.sweep(Sweep::Everything).await?;
+                shard.finish_deletions().await?;
+            }
         }
         Ok(Self(shards.into()))
     }
