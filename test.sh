@@ -80,7 +80,8 @@ step_tools() {
     need node "apt-get update -q && apt-get install -qy nodejs npm"
     # The live peers of the tests, from their lock file.
     local js=crates/seabed/tests/js
-    [[ -d $js/node_modules/@waku/sds && $js/node_modules/.package-lock.json -nt $js/package-lock.json ]] && return
+    [[ -d $js/node_modules/@automerge/automerge-repo && -d $js/node_modules/@waku/sds &&
+        $js/node_modules/.package-lock.json -nt $js/package-lock.json ]] && return
     if [[ ${CI:-} != true && $(id -u) != 0 ]]; then
         printf 'The JavaScript peers are missing. Run:\n    npm ci --prefix %s\n' "$js" >&2
         return 1
@@ -100,6 +101,7 @@ step_lint() {
     cargo clippy -p seabed-kv --no-default-features -- -D warnings
     cargo clippy -p seabed-kv --no-default-features --features sqlite -- -D warnings
     cargo clippy -p seabed-kv --no-default-features --features postgres -- -D warnings
+    cargo clippy -p seabed-automerge -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features --features move -- -D warnings
     cargo clippy -p seabed-taskchampion --no-default-features --features upstream -- -D warnings

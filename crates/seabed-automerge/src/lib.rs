@@ -59,3 +59,6 @@ pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
 pub use chunks::fuzz_chunks;
 #[doc(hidden)]
 pub use keys::fuzz_rows;
+#[cfg(feature = "http")]
+#[doc(hidden)]
+pub use server::fuzz_frames;

@@ -191,7 +191,7 @@ impl Verifier {
         match (self.number, row.as_deref().map(identity_from_bytes)) {
             (Some(0), Some(None)) => self.find(format!("the row of {IDENTITY} does not read")),
             (Some(1..), Some(_)) => {
-                self.find(format!("a row of {IDENTITY}, which belongs in the first shard"))
+                self.find(format!("a row of {IDENTITY}, which belongs in the first shard"));
             }
             // A store that was never served has none.
             _ => {}

@@ -57,9 +57,13 @@ const BANS: &[Ban] = &[
         words: &["axum::", "axum as"],
         applies: |path| {
             in_sources(path)
-                && !["crates/seabed-taskchampion/src/http", "crates/seabed/"]
-                    .iter()
-                    .any(|tree| path.starts_with(tree))
+                && ![
+                    "crates/seabed-automerge/src/server/",
+                    "crates/seabed-taskchampion/src/http",
+                    "crates/seabed/",
+                ]
+                .iter()
+                .any(|tree| path.starts_with(tree))
         },
         everywhere: false,
         why: "HTTP lives in the http modules and in the binary",
@@ -107,6 +111,7 @@ const LIMITS: &[(&str, &[&str])] = &[
         "Message channels (SDS)",
         &["crates/seabed-sds-core/src/limits.rs", "crates/seabed-sds-core/src/config.rs"],
     ),
+    ("Automerge's live server", &["crates/seabed-automerge/src/server/limits.rs"]),
 ];
 
 /// This file names what it bans.

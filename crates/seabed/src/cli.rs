@@ -14,6 +14,7 @@ mod restore;
 pub(crate) mod sds;
 mod serve;
 pub(crate) mod tenants;
+pub(crate) mod token;
 pub(crate) mod verify;
 
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
     Export(export::ExportArgs),
+    /// Make, list and revoke the tokens of those who connect from elsewhere
+    Token(token::TokenArgs),
     /// Read and write messages of SDS
     Sds(sds::SdsArgs),
     /// Hold golden vector files against this build
@@ -117,6 +120,7 @@ impl Cli {
             Command::Copy(args) => copy::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
+            Command::Token(args) => token::command(&args),
             Command::Sds(args) => sds::command(&args),
             Command::Conformance(args) => conformance::command(&args),
             Command::Bench(args) => bench::command(&args),

@@ -1,7 +1,7 @@
 //! The server: listeners, the router put together, and an end in bounded time.
 
 pub(crate) mod admin;
-mod automerge;
+pub(crate) mod automerge;
 mod health;
 pub(crate) mod limits;
 pub(crate) mod socket;
@@ -48,7 +48,6 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 pub(crate) struct Server {
     pub(crate) node: Arc<Node>,
     taskchampion: TaskChampion,
-    documents: DocStore,
     live: LiveServer,
     listeners: Vec<TcpListener>,
     /// Where the owner's commands are answered; a store that several processes share is opened by each command.
@@ -81,7 +80,7 @@ impl Server {
         node: Node,
         listeners: Vec<TcpListener>,
         taskchampion: TaskChampion,
-        (documents, live): (DocStore, LiveServer),
+        live: LiveServer,
         connections_max: u32,
         silence_max: Duration,
     ) -> anyhow::Result<Self> {
@@ -94,25 +93,14 @@ impl Server {
                 .with_context(|| format!("cannot listen on {}", root.join(socket::NAME).display()))
         };
         let socket = node.url.root().map(bind).transpose()?;
-        let node = Arc::new(node.with_taskchampion(taskchampion.clone()));
+        let node = Arc::new(node.with_taskchampion(taskchampion.clone()).with_live(live.clone()));
         let app = Router::new()
             .merge(seabed_taskchampion::router(taskchampion.clone()))
             .merge(health::router(node.clone(), own))
             .merge(admin::router(node.clone()))
             .layer(from_fn_with_state(live.router(), automerge::divert))
             .layer(from_fn(trace::request));
-        Ok(Self {
-            node,
-            taskchampion,
-            documents,
-            live,
-            listeners,
-            socket,
-            ends,
-            app,
-            connections_max,
-            silence_max,
-        })
+        Ok(Self { node, taskchampion, live, listeners, socket, ends, app, connections_max, silence_max })
     }
 
     /// The addresses it listens on.
@@ -136,8 +124,8 @@ impl Server {
         }
         let accepting_owner = self.socket.map(|socket| tokio::spawn(connection(&owner).accept_owner(socket)));
         let maintaining = [
-            tokio::spawn(maintain(self.taskchampion, self.documents)),
-            tokio::spawn(automerge::poll(self.live.clone())),
+            tokio::spawn(maintain(self.taskchampion, self.live.documents().clone())),
+            tokio::spawn(automerge::poll(self.live.clone(), self.node.clone())),
         ];
 
         self.ends.next().await;

@@ -52,6 +52,7 @@ fn every_command_has_help_with_examples() {
         "copy",
         "import",
         "export",
+        "token",
         "sds",
         "conformance",
         "bench",

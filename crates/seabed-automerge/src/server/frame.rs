@@ -309,3 +309,146 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let [a, b, c, d, ..] = digest;
     [a, b, c, d]
 }
+
+/// Reads `data` as a frame, and what it holds as a sync message to a document: nothing may panic but what automerge does, bounds are kept,
+/// and what reads is sent on as it came.
+#[doc(hidden)]
+pub fn fuzz_frames(data: &[u8]) {
+    let Ok((sender, incoming)) = decode(data) else { return };
+    assert!(sender.len() <= ID_BYTES_MAX, "an id beyond its bound");
+    let Incoming::Document { document, said } = incoming else { return };
+    match said {
+        Said::Sync { data, .. } => {
+            // As the server does: a panic of automerge's is caught, and costs a session.
+            let Ok(Ok(message)) = crate::chunks::guarded(|| automerge::sync::Message::decode(&data)) else {
+                return;
+            };
+            let received = crate::chunks::guarded(|| {
+                let (mut room, now) = (super::room::Room::default(), 1);
+                let mut replica = super::replica::Replica::new(automerge::Automerge::new(), None);
+                room.enter(1, super::Access::Write, None, None, &replica);
+                room.receive(&mut replica, 1, message, false, now)
+            });
+            drop(received);
+        }
+        Said::Ephemeral(message) => {
+            let sent = encode(
+                "server",
+                "client",
+                Outgoing::Ephemeral { document, from: &sender, message: &message },
+            );
+            let again = decode(&sent);
+            assert_eq!(again, Ok((sender, Incoming::Document { document, said: Said::Ephemeral(message) })));
+        }
+        Said::Heads(said) => {
+            for (storage, heads) in said {
+                let sent = Outgoing::Heads { document, storage: &storage, heads: &heads };
+                let again = decode(&encode("server", "client", sent)).map(|(_, incoming)| incoming);
+                let said = Said::Heads(BTreeMap::from([(storage, heads)]));
+                assert_eq!(again, Ok(Incoming::Document { document, said }));
+            }
+        }
+        Said::Unavailable => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ciborium::cbor;
+    use ciborium::value::Value;
+
+    use super::*;
+
+    fn bytes(value: &Value) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(value, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(value: Result<Value, ciborium::value::Error>) -> Result<Incoming, String> {
+        decode(&bytes(&value.unwrap())).map(|(_, incoming)| incoming)
+    }
+
+    const DOCUMENT: &str = "4NMNnkMhL8jXrdJ9jamS58PAVdXu";
+
+    #[test]
+    fn a_join_tells_who_and_what_lasts() {
+        let join = |storage: Option<&str>, ephemeral: bool| {
+            read(cbor!({
+                "type" => "join", "senderId" => "me", "supportedProtocolVersions" => ["1"],
+                "peerMetadata" => { "storageId" => storage, "isEphemeral" => ephemeral, "later" => [1, 2] },
+            }))
+        };
+        let joined = |storage: Option<&str>| Incoming::Join {
+            peer: "me".to_owned(),
+            storage: storage.map(str::to_owned),
+            versions: Some(vec!["1".to_owned()]),
+        };
+        assert_eq!(join(Some("disk"), false), Ok(joined(Some("disk"))));
+        assert_eq!(join(Some("disk"), true), Ok(joined(None)));
+        assert_eq!(join(None, false), Ok(joined(None)));
+    }
+
+    #[test]
+    fn numbers_are_read_and_written_as_javascript_has_them() {
+        let time = 1_700_000_000_000_u64;
+        let head = head_text(&ChangeHash([7; 32]));
+        let said = read(cbor!({
+            "type" => "remote-heads-changed", "senderId" => "me", "documentId" => DOCUMENT,
+            "newHeads" => { "disk" => { "heads" => [head], "timestamp" => 1_700_000_000_000.0_f64 } },
+        }));
+        let heads = RemoteHeads { heads: vec![ChangeHash([7; 32])], unix_ms: time };
+        let document = DOCUMENT.parse().unwrap();
+        let expected = Said::Heads(BTreeMap::from([("disk".to_owned(), heads.clone())]));
+        assert_eq!(said, Ok(Incoming::Document { document, said: expected }));
+        let sent = encode("server", "client", Outgoing::Heads { document, storage: "disk", heads: &heads });
+        let mut double = vec![0xFB];
+        double.extend_from_slice(&1_700_000_000_000.0_f64.to_be_bytes());
+        assert!(sent.windows(9).any(|window| window == double), "an integer would be read as a BigInt");
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_the_reason() {
+        let long = "x".repeat(ID_BYTES_MAX + 1);
+        for (value, why) in [
+            (cbor!({ "type" => "join", "senderId" => long }), "ID_BYTES_MAX"),
+            (cbor!({ "type" => "sync", "senderId" => "me", "documentId" => DOCUMENT }), "without data"),
+            (cbor!({ "type" => "doc-unavailable", "senderId" => "me" }), "names no document"),
+            (
+                cbor!({ "type" => "doc-unavailable", "senderId" => "me", "documentId" => "nonsense" }),
+                "no document id",
+            ),
+            (
+                cbor!({ "type" => "ephemeral", "senderId" => "me", "documentId" => DOCUMENT, "count" => 1 }),
+                "sessionId",
+            ),
+            (
+                cbor!({ "type" => "remote-heads-changed", "senderId" => "me", "documentId" => DOCUMENT,
+                    "newHeads" => { "disk" => { "heads" => ["nonsense"], "timestamp" => 1 } } }),
+                "head",
+            ),
+            (cbor!(["join"]), "no message"),
+        ] {
+            let refused = read(value).unwrap_err();
+            assert!(refused.contains(why), "{refused}, not {why}");
+        }
+        let many: Vec<_> = (0..=SUBSCRIPTIONS_MAX).map(|number| number.to_string()).collect();
+        let value = cbor!({ "type" => "remote-subscription-change", "senderId" => "me", "add" => many });
+        assert!(read(value).unwrap_err().contains("SUBSCRIPTIONS_MAX"));
+        let mut twice = bytes(&cbor!({ "type" => "leave", "senderId" => "me" }).unwrap());
+        assert!(decode(&twice).is_ok());
+        twice.push(0);
+        assert!(decode(&twice).unwrap_err().contains("follows"));
+        // Deep, and of a length that nobody has.
+        assert!(decode(&[0x81; 10_000]).is_err());
+        assert!(decode(&[0x5B, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]).is_err());
+        assert_eq!(read(cbor!({ "type" => "later", "senderId" => "me" })), Ok(Incoming::Other));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_do_no_harm(data: Vec<u8>) {
+            fuzz_frames(&data);
+        }
+    }
+}

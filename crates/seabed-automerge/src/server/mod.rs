@@ -35,6 +35,8 @@ use room::SessionId;
 use rooms::Rooms;
 use session::Session;
 
+#[doc(hidden)]
+pub use frame::fuzz_frames;
 pub use metrics::LiveMetrics;
 pub use policy::{Access, Admission, Denied, Everybody, Identity, Policy};
 
@@ -145,9 +147,14 @@ impl LiveServer {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The routes `/` and `/automerge`, for WebSockets alone. Merge them with routers of your own, or serve them as they are.
+    /// The routes `/` and `/automerge`, for upgrades to a WebSocket alone. Merge them with routers of your own, or serve them as they are.
     pub fn router(&self) -> Router {
         Router::new().route("/", any(upgrade)).route("/automerge", any(upgrade)).with_state(self.0.clone())
+    }
+
+    /// The documents that it serves.
+    pub fn documents(&self) -> &DocStore {
+        &self.0.documents
     }
 
     /// The id under which this store is known to clients, for ever.
@@ -296,7 +303,7 @@ impl Inner {
             let (mailbox, mail) = mpsc::channel(limits::MAILBOX_MESSAGES_MAX);
             let actor = Actor::new(self.clone(), document);
             tokio::spawn(async move {
-                actor.run(mail).await;
+                Box::pin(actor.run(mail)).await;
                 drop(running);
             });
             mailbox
@@ -307,5 +314,68 @@ impl Inner {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let _turn = self.work.acquire().await.ok()?;
         tokio::task::spawn_blocking(work).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::ChangeHash;
+    use automerge::sync::{Message, State as SyncState, SyncDoc as _};
+    use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable as _};
+
+    use super::actor::Waiting;
+    use super::replica::tests::POISON;
+    use super::*;
+
+    async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
+        let waiting = Waiting {
+            _messages: session.messages.clone().acquire_owned().await.unwrap(),
+            bytes: session.bytes.clone().acquire_many_owned(1).await.unwrap(),
+        };
+        mailbox.send(Mail::Sync { from: session.number, message, request: false, waiting }).await.unwrap();
+    }
+
+    async fn heard(session: &Session) -> Vec<u8> {
+        loop {
+            if let Some(frame) = session.next() {
+                return frame;
+            }
+            session.changed.notified().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_inside_automerge_costs_a_session_and_the_others_go_on() {
+        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
+        let document = DocumentId::from_bytes([7; 16]);
+        let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
+        let (good, evil) = (enter("good"), enter("evil"));
+        let mut mailboxes = Vec::new();
+        for session in [&good, &evil] {
+            let mailbox = Inner::attach(&live.0, document).unwrap();
+            let open = Mail::Open { session: session.clone(), access: Access::Write };
+            mailbox.send(open).await.unwrap();
+            mailboxes.push(mailbox);
+        }
+        let (mut automerge, mut state) = (Automerge::new(), SyncState::new());
+        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).unwrap();
+        say(&good, &mailboxes[0], automerge.generate_sync_message(&mut state).unwrap()).await;
+        heard(&good).await;
+
+        let mut message = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
+        message.need = vec![POISON];
+        say(&evil, &mailboxes[1], message).await;
+        let last = String::from_utf8_lossy(&heard(&evil).await).into_owned();
+        assert!(last.contains("a sync message was not taken") && evil.is_ended(), "{last}");
+        // The other one is told to begin again, and goes on.
+        heard(&good).await;
+        assert!(!good.is_ended());
+        let metrics = live.metrics();
+        assert_eq!((metrics.panics_total, metrics.reloads_total), (1, 1));
+        let message = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
+        assert_ne!(message.heads, Vec::<ChangeHash>::new());
+        say(&good, &mailboxes[0], message).await;
+        heard(&good).await;
     }
 }

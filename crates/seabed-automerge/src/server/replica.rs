@@ -50,6 +50,8 @@ impl Replica {
 
     /// Takes a message of a peer; the error is a reason to cut the peer off.
     pub(super) fn receive(&mut self, state: &mut State, message: Message) -> Result<(), String> {
+        #[cfg(test)]
+        assert!(!message.need.contains(&tests::POISON), "the test asked for a panic");
         let bytes: usize = if state.read_only { 0 } else { message.changes.iter().map(<[u8]>::len).sum() };
         let received = self.automerge.receive_sync_message(state, message);
         received.map_err(|error: AutomergeError| error.to_string())?;
@@ -142,5 +144,82 @@ impl Replica {
         let operations = self.automerge.stats().num_ops.saturating_mul(OPERATION_BYTES);
         let orphans = self.orphan_bytes as u64;
         RESIDENT_BYTES_MIN.saturating_add(stored).saturating_add(operations).saturating_add(orphans)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use automerge::ROOT;
+    use automerge::transaction::Transactable as _;
+
+    use super::*;
+
+    /// Whoever says that they need this makes automerge panic, as far as the server can tell.
+    pub(crate) const POISON: ChangeHash = ChangeHash([0xEE; 32]);
+
+    pub(crate) fn edited(document: &mut Automerge, key: &str) {
+        document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, key)).unwrap();
+    }
+
+    fn meta(changes: u64) -> Meta {
+        Meta { changes, ..Meta::default() }
+    }
+
+    #[test]
+    fn what_others_have_stored_is_not_stored_again() {
+        let mut shared = Automerge::new();
+        edited(&mut shared, "first");
+        let mut ours = Replica::new(shared.fork(), Some(meta(1)));
+        let mut theirs = shared.fork();
+        edited(&mut theirs, "theirs");
+        edited(&mut ours.automerge, "ours");
+        let stream: Vec<u8> = theirs.save_after(&shared.get_heads());
+        assert_eq!(ours.absorb_changes(&stream, &meta(2)), Ok(true));
+        let unstored = ours.unstored();
+        assert_eq!(unstored.len(), 1);
+        assert_eq!(unstored[0].actor_id(), ours.automerge.get_actor());
+        ours.set_stored(meta(3));
+        assert!(ours.unstored().is_empty() && ours.snapshot().is_some());
+
+        // As a whole: the same.
+        let mut again = Replica::new(shared.fork(), Some(meta(1)));
+        edited(&mut again.automerge, "again");
+        again.absorb_document(&theirs.save(), meta(2)).unwrap();
+        assert_eq!(again.unstored().len(), 1);
+        assert_eq!(
+            again.absorb_changes(&theirs.save(), &meta(2)),
+            Ok(false),
+            "a snapshot is read as a whole"
+        );
+    }
+
+    #[test]
+    fn what_waits_for_others_is_neither_stored_nor_told_nor_kept_for_ever() {
+        let mut author = Automerge::new();
+        edited(&mut author, "first");
+        edited(&mut author, "second");
+        let orphan = author.get_changes(&[]).pop().unwrap();
+        let mut replica = Replica::new(Automerge::new(), None);
+        edited(&mut replica.automerge, "ours");
+        let mut state = State::new();
+        let mut said = author.generate_sync_message(&mut State::new()).unwrap();
+        said.changes = ChunkList::from(orphan.raw_bytes().to_vec());
+        replica.receive(&mut state, said).unwrap();
+        assert_eq!(replica.unstored().len(), 1, "ours alone");
+        assert!(!replica.is_overgrown());
+        replica.set_stored(meta(1));
+        let snapshot = Automerge::load(&replica.snapshot().unwrap()).unwrap();
+        assert!(snapshot.get_missing_deps(&[]).is_empty());
+        // To somebody with nothing goes the whole document, without the orphan.
+        let (mut empty, mut nothing) = (Automerge::new(), State::new());
+        let mut to_empty = State::new();
+        replica.receive(&mut to_empty, empty.generate_sync_message(&mut nothing).unwrap()).unwrap();
+        let whole = replica.generate(&mut to_empty).unwrap();
+        assert_eq!(whole.version, MessageVersion::V2);
+        empty.receive_sync_message(&mut nothing, whole).unwrap();
+        assert_eq!((empty.get_heads(), empty.get_missing_deps(&[])), (replica.heads(), Vec::new()));
+
+        replica.orphan_bytes = ORPHAN_BYTES_MAX + 1;
+        assert!(replica.is_overgrown());
     }
 }

@@ -277,7 +277,7 @@ fn confirm(question: &str) -> anyhow::Result<bool> {
 }
 
 /// The objects of a list as a table. A column that begins with `>` is set to the right; a dot goes into an object.
-fn table(answer: &Value, list: &str, columns: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn table(answer: &Value, list: &str, columns: &[&str]) -> anyhow::Result<()> {
     let rows: Vec<_> = answer.get(list).and_then(Value::as_array).into_iter().flatten().collect();
     if rows.is_empty() {
         return output::line(format!("no {list}"));

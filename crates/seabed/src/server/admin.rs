@@ -10,8 +10,9 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
+use seabed_automerge::LiveMetrics;
 use seabed_taskchampion::PruneReport;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -21,9 +22,10 @@ use crate::backup;
 use crate::cli::inspect::{Rows, RowsQuery, TenantDetail};
 use crate::cli::tenants::Tenants;
 use crate::cli::verify::Report;
-use crate::cli::{clients, inspect, sds, tenants, verify};
+use crate::cli::{clients, inspect, sds, tenants, token, verify};
 use crate::node::{Failure, Node};
 use crate::server::limits::Peer;
+use crate::tokens::Scope;
 
 type Answer<T> = Result<Json<T>, Failure>;
 type Shared = State<Arc<Node>>;
@@ -38,6 +40,9 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/clients", get(list_clients))
         .route("/clients/prune", get(prunable).post(prune))
         .route("/clients/{id}", get(show_client).delete(delete_client))
+        .route("/automerge", get(show_automerge))
+        .route("/tokens", get(list_tokens).post(create_token))
+        .route("/tokens/{id}", delete(revoke_token))
         .route("/sds/channels", get(list_channels))
         .route("/sds/channels/{id}", get(show_channel))
         .route("/verify", get(check))
@@ -109,6 +114,31 @@ async fn prunable(State(node): Shared, query: Asked<PruneQuery>) -> Answer<Prune
 
 async fn prune(State(node): Shared, query: Asked<PruneQuery>) -> Answer<PruneReport> {
     Ok(Json(clients::prune(&node, asked(query)?.older_than_days, false).await?))
+}
+
+async fn show_automerge(State(node): Shared) -> Answer<LiveMetrics> {
+    let missing = || Failure::not_found("no server of Automerge documents runs here");
+    Ok(Json(node.live().ok_or_else(missing)?.metrics()))
+}
+
+async fn list_tokens(State(node): Shared) -> Answer<token::All> {
+    Ok(Json(token::run(&node).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenQuery {
+    name: String,
+    access: Scope,
+}
+
+async fn create_token(State(node): Shared, query: Asked<TokenQuery>) -> Answer<token::Created> {
+    let TokenQuery { name, access } = asked(query)?;
+    Ok(Json(token::create(&node, &name, access).await?))
+}
+
+async fn revoke_token(State(node): Shared, Path(id): Path<String>) -> Answer<token::Revoked> {
+    Ok(Json(token::revoke(&node, &id).await?))
 }
 
 async fn list_channels(State(node): Shared) -> Answer<sds::Channels> {

@@ -91,7 +91,6 @@ const operations = {
   },
   async disconnect({ client }) {
     const state = clients.get(client);
-    state.repo.networkSubsystem.disconnect();
     state.repo.networkSubsystem.removeNetworkAdapter(state.adapter);
     return {};
   },
@@ -132,6 +131,12 @@ const operations = {
         doc[`${key}${number % 100}`] = number;
       });
     }
+    return {};
+  },
+  /** Until the server has ended the connection, and lets it in no more. */
+  async cut({ client }) {
+    const { repo } = clients.get(client);
+    await until(repo.networkSubsystem, ["peer-disconnected"], () => repo.peers.length === 0, "the end");
     return {};
   },
   async value(request) {
