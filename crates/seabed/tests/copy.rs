@@ -154,7 +154,7 @@ fn a_destination_with_other_data_and_a_source_in_use_are_refused() {
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     };
-    refused(&url(&from), &url(&other), 2, "it holds other data, in tenant taskchampion-00");
+    refused(&url(&from), &url(&other), 2, "it holds other data, in tenant ");
     refused(&url(&from), &url(&from), 1, "cannot copy while a server, or another command, works on");
     let absent = directory.path().join("absent");
     refused(&url(&absent), &url(&directory.path().join("new")), 2, "there is no store in");
