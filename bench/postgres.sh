@@ -11,7 +11,7 @@ trap 'rm -rf "$place"; psql -q -d "$conninfo" -c "SET client_min_messages = warn
 
 psql -q -d "$conninfo" -v ON_ERROR_STOP=1 -c "SET client_min_messages = warning; DROP SCHEMA IF EXISTS seabed_bench CASCADE"
 sources=crates/seabed-kv/src/postgres
-sed 's/{schema}/seabed_bench/g' "$sources/schema.sql" "$sources/functions.sql" | psql -q -d "$conninfo" -v ON_ERROR_STOP=1
+sed 's/{schema}/seabed_bench/g; s/{statement_ms_max}/10000/g; s/{answer_bytes_max}/8388608/g' "$sources/schema.sql" "$sources/functions.sql" | psql -q -d "$conninfo" -v ON_ERROR_STOP=1
 psql -q -d "$conninfo" -v ON_ERROR_STOP=1 <<'SQL'
 CREATE TABLE seabed_bench.plain (tenant bytea, category bytea, key bytea, payload bytea, PRIMARY KEY (tenant, category, key));
 INSERT INTO seabed_bench.rows SELECT 't', 'c', convert_to(lpad(i::text, 24, '0'), 'UTF8'), '', '', '', '' FROM generate_series(1, 100000) i;
@@ -25,7 +25,8 @@ payload="convert_to(lpad((:v)::text, 100, 'x'), 'UTF8')"
 some='\set i random(1, 100000)
 \set v random(1, 1000000000)'
 on_conflict='ON CONFLICT (tenant, category, key) DO UPDATE SET payload = excluded.payload'
-one="true, NULL, -7, NULL, (:i)::bigint, true, NULL, NULL, 't'"
+give_up=9999999999999
+one="$give_up, true, NULL, -7, NULL, (:i)::bigint, true, NULL, NULL, 't'"
 write="4, 'c', $key, '', '', '', $payload"
 hundred="generate_series((:i)::int, (:i)::int + 99) n"
 keys="array_agg(convert_to(lpad(n::text, 24, '0'), 'UTF8'))"
@@ -41,7 +42,7 @@ SELECT payload FROM seabed_bench.plain WHERE tenant = 't' AND category = 'c' AND
 INSERT INTO seabed_bench.plain VALUES ('t', 'c', $key, $payload) $on_conflict;
 COMMIT;"
 script batch "INSERT INTO seabed_bench.plain SELECT 't', 'c', put.* FROM (SELECT $keys k, $payloads p FROM $hundred) a, unnest(k, p) put $on_conflict"
-script puts "SELECT seabed_bench.apply_puts(true, NULL, '{-7}', '{t}', 't', $empty, $keys, $empty, $empty, $empty, $payloads) FROM $hundred"
+script puts "SELECT seabed_bench.apply_puts($give_up, true, NULL, '{-7}', '{t}', 't', $empty, $keys, $empty, $empty, $empty, $payloads) FROM $hundred"
 
 for ((round = 0; round < rounds; round++)); do
     for name in single put conditional four batch puts; do

@@ -33,6 +33,18 @@ KV_RATIO_MIN = {
 # (case, microseconds a flush) -> at least this many requests a second, at most this p99 in milliseconds.
 TC_GOALS = {("adds_1", 4000): (220, None), ("adds_64", 4000): (3000, 50)}
 RSS_KIB_MAX = 25 * 1024
+# case -> what it is, at most so many microseconds of CPU, and those of nim-sds 07491b2 compiled with --mm:orc and as shipped (refc).
+SDS = {
+    "send_0": ("send, 0 unacknowledged", 10, (200, 4_000)),
+    "send_1000": ("send, 1,000 unacknowledged", 10, (5_300, 30_000)),
+    "receive_0": ("receive, 0 own unacknowledged", None, (250, 80)),
+    "receive_1000": ("receive, 1,000 own unacknowledged", 50, (25_000, 32_000)),
+    "relaxed_send_0": ("send, stored relaxed, 0 unacknowledged", 60, (None, 250)),
+    "relaxed_send_1000": ("send, stored relaxed, 1,000 unacknowledged", 60, (None, 228_000)),
+    "relaxed_receive_0": ("receive, stored relaxed, 0 own unacknowledged", None, None),
+    "relaxed_receive_1000": ("receive, stored relaxed, 1,000 own unacknowledged", 60, None),
+}
+NIM_SDS_WIRE_BYTES = 19_731
 
 
 def rows(results, part):
@@ -123,6 +135,27 @@ def tc(results):
         )
 
 
+# What a call by hand is held against, and at most so many times its time.
+KV_POSTGRES = {"get": ("get", None), "put": ("put", None), "conditional": ("put", 1.5), "batch": ("batch", 1 / 0.95)}
+
+
+def kv_postgres(results):
+    found = medians(rows(results, "kv-postgres"), "contender", "fsync", "case")
+    yield "| flushes | case | ops/s | time x by hand | goal | client CPU us/op (by hand) | server CPU us/op (by hand) | p50 / p99 us (by hand) |"
+    yield "|---|---|---|---|---|---|---|---|"
+    names = {"put": "a put", "conditional": "a check and a put, beside a put by hand", "batch": "a batch of 100 puts", "get": "a get"}
+    for fsync in ("on", "off"):
+        for case, (peer_case, times_max) in KV_POSTGRES.items():
+            ours, peer = found["seabed", fsync, case], found["by_hand", fsync, peer_case]
+            times = ours["p50_us"] / peer["p50_us"]
+            server = [row["server_cpu_us"] / row["ops"] for row in (ours, peer)]
+            yield (
+                f"| {fsync} | {names[case]} | {ours['rate']:,.0f} | {times:.2f} | {verdict(f'{times_max:.2f}', times <= times_max) if times_max else ''} | "
+                f"{ours['cpu_us_per_op']:.0f} ({peer['cpu_us_per_op']:.0f}) | {server[0]:.0f} ({server[1]:.0f}) | "
+                f"{ours['p50_us']:,.0f} / {ours['p99_us']:,.0f} ({peer['p50_us']:,.0f} / {peer['p99_us']:,.0f}) |"
+            )
+
+
 def tc_postgres(results):
     found = medians(rows(results, "tc-postgres"), "instances", "case")
     yield "| servers | connections | pushes/s | p50 / p99 ms | servers' CPU us/push | 5xx | other failures |"
@@ -162,12 +195,46 @@ def tenants(results):
     )
 
 
+def sds(results):
+    groups = defaultdict(list)
+    for row in rows(results, "sds"):
+        groups[row["case"]].append(row)
+    found = lambda case, name: median(row[name] for row in groups[case])
+    yield "| operation | CPU us | goal | nim-sds, orc / refc: CPU us | x less | bytes written | flushes |"
+    yield "|---|---|---|---|---|---|---|"
+    for case, (what, goal, theirs) in SDS.items():
+        cpu = found(case, "cpu_us_per_op")
+        goals = verdict(f"{goal} us", cpu <= goal) if goal else ""
+        # Against the better of the two.
+        best = min(us for us in theirs if us) if theirs else None
+        theirs = " / ".join(f"{us:,}" if us else "-" for us in theirs) if theirs else ""
+        stored = case.startswith("relaxed")
+        written = f"{found(case, 'bytes_per_op'):,.0f} | {found(case, 'flushes_per_op'):.3f}" if stored else " | "
+        yield f"| {what} | {cpu:.1f} | {goals} | {theirs} | {f'{best / cpu:,.1f}' if best else ''} | {written} |"
+    flushes = found("durable_64", "flushes_per_op")
+    yield (
+        f"| send, durable, 64 channels at once | {found('durable_64', 'cpu_us_per_op'):.1f} | {verdict('0.1 flushes', flushes <= 0.1)} | "
+        f" |  |  | {flushes:.3f} |"
+    )
+    yield ""
+    yield "| | measured | goal |"
+    yield "|---|---|---|"
+    for ids in (0, 200, 1_000, 10_000):
+        size = found("wire", f"ids_{ids}")
+        goal = verdict("1,500 bytes", size <= 1_500) if ids == 200 else ""
+        yield f"| a message of 100 bytes, {ids:,} ids in the horizon | {size:,.0f} bytes (nim-sds: {NIM_SDS_WIRE_BYTES:,}) | {goal} |"
+    for entries in (1_000, 10_000):
+        yield f"| loading a channel with {entries:,} entries | {found(f'load_{entries}', 'cpu_us_per_op') / 1000:,.1f} ms of CPU | |"
+    yield f"| memory of a channel that has just been made | {found('memory_empty', 'kib_per_channel'):,.1f} KiB | |"
+    yield f"| memory of a channel with 1,000 messages of 100 bytes | {found('memory_full', 'kib_per_channel'):,.0f} KiB | |"
+
+
 def main():
     arguments = sys.argv[1:]
     update = "--update" in arguments
     results, *parts = [argument for argument in arguments if argument != "--update"]
     for part in parts:
-        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "rss": rss, "tc-postgres": tc_postgres}
+        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "sds": sds, "rss": rss, "kv-postgres": kv_postgres, "tc-postgres": tc_postgres}
         table = "\n".join(tables[part](Path(results)))
         if not update:
             print(f"\n{table}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|tenants|rss|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|sds|rss|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -59,6 +59,26 @@ contend() {
     done
 }
 
+# The store beside statements written by hand, on one PostgreSQL: with the flushes of this disk, and without any, so that work is compared.
+run_kv_postgres() {
+    build kv-postgres
+    : >"$work/results/kv-postgres.jsonl"
+    local program=kv-postgres/target/release/kv-postgres fsync case contender
+    for fsync in on off; do
+        start_postgres -c "fsync=$fsync"
+        "$program" "$database" prepare
+        for ((round = 0; round < rounds; round++)); do
+            for case in get put conditional batch; do
+                for contender in seabed by_hand; do
+                    FLUSH_US=0 LD_PRELOAD=$model add kv-postgres "\"contender\":\"$contender\",\"fsync\":\"$fsync\"" \
+                        "$program" "$database" "$contender" "$case" "$seconds"
+                done
+            done
+        done
+        stop_postgres
+    done
+}
+
 run_storage() {
     build storage-seabed
     # The peer as cargo gives it to everybody: without our flags for SQLite.
@@ -86,6 +106,19 @@ run_tenants() {
     for ((round = 0; round < rounds; round++)); do
         for case in tenants_all_open tenants_few_open tenant_stays_open tenant_evicted tenant_resident; do
             FLUSH_US=100 LD_PRELOAD=$model add tenants '"flush_us":100' "$program" "$work/data" "$case" "$seconds"
+        done
+    done
+}
+
+run_sds() {
+    build sds
+    : >"$work/results/sds.jsonl"
+    local case
+    for ((round = 0; round < rounds; round++)); do
+        for case in send_0 send_1000 receive_0 receive_1000 wire memory_empty memory_full load_1000 load_10000 \
+            relaxed_send_0 relaxed_send_1000 relaxed_receive_0 relaxed_receive_1000 durable_64; do
+            rm -rf "$work/data"
+            FLUSH_US=100 LD_PRELOAD=$model add sds '"flush_us":100' sds/target/release/sds "$work/data" "$case" "$seconds"
         done
     done
 }
@@ -138,7 +171,7 @@ run_tc_postgres() {
 
 join() { local IFS=,; echo "$*"; }
 
-# A PostgreSQL of its own, as an unprivileged user, as its programs demand.
+# A PostgreSQL of its own with such options, as an unprivileged user, as its programs demand.
 start_postgres() {
     local bin=${SEABED_POSTGRES_BIN:-$(find /usr/lib/postgresql -maxdepth 2 -name bin | sort -V | tail -1)}
     postgres_place=$(mktemp -d)
@@ -149,7 +182,7 @@ start_postgres() {
     fi
     "${as[@]}" "$bin/initdb" -D "$postgres_place/data" -U postgres -A trust >/dev/null
     address=$(free_address)
-    "${as[@]}" "$bin/postgres" -D "$postgres_place/data" -k "$postgres_place" -h 127.0.0.1 -p "${address#*:}" >"$work/postgres.log" 2>&1 &
+    "${as[@]}" "$bin/postgres" -D "$postgres_place/data" -k "$postgres_place" -h 127.0.0.1 -p "${address#*:}" "$@" >"$work/postgres.log" 2>&1 &
     postgres=$!
     wait_for "$address"
     database=postgres://postgres@$address/postgres
@@ -213,13 +246,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | tenants | rss | tc-postgres) parts+=("$argument") ;;
-        all) parts+=(kv tc storage tenants rss tc-postgres) ;;
+        kv | tc | storage | tenants | sds | rss | kv-postgres | tc-postgres) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants sds rss kv-postgres tc-postgres) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants rss tc-postgres)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants sds rss kv-postgres tc-postgres)
 build_model
 for part in "${parts[@]}"; do
     "run_${part//-/_}" >&2

@@ -107,10 +107,7 @@ impl DocStore {
         let new = New { now_unix_ms: append.now_unix_ms, staged_id: append.staged_id };
         let changes = append.changes.iter().map(Change::raw_bytes);
         let writer = shard.put_changes(document, changes, &new, &mut meta, &mut batch).await?;
-        let stored = meta.change_bytes.saturating_add(meta.snapshot_bytes);
-        if stored > DOCUMENT_BYTES_MAX {
-            return Err(too_large(&shard.tenant, stored));
-        }
+        shard.check_size(&meta)?;
         shard.put_peers(document, &append.sync_states, &mut meta, &mut batch).await?;
         let written = shard.replace_meta(document, expected, meta, batch, durability).await?;
         // Unless it was attached, its chunks are given up now.
@@ -119,7 +116,18 @@ impl DocStore {
     }
 }
 
+/// A further id for a further staged value of one write, made from the one that came along.
+pub(crate) fn another_id(id: [u8; 16], number: u128) -> [u8; 16] {
+    (u128::from_be_bytes(id) ^ number).to_be_bytes()
+}
+
 impl Shard {
+    /// A document that is larger could not be loaded.
+    pub(crate) fn check_size(&self, meta: &Meta) -> Result<()> {
+        let stored = meta.change_bytes.saturating_add(meta.snapshot_bytes);
+        if stored > DOCUMENT_BYTES_MAX { Err(too_large(&self.tenant, stored)) } else { Ok(()) }
+    }
+
     /// Applies what a batch does to a document's rows, on condition that the document is the one that was read.
     pub(crate) async fn replace_meta(
         &self,

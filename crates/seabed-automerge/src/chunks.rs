@@ -3,8 +3,10 @@
 //! A stored stream is chunks one after the other: four bytes of magic, four of checksum, one of type, the length in LEB128, then the
 //! contents. automerge reads a stream up to the first chunk that is damaged, and drops what follows; so each is looked at before.
 
-use automerge::Change;
+use automerge::{Bundle, Change, ChangeHash};
 use sha2::{Digest as _, Sha256};
+
+use crate::meta::read_number;
 
 const MAGIC: [u8; 4] = [0x85, 0x6F, 0x4A, 0x83];
 
@@ -62,6 +64,26 @@ pub(crate) fn take<'a>(stream: &mut &'a [u8]) -> Option<Chunk<'a>> {
 }
 
 impl Chunk<'_> {
+    /// The heads of the document that it is, which stand behind its actors; `None` when it is another kind of chunk, or does not read.
+    pub(crate) fn heads(&self) -> Option<Vec<ChangeHash>> {
+        if self.kind != Kind::Document {
+            return None;
+        }
+        let mut rest = self.summed.get(1..)?;
+        read_number(&mut rest)?;
+        for _ in 0..read_number(&mut rest)? {
+            let length = usize::try_from(read_number(&mut rest)?).ok()?;
+            rest = rest.get(length..)?;
+        }
+        let mut heads = Vec::new();
+        for _ in 0..read_number(&mut rest)? {
+            let (head, after) = rest.split_first_chunk::<32>()?;
+            heads.push(ChangeHash(*head));
+            rest = after;
+        }
+        Some(heads)
+    }
+
     /// The change that it is; `None` when it is another kind of chunk, or is not whole.
     pub(crate) fn change(&self) -> Option<Change> {
         if !matches!(self.kind, Kind::Change | Kind::Compressed) {
@@ -69,6 +91,15 @@ impl Chunk<'_> {
         }
         let change = guarded(|| Change::try_from(self.bytes).ok()).ok().flatten()?;
         change.hash().as_ref().starts_with(&self.checksum).then_some(change)
+    }
+
+    /// The changes of the bundle that it is; none when it is another kind of chunk, or does not read.
+    pub(crate) fn bundled(&self) -> Vec<Change> {
+        if self.kind != Kind::Bundle {
+            return Vec::new();
+        }
+        let read = guarded(|| Bundle::try_from(self.bytes).ok()?.to_changes().ok());
+        read.ok().flatten().unwrap_or_default()
     }
 
     /// Whether its contents are what its checksum was made of.
@@ -135,6 +166,9 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 #[doc(hidden)]
 pub fn fuzz_chunks(data: &[u8]) {
     let sifted = sift(data);
+    for chunk in &sifted.whole {
+        chunk.heads();
+    }
     let whole: Vec<u8> = sifted.whole.iter().flat_map(|chunk| chunk.bytes).copied().collect();
     assert!(whole.len() <= data.len(), "chunks overlap");
     assert_eq!(sifted.flaw.is_none(), whole == data, "what is missing is told");
@@ -178,6 +212,7 @@ mod tests {
         let kinds: Vec<_> = sifted.whole.iter().map(|chunk| chunk.kind).collect();
         assert_eq!(kinds[..2], [Kind::Document, Kind::Change]);
         assert_eq!(kinds[5], Kind::Compressed, "{kinds:?}");
+        assert_eq!(sifted.whole[0].heads(), Some(document.get_heads()));
         let read: Vec<_> = sifted.whole[1..].iter().map(|chunk| chunk.change().unwrap().hash()).collect();
         assert_eq!(read, changes.iter().map(Change::hash).collect::<Vec<_>>());
     }

@@ -4,11 +4,10 @@ use seabed_kv::{Batch, Durability, KeyRange, ScanSpec};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::append::{Appended, Written, put_row};
+use crate::append::{Appended, New, Written, another_id};
 use crate::error::{Error, ErrorKind, Result, busy, too_large};
-use crate::keys::{
-    CHANGE, SNAPSHOT, Stored, document_key, snapshot_from_bytes, snapshot_key, snapshot_to_bytes,
-};
+use crate::held::{Saved, delete_rows_but};
+use crate::keys::{SNAPSHOT, Stored, document_key, snapshot_from_bytes, snapshot_key, snapshot_to_bytes};
 use crate::limits::{ATTEMPTS_MAX, COMPACT_BYTES_MIN, COMPACT_CHANGES, DOCUMENT_BYTES_MAX};
 use crate::meta::Meta;
 use crate::shard::Shard;
@@ -17,8 +16,8 @@ use crate::{DocStore, DocumentId, StoredSizes, salvage};
 /// A snapshot that is to take the place of everything that is stored.
 #[derive(Debug, Clone, Default)]
 pub struct Replace {
-    /// The document as `automerge::Automerge::save` writes it, with its orphans. It must contain everything up to the expected
-    /// [`Meta`], and nothing that is not to be stored.
+    /// The document as `automerge::Automerge::save` writes it, with its orphans. It should contain everything up to the expected
+    /// [`Meta`], and must contain no change that is not to be stored, but for orphans.
     pub snapshot: Vec<u8>,
     /// Peers whose states are to be forgotten.
     pub old_peers: Vec<Vec<u8>>,
@@ -101,10 +100,12 @@ pub(crate) fn verify_snapshot(snapshot: &[u8], heads: &[automerge::ChangeHash]) 
 
 impl DocStore {
     /// Puts one snapshot in the place of all snapshots and changes, in one durable batch, on condition that the document is as `expected`
-    /// says. What was stored under an [address](crate::Persister::insert_changes) without being a change stays. May be dropped at any await.
+    /// says. A stored change that the snapshot does not hold stays where it is, and one that waits in it for others and was never stored
+    /// is left out. What was stored under an [address](crate::Persister::insert_changes) without being a change stays. May be dropped at
+    /// any await.
     ///
     /// # Errors
-    /// `InvalidArgument` beyond a [limit](crate::limits); those of the store; `Corrupt` for a damaged row: [`recover`](Self::recover) first.
+    /// `InvalidArgument` beyond a [limit](crate::limits), and for a snapshot that is none; those of the store; `Corrupt` for a damaged row: [`recover`](Self::recover) first.
     pub async fn replace<E>(
         &self,
         document: DocumentId,
@@ -126,35 +127,44 @@ impl DocStore {
         if bytes > DOCUMENT_BYTES_MAX {
             return Err(too_large(&shard.tenant, bytes));
         }
+        let saved = Saved::read(&replace.snapshot).map_err(|error| error.in_tenant(shard.tenant.id()))?;
+        let single = shard.single(document, expected.snapshots > 0).await?;
+        let missing = saved.missing(&single).map_err(|error| error.in_tenant(shard.tenant.id()))?;
+        if !missing.is_empty() {
+            let changes = missing.len();
+            tracing::warn!(?document, tenant = %shard.tenant.id(), changes, "a snapshot lacks stored changes, which stay beside it");
+        }
+        let snapshot = saved.without_strangers(&single);
         let mut batch = Batch::new();
         let mut meta = Meta {
             generation: expected.generation.saturating_add(1),
-            rows: 0,
-            odd_rows: 0,
-            changes: 0,
-            change_bytes: 0,
-            snapshots: 0,
-            snapshot_bytes: 0,
             written_unix_s: replace.now_unix_ms / 1_000,
-            ..expected.clone()
+            ..expected.clone().emptied()
         };
         shard.discard_snapshots(document, replace.now_unix_ms, &mut batch).await?;
-        batch.delete_prefix(SNAPSHOT, key).delete_prefix(CHANGE, key);
-        if expected.odd_rows > 0 {
-            for (_, row) in shard.odd_rows(document).await? {
-                if row.address.is_some() {
-                    meta.changes = meta.changes.saturating_add(1);
-                    meta.change_bytes = meta.change_bytes.saturating_add(row.value.bytes());
-                    put_row(document, &row, &mut meta, &mut batch);
-                } else if let Some(value) = row.value.staged() {
-                    shard.staging.discard(&mut batch, value, replace.now_unix_ms);
-                }
+        batch.delete_prefix(SNAPSHOT, key);
+        let staying = single.rows_that_stay(&missing);
+        for row in &staying {
+            meta.rows += 1;
+            meta.odd_rows += u64::from(!row.plain);
+            meta.changes += row.changes();
+            meta.change_bytes = meta.change_bytes.saturating_add(row.bytes);
+        }
+        let kept: Vec<_> = staying.iter().map(|row| row.number).collect();
+        delete_rows_but(document, &kept, expected.next, &mut batch);
+        for row in single.rows.iter().filter(|row| kept.binary_search(&row.number).is_err()) {
+            if let Some(value) = row.staged {
+                shard.staging.discard(&mut batch, value, replace.now_unix_ms);
             }
         }
+        let new = New { now_unix_ms: replace.now_unix_ms, staged_id: another_id(replace.staged_id, 1) };
+        let loose = single.loose_that_stay(&missing);
+        let changes = shard.put_changes(document, loose.into_iter(), &new, &mut meta, &mut batch).await?;
+        let replace = Replace { snapshot, ..replace };
         let writer = shard.put_snapshot(document, &replace, &mut meta, &mut batch).await?;
         shard.delete_peers(document, &replace.old_peers, &mut meta, &mut batch).await?;
         let written = shard.replace_meta(document, Some(expected), meta, batch, Durability::Durable).await?;
-        drop(writer);
+        drop((writer, changes));
         Ok(written)
     }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::append::{Append, Appended};
+use crate::chunks::Kind;
 use crate::error::{Error, ErrorKind, Result, busy};
 use crate::limits::{ATTEMPTS_MAX, DOCUMENT_BYTES_MAX};
 use crate::salvage::{Piece, Salvaged, absorb, load, salvage};
@@ -78,6 +79,32 @@ impl ImportReport {
     }
 }
 
+impl ExportReport {
+    fn refuse(&mut self, what: String, why: String) {
+        self.refused += 1;
+        if self.refusals.len() < REFUSED_MAX {
+            self.refusals.push(Refused { what, why });
+        }
+    }
+}
+
+/// A file that an export writes.
+struct File {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// What a file of that name has, whoever wrote it: the heads of a snapshot.
+    heads: Option<Vec<ChangeHash>>,
+}
+
+/// What became of a file.
+enum Wrote {
+    New,
+    /// It was there, with the same state of the document.
+    Nothing,
+    /// Something else was there, and is left.
+    Another,
+}
+
 /// A document's files.
 struct Found {
     document: DocumentId,
@@ -123,7 +150,7 @@ impl DocStore {
     }
 
     /// Adds to a document what is not here; answers how many changes that were, or why it is refused.
-    async fn merge_in(
+    pub(crate) async fn merge_in(
         &self,
         document: DocumentId,
         pieces: &[Piece],
@@ -164,8 +191,8 @@ impl DocStore {
         ))
     }
 
-    /// Writes every document, or one, as a snapshot of a directory of automerge-repo's node filesystem storage. May be repeated: what is there is left as it is, and
-    /// snapshots of other states are loaded together. Files are flushed. Writes them on the caller's thread, one document at a time.
+    /// Writes every document, or one, as a snapshot of a directory of automerge-repo's node filesystem storage, and what waits in it for others beside
+    /// that. May be repeated: what is there is left as it is, and snapshots of other states are loaded together. Files are flushed, and their folders. Writes them on the caller's thread, one document at a time.
     ///
     /// # Errors
     /// `Backend` when a file cannot be written; those of the store. A document that does not load is in the report.
@@ -185,20 +212,22 @@ impl DocStore {
             report.documents += 1;
             match loaded {
                 Ok(loaded) => {
-                    let bytes = loaded.save();
-                    let (path, name) =
-                        (folder(root, document).join("snapshot"), heads_name(&loaded.get_heads()));
-                    if write_new(&path, &name, &bytes).map_err(|error| failed(&path, error))? {
-                        report.written += 1;
-                        report.bytes += bytes.len() as u64;
+                    for file in files(root, document, &loaded)? {
+                        match write_new(root, &file).map_err(|error| failed(&file.path, error))? {
+                            Wrote::New => {
+                                report.written += 1;
+                                report.bytes += file.bytes.len() as u64;
+                            }
+                            Wrote::Nothing => {}
+                            Wrote::Another => {
+                                let path = file.path.strip_prefix(root).unwrap_or(&file.path);
+                                let why = "a file of that name is there and does not read; move it away, and export again";
+                                report.refuse(path.display().to_string(), why.to_owned());
+                            }
+                        }
                     }
                 }
-                Err(why) => {
-                    report.refused += 1;
-                    if report.refusals.len() < REFUSED_MAX {
-                        report.refusals.push(Refused { what: document.to_string(), why });
-                    }
-                }
+                Err(why) => report.refuse(document.to_string(), why),
             }
         }
         Ok(report)
@@ -222,20 +251,63 @@ fn heads_name(heads: &[ChangeHash]) -> String {
     hex::encode(Sha256::digest(heads))
 }
 
-/// Writes a file that was not there, whole or not at all; answers whether it was not.
-fn write_new(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<bool> {
-    let path = folder.join(name);
-    if fs::read(&path).is_ok_and(|found| found == bytes) {
-        return Ok(false);
+/// A document as a snapshot, and what waits in it for others as files of their own, named by what is in them: a snapshot's name tells
+/// its heads, and so nothing of those.
+fn files(root: &Path, document: DocumentId, loaded: &Automerge) -> Result<Vec<File>> {
+    let folder = folder(root, document);
+    let broken =
+        |why: String| Error::new(ErrorKind::Corrupt, format!("automerge does not save {document:?}: {why}"));
+    let saved = chunks::guarded(|| loaded.save()).map_err(broken)?;
+    let heads = loaded.get_heads();
+    let (mut snapshot, mut files) = (Vec::new(), Vec::new());
+    for chunk in chunks::sift(&saved).whole {
+        if chunk.kind == Kind::Document {
+            snapshot.extend_from_slice(chunk.bytes);
+            continue;
+        }
+        let path = folder.join("incremental").join(hex::encode(Sha256::digest(chunk.bytes)));
+        files.push(File { path, bytes: chunk.bytes.to_vec(), heads: None });
     }
-    fs::create_dir_all(folder)?;
-    let part = folder.with_file_name("snapshot.part");
-    let mut file = fs::File::create(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&part, &path)?;
+    let path = folder.join("snapshot").join(heads_name(&heads));
+    files.insert(0, File { path, bytes: snapshot, heads: Some(heads) });
+    Ok(files)
+}
+
+/// Writes a file that is not there, whole or not at all; one that is there is left as it is.
+fn write_new(root: &Path, file: &File) -> io::Result<Wrote> {
+    match fs::read(&file.path) {
+        Ok(found) if found == file.bytes => return Ok(Wrote::Nothing),
+        Ok(found) => {
+            let same = load(&found).is_ok_and(|found| file.heads.as_ref() == Some(&found.get_heads()));
+            return Ok(if same { Wrote::Nothing } else { Wrote::Another });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let folder = file.path.parent().unwrap_or(root);
+    create_folders(folder)?;
+    // Beside the folder of values, so that nobody takes what there is of it for one.
+    let part = folder.with_extension("part");
+    let mut writer = fs::File::create(&part)?;
+    writer.write_all(&file.bytes)?;
+    writer.sync_all()?;
+    fs::rename(&part, &file.path)?;
     fs::File::open(folder)?.sync_all()?;
-    Ok(true)
+    Ok(Wrote::New)
+}
+
+/// Makes a folder and those above it, each with its entry on the disk.
+fn create_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_folders(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::File::open(above)?.sync_all()
 }
 
 /// The documents of a directory, in the order of their names.

@@ -1,8 +1,9 @@
 //! The persister over a `DocStore`: one document, one batch a call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use automerge::{ActorId, Change};
+use automerge::{ActorId, Change, ChangeHash};
 use seabed_kv::{Durability, Op};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -19,10 +20,7 @@ use crate::limits::ATTEMPTS_MAX;
 use crate::meta::Meta;
 use crate::persister::{Commit, Persister, Progress, Recovery};
 use crate::salvage::Piece;
-use crate::{DocStore, DocumentId, StoredSizes, chunks};
-
-/// How many rows of changes one batch of a removal rewrites.
-const REMOVE_STEP_ROWS: usize = 4_096;
+use crate::{DocStore, DocumentId, StoredSizes, chunks, salvage};
 
 /// Keeps one document in a [`DocStore`]. Any number of them, and of clones of the store, may work on one document: a commit that does not
 /// know what another has stored is told what that is, and nothing is overwritten.
@@ -87,6 +85,8 @@ struct Addresses {
     /// The first row that has not been looked at.
     next: u64,
     by_address: BTreeMap<Address, Place>,
+    /// Those that snapshots hold.
+    in_snapshots: BTreeMap<Address, ChangeHash>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -225,8 +225,13 @@ impl DocumentPersister {
         };
         if first == 0 {
             self.addresses.by_address.clear();
+            self.addresses.in_snapshots.clear();
         }
-        for piece in pieces.iter().filter(|piece| !piece.snapshot) {
+        for piece in &pieces {
+            if piece.snapshot {
+                self.addresses.in_snapshots.extend(held(piece));
+                continue;
+            }
             let Some((_, row)) = read_numbered_key(&piece.key) else { continue };
             for (address, bytes) in addressed(piece) {
                 let digest = Sha256::digest(bytes).into();
@@ -269,11 +274,25 @@ fn addressed(piece: &Piece) -> Vec<(Address, &[u8])> {
     whole.iter().filter_map(|chunk| Some((address(&chunk.change()?), chunk.bytes))).collect()
 }
 
-/// Whether these bytes are nothing but the change of that address.
-fn is_change(bytes: &[u8], expected: &Address) -> bool {
+/// The change of that address, where these bytes are nothing else.
+fn change_at(bytes: &[u8], expected: &Address) -> Option<Change> {
     let mut rest = bytes;
-    let change = chunks::take(&mut rest).and_then(|chunk| chunk.change());
-    rest.is_empty() && change.is_some_and(|change| address(&change) == *expected)
+    let change = chunks::take(&mut rest).and_then(|chunk| chunk.change())?;
+    (rest.is_empty() && address(&change) == *expected).then_some(change)
+}
+
+/// The changes that a snapshot holds; none of one that automerge does not load, whose bytes are the caller's own.
+fn held(piece: &Piece) -> Vec<(Address, ChangeHash)> {
+    let loaded = piece.bytes.as_ref().ok().and_then(|bytes| salvage::load(bytes).ok());
+    let Some(document) = loaded else { return Vec::new() };
+    let changes = chunks::guarded(|| {
+        document
+            .get_changes_meta(&[])
+            .into_iter()
+            .map(|change| (Address { actor: change.actor.to_bytes().to_vec(), seq: change.seq }, change.hash))
+            .collect()
+    });
+    changes.unwrap_or_default()
 }
 
 impl Persister for DocumentPersister {
@@ -316,7 +335,13 @@ impl Persister for DocumentPersister {
                     }
                     None => new.insert(address, digest),
                 };
-                if is_change(bytes, address) {
+                let change = change_at(bytes, address);
+                let in_snapshot = this.addresses.in_snapshots.get(address);
+                if in_snapshot.is_some_and(|held| change.as_ref().map(Change::hash) != Some(*held)) {
+                    let actor = ActorId::from(&address.actor);
+                    return Err(DocumentError::Equivocation { actor, seq: address.seq });
+                }
+                if change.is_some() {
                     values.changes.push(bytes.clone());
                 } else {
                     values.others.push((address.clone(), bytes.clone()));
@@ -345,16 +370,22 @@ impl Persister for DocumentPersister {
                 rows.entry(place.row).or_default().insert(address);
             }
         }
-        let rows: Vec<_> = rows.into_iter().collect();
-        for step in rows.chunks(REMOVE_STEP_ROWS) {
+        let rows = Arc::new(rows.into_iter().collect::<Vec<_>>());
+        let mut first = 0;
+        while first < rows.len() {
+            let mut done = 0;
             self.attempts(|this| {
                 let (expected, durability) = (this.meta()?, this.durability);
-                let (before, step) = (expected.clone(), step.to_vec());
-                let written = this.run(|store, document| async move {
+                let (before, step) = (expected.clone(), Arc::clone(&rows));
+                let (written, removed) = this.run(move |store, document| async move {
+                    let step = step.get(first..).unwrap_or_default();
                     store.remove_values(document, before.as_ref(), step, fresh(), durability).await
                 })?;
+                done = removed;
                 Ok((expected, written))
             })?;
+            // Each step takes at least one.
+            first += done.max(1);
         }
         Ok(())
     }
@@ -445,9 +476,8 @@ impl Persister for DocumentPersister {
     }
 
     fn flush(&mut self) -> Result<usize> {
-        if self.unflushed > 0 {
-            self.run(|store, document| async move { store.shard(document).tenant.flush().await })?;
-        }
+        // Whatever this handle has stored: it may have read what another has, and not flushed.
+        self.run(|store, document| async move { store.shard(document).tenant.flush().await })?;
         Ok(std::mem::take(&mut self.unflushed))
     }
 

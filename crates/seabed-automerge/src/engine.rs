@@ -3,7 +3,10 @@
 use automerge::sync::{Message, State, SyncDoc as _};
 use automerge::{
     ActorId, AutoCommit, Automerge, AutomergeError, Change, ChangeHash, LoadOptions, OnPartialLoad, PatchLog,
+    ReadDoc as _,
 };
+
+use crate::chunks;
 
 /// A document of automerge's, with or without transactions of its own. Nobody else's: only [`Automerge`] and [`AutoCommit`] are.
 pub trait Engine: Sized + std::fmt::Debug + sealed::Sealed {}
@@ -25,6 +28,10 @@ pub(crate) mod sealed {
         fn has(&mut self, hash: &ChangeHash) -> bool;
         fn apply(&mut self, changes: Vec<Change>) -> Result<(), AutomergeError>;
         fn save(&mut self) -> Vec<u8>;
+        /// Whether changes wait in it for others.
+        fn has_waiting(&mut self) -> bool;
+        /// Which do. Costs a save.
+        fn waiting(&mut self) -> Vec<Change>;
         fn generate(&mut self, state: &mut State) -> Option<Message>;
         fn receive(
             &mut self,
@@ -76,6 +83,15 @@ pub(crate) mod sealed {
 
                 fn save(&mut self) -> Vec<u8> {
                     Self::save(self)
+                }
+
+                fn has_waiting(&mut self) -> bool {
+                    !self.get_missing_deps(&[]).is_empty()
+                }
+
+                fn waiting(&mut self) -> Vec<Change> {
+                    let saved = Self::save(self);
+                    chunks::sift(&saved).whole.iter().filter_map(chunks::Chunk::change).collect()
                 }
 
                 fn generate(&mut self, state: &mut State) -> Option<Message> {

@@ -4,9 +4,9 @@ use seabed_kv::staged::read_chunk_key;
 use serde_json::{Value, json};
 
 use crate::keys::{
-    CHANGE, ChangeRow, DELETED, DOCUMENT, DeletedRow, FORMAT, FormatRow, PEER, PeerRow, QUARANTINE,
-    QuarantineRow, SHARDS, SNAPSHOT, Stored, read_document_key, read_numbered_key, read_peer_key,
-    read_snapshot_key, shards_from_bytes, snapshot_from_bytes,
+    CHANGE, ChangeRow, DELETED, DOCUMENT, DeletedRow, FORMAT, FormatRow, IDENTITY, PEER, PeerRow, QUARANTINE,
+    QuarantineRow, SHARDS, SNAPSHOT, Stored, identity_from_bytes, read_document_key, read_numbered_key,
+    read_peer_key, read_snapshot_key, shards_from_bytes, snapshot_from_bytes,
 };
 use crate::meta::Meta;
 
@@ -15,8 +15,8 @@ const CHUNK: &str = "automerge.chunk";
 const PENDING: &str = "automerge.pending";
 
 /// The categories of this layer.
-pub(crate) const CATEGORIES: [&str; 10] =
-    [FORMAT, SHARDS, DOCUMENT, CHANGE, SNAPSHOT, PEER, QUARANTINE, DELETED, CHUNK, PENDING];
+pub(crate) const CATEGORIES: [&str; 11] =
+    [FORMAT, SHARDS, IDENTITY, DOCUMENT, CHANGE, SNAPSHOT, PEER, QUARANTINE, DELETED, CHUNK, PENDING];
 
 /// What a row says: a JSON object whose `row` is the kind of row, or, for one that does not read, with `damaged` and its
 /// length. `None` for a category that is not this layer's. Never panics. Of changes it tells which they are, of other contents their length.
@@ -43,6 +43,7 @@ fn read(category: &str, key: &[u8], payload: &[u8]) -> Option<Value> {
             let row = FormatRow::from_bytes(payload).filter(|_| key.is_empty())?;
             json!({ "version": row.version, "writer": row.writer })
         }
+        IDENTITY => json!({ "storage": hex(&identity_from_bytes(payload).filter(|_| key.is_empty())?) }),
         SHARDS => json!({ "shards": shards_from_bytes(payload).filter(|_| key.is_empty())? }),
         DOCUMENT => {
             let (document, meta) = (read_document_key(key)?, Meta::from_bytes(payload)?);

@@ -16,6 +16,8 @@ pub(crate) const LAYER: &str = "automerge";
 pub(crate) const FORMAT: &str = "automerge.format";
 /// How many shards the store has: one row, with an empty key, in the first shard.
 pub(crate) const SHARDS: &str = "automerge.shards";
+/// Under which id clients know the store: one row, with an empty key, in the first shard.
+pub(crate) const IDENTITY: &str = "automerge.identity";
 /// Document id to what each request needs to know of the document.
 pub(crate) const DOCUMENT: &str = "automerge.document";
 /// Document id and number to the changes of one commit, in the order in which they were stored.
@@ -127,6 +129,15 @@ pub(crate) fn shards_from_bytes(bytes: &[u8]) -> Option<u16> {
     let mut record = record(bytes)?;
     let shards = u16::from_be_bytes(record.raw(2)?.try_into().ok()?);
     (record.rest().is_empty() && (1..=100).contains(&shards)).then_some(shards)
+}
+
+/// The row of `automerge.identity`.
+pub(crate) fn identity_to_bytes(id: [u8; 16]) -> Vec<u8> {
+    [&[RECORD_VERSION][..], &id].concat()
+}
+
+pub(crate) fn identity_from_bytes(bytes: &[u8]) -> Option<[u8; 16]> {
+    record(bytes)?.rest().try_into().ok()
 }
 
 /// Where the bytes of a value are.
@@ -336,6 +347,7 @@ pub fn fuzz_rows(data: &[u8]) {
     }
     same(data, FormatRow::from_bytes(data).map(|row| row.to_bytes()));
     same(data, shards_from_bytes(data).map(shards_to_bytes));
+    same(data, identity_from_bytes(data).map(identity_to_bytes));
     same(data, Meta::from_bytes(data).map(|row| row.to_bytes()));
     same(data, ChangeRow::from_bytes(data).map(|row| row.to_bytes()));
     same(data, snapshot_from_bytes(data).map(|row| snapshot_to_bytes(&row)));
@@ -385,6 +397,7 @@ mod tests {
         let deleted = DeletedRow { removing: true, since_unix_s: 9 };
         assert_eq!(deleted.to_bytes(), [&[1, 1][..], &nine].concat());
         assert_eq!(shards_to_bytes(64), [1, 0, 64]);
+        assert_eq!(identity_to_bytes([0xAA; 16]), [&[1][..], &[0xAA; 16]].concat());
         let format = FormatRow { version: 1, writer: "seabed 0.1.0".to_owned() };
         assert_eq!(format.to_bytes(), b"\0\0\0\x01seabed 0.1.0");
         assert_eq!(numbered_key(document, 9).to_vec(), [&[0xAA; 16][..], &nine].concat());

@@ -8,12 +8,15 @@ mod committed;
 mod compact;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod detail;
 mod directory;
 mod document_persister;
 mod documents;
 mod engine;
 mod error;
+mod held;
 mod id;
+mod identity;
 mod inspect;
 mod keys;
 pub mod limits;
@@ -23,13 +26,17 @@ mod persistent;
 mod persister;
 mod recover;
 mod salvage;
+#[cfg(feature = "http")]
+mod server;
 mod shard;
 mod store;
 mod verify;
+mod waiting;
 
 pub use append::{Append, Appended};
 pub use committed::Committed;
 pub use compact::{CompactOptions, CompactReport, Replace};
+pub use detail::{ActorInfo, DocumentDetail};
 pub use directory::{ExportReport, ImportReport, REFUSED_MAX, Refused};
 pub use document_persister::{DocumentError, DocumentPersister};
 pub use documents::DocumentInfo;
@@ -43,6 +50,11 @@ pub use persistent::{PersistError, Persistent, PersistentAutoCommit, PersistentA
 pub use persister::{Commit, Persister, Progress, Recovery, StoredSizes};
 pub use recover::Recovered;
 pub use salvage::{Damaged, Piece};
+#[cfg(feature = "http")]
+pub use server::{
+    Access, Admission, Denied, Everybody, Identity, LiveMetrics, LiveOptions, LiveServer, Policy,
+    limits as live_limits,
+};
 pub use shard::is_ours;
 pub use store::{DocStore, Loaded};
 pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
@@ -51,3 +63,6 @@ pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
 pub use chunks::fuzz_chunks;
 #[doc(hidden)]
 pub use keys::fuzz_rows;
+#[cfg(feature = "http")]
+#[doc(hidden)]
+pub use server::fuzz_frames;

@@ -15,6 +15,9 @@ pub const PEERS_MAX: usize = 4_096;
 /// How many sync states one commit stores.
 pub const COMMIT_PEERS_MAX: usize = 4_096;
 
+/// How much of what comes from elsewhere may wait in one document for changes that it rests on, in bytes. It is in memory alone.
+pub const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// How often a call that finds that others were quicker begins again before it answers Busy.
 pub const ATTEMPTS_MAX: usize = 16;
 

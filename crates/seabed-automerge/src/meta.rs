@@ -50,6 +50,11 @@ impl Meta {
         Self { created_unix_s: now_unix_s, written_unix_s: now_unix_s, ..Self::default() }
     }
 
+    /// The same document without its rows: their counters begin again.
+    pub(crate) fn emptied(self) -> Self {
+        Self { rows: 0, odd_rows: 0, changes: 0, change_bytes: 0, snapshots: 0, snapshot_bytes: 0, ..self }
+    }
+
     /// How many bytes are stored of the document.
     pub fn sizes(&self) -> StoredSizes {
         let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
@@ -117,7 +122,7 @@ fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Reads a number in the one way in which it is written.
-fn read_number(bytes: &mut &[u8]) -> Option<u64> {
+pub(crate) fn read_number(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;

@@ -17,9 +17,10 @@ use thiserror::Error;
 use crate::chunks::{self, Kind, guarded};
 use crate::compact::{CompactOptions, CompactReport, verify_snapshot};
 use crate::engine::Engine;
-use crate::limits::{ATTEMPTS_MAX, PEERS_MAX};
+use crate::limits::{ATTEMPTS_MAX, COMMIT_INLINE_BYTES_MAX, PEER_BYTES_MAX, PEERS_MAX, WAITING_BYTES_MAX};
 use crate::persister::{Commit, Persister, Progress};
 use crate::salvage::Damaged;
+use crate::waiting::{self, Waiting};
 
 /// A document whose transactions are closures.
 ///
@@ -65,8 +66,11 @@ pub struct Persistent<D, P> {
     /// Peers whose states are not as they are stored.
     dirty: BTreeSet<Vec<u8>>,
     damaged: Vec<Damaged>,
-    /// Whether something was stored that a power cut may take.
+    /// Whether something is stored that a power cut may take.
     unflushed: bool,
+    /// Whether automerge may have dropped changes that are stored and wait for others, because it refused a second change of their actor.
+    dropped: bool,
+    waiting: Waiting,
     /// Whether automerge was entered and did not come back.
     entered: bool,
 }
@@ -112,6 +116,22 @@ pub enum PersistError<E: std::error::Error + 'static> {
     /// More than [`PEERS_MAX`] peers at once. End sessions.
     #[error("more than {PEERS_MAX} peers at once (PEERS_MAX); end sessions with end_session")]
     TooManyPeers,
+    /// A peer's id is longer than [`PEER_BYTES_MAX`]. End its session.
+    #[error("the peer's id has {bytes} bytes, more than the {PEER_BYTES_MAX} allowed (PEER_BYTES_MAX)")]
+    PeerTooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// More than [`WAITING_BYTES_MAX`] would wait in the document for changes that did not come. Nothing of it was taken: what it rests on
+    /// comes first, or in one go with it.
+    #[error(
+        "changes of {bytes} bytes would wait for others that are not here, more than the {WAITING_BYTES_MAX} allowed (WAITING_BYTES_MAX); \
+         send first what they rest on"
+    )]
+    TooMuchWaits {
+        /// How much would.
+        bytes: usize,
+    },
     /// The closure put another document in the place of this one. The document was loaded again.
     #[error("the document was replaced by another one; it was loaded again from what is stored")]
     Replaced,
@@ -144,6 +164,8 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
             dirty: BTreeSet::new(),
             damaged: Vec::new(),
             unflushed: false,
+            dropped: false,
+            waiting: Waiting::default(),
             entered: false,
         };
         this.reload()?;
@@ -169,6 +191,8 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
             guarded(|| D::load(&buffer)).map_err(PersistError::Panicked)?.map_err(refused)?
         };
         self.persisted = self.document.heads();
+        // Who stored it may not have flushed it.
+        (self.unflushed, self.dropped, self.waiting) = (true, false, Waiting::default());
         self.entered = false;
         Ok(())
     }
@@ -199,8 +223,11 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
         &mut self,
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<(), PersistError<P::Error>> {
-        let changes = changes.into_iter().collect();
-        self.enter(|this| this.document.apply(changes))?.map_err(refused)?;
+        let changes: Vec<_> = changes.into_iter().collect();
+        let bytes = changes.iter().map(|change| change.raw_bytes().len()).sum();
+        self.admit(bytes, || changes.clone())?;
+        self.apply(changes)?;
+        self.waiting.taken(&mut self.document, bytes);
         self.persist()
     }
 
@@ -242,12 +269,36 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
     ) -> Result<(), PersistError<P::Error>> {
         self.sound()?;
         let mut peer = self.peer(&peer_id)?;
-        self.enter(|this| this.document.receive(&mut peer.state, message, log))?.map_err(refused)?;
+        let bytes = message.changes.iter().map(waiting::weight).fold(0, usize::saturating_add);
+        self.admit(bytes, || waiting::changes_of(message.changes.iter()))?;
+        let received = self.enter(|this| this.document.receive(&mut peer.state, message, log))?;
+        received.map_err(|error| self.refused(error))?;
+        self.waiting.taken(&mut self.document, bytes);
         if peer.stored.as_ref() != Some(&peer.state.encode()) {
             self.dirty.insert(peer_id.clone());
         }
         self.peers.insert(peer_id, peer);
         self.persist()
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), PersistError<P::Error>> {
+        self.enter(|this| this.document.apply(changes))?.map_err(|error| self.refused(error))
+    }
+
+    /// Whether what comes from elsewhere is taken, as far as it waits for what does not.
+    fn admit(
+        &mut self,
+        bytes: usize,
+        changes: impl FnOnce() -> Vec<Change>,
+    ) -> Result<(), PersistError<P::Error>> {
+        self.enter(|this| this.waiting.admit(&mut this.document, bytes, changes))?
+            .map_err(|bytes| PersistError::TooMuchWaits { bytes })
+    }
+
+    fn refused(&mut self, error: AutomergeError) -> PersistError<P::Error> {
+        let error = refused(error);
+        self.dropped |= matches!(error, PersistError::Equivocation { .. });
+        error
     }
 
     /// Ends the session with a peer, as when its connection is gone: what was in flight is forgotten, what both have is remembered.
@@ -285,6 +336,7 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
         old_peer_ids: &[&[u8]],
         options: CompactOptions,
     ) -> Result<CompactReport, PersistError<P::Error>> {
+        self.regain_dropped()?;
         for _ in 0..ATTEMPTS_MAX {
             self.persist()?;
             let sizes = self.persister.sizes();
@@ -316,6 +368,21 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
             }
         }
         Err(PersistError::Contended)
+    }
+
+    /// Takes into the document again what automerge dropped of what is stored, without ending sessions.
+    fn regain_dropped(&mut self) -> Result<(), PersistError<P::Error>> {
+        if !self.dropped {
+            return Ok(());
+        }
+        self.persist()?;
+        match self.persister.load().map_err(PersistError::Persister)? {
+            Some(stored) => self.others.push(stored),
+            None => self.reload()?,
+        }
+        self.persist()?;
+        self.dropped = false;
+        Ok(())
     }
 
     /// Stores what is not stored yet, and makes everything survive a power loss. Answers how many bytes did not before.
@@ -358,8 +425,16 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
             let changes = changes?;
             self.persisted = persisted;
             let state = |peer: &Vec<u8>| Some((peer.clone(), self.peers.get(peer)?.state.encode()));
-            let sync_states: Vec<_> = self.dirty.iter().filter_map(state).collect();
+            // As many as one batch has room for: after failures there may be more, which the calls that follow store.
+            let mut bytes = 0_usize;
+            let fits = |(_, state): &(Vec<u8>, Vec<u8>)| {
+                let first = bytes == 0;
+                bytes = bytes.saturating_add(state.len() + PEER_BYTES_MAX);
+                first || bytes <= COMMIT_INLINE_BYTES_MAX
+            };
+            let sync_states: Vec<_> = self.dirty.iter().filter_map(state).take_while(fits).collect();
             if changes.is_empty() && sync_states.is_empty() {
+                self.persisted = self.document.heads();
                 return Ok(());
             }
             let commit = Commit { changes, sync_states: sync_states.clone() };
@@ -367,13 +442,15 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
                 Progress::Stored => {
                     self.persisted = self.document.heads();
                     self.unflushed = true;
-                    self.dirty.clear();
                     for (peer, stored) in sync_states {
+                        self.dirty.remove(&peer);
                         if let Some(peer) = self.peers.get_mut(&peer) {
                             peer.stored = Some(stored);
                         }
                     }
-                    return Ok(());
+                    if self.dirty.is_empty() {
+                        return Ok(());
+                    }
                 }
                 Progress::Behind(others) => self.others.push(others),
             }
@@ -386,9 +463,18 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
     fn merge_others(&mut self) -> Result<(), PersistError<P::Error>> {
         while let Some(stream) = self.others.first().cloned() {
             let (changes, tips) = read_stream(&stream).map_err(PersistError::Damaged)?;
-            self.enter(|this| this.document.apply(changes))?.map_err(refused)?;
-            let known: Vec<_> = tips.into_iter().filter(|tip| self.document.has(tip)).collect();
-            self.persisted.extend(known);
+            let deps: BTreeMap<_, _> =
+                changes.iter().map(|change| (change.hash(), change.deps().to_vec())).collect();
+            self.apply(changes)?;
+            // What a stored change rests on is no head of what is stored.
+            let document = &mut self.document;
+            let known = deps.iter().filter(|(hash, _)| document.has(hash));
+            let covered: BTreeSet<_> = known.flat_map(|(_, deps)| deps).collect();
+            self.persisted.retain(|head| !covered.contains(head));
+            self.persisted.extend(tips.into_iter().filter(|tip| document.has(tip)));
+            self.persisted.sort_unstable();
+            self.persisted.dedup();
+            self.unflushed = true;
             self.others.remove(0);
         }
         Ok(())
@@ -398,6 +484,9 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
     fn peer(&mut self, peer_id: &[u8]) -> Result<Peer, PersistError<P::Error>> {
         if let Some(peer) = self.peers.get(peer_id) {
             return Ok(peer.clone());
+        }
+        if peer_id.len() > PEER_BYTES_MAX {
+            return Err(PersistError::PeerTooLong { bytes: peer_id.len() });
         }
         if self.peers.len() >= PEERS_MAX {
             return Err(PersistError::TooManyPeers);
@@ -576,5 +665,43 @@ impl<P: Persister> Persistent<AutoCommit, P> {
         let result = result?;
         self.persist()?;
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::ROOT;
+    use automerge::transaction::Transactable as _;
+
+    use super::*;
+    use crate::{DocStore, DocumentId, DocumentPersister};
+
+    /// Two handles that take turns, one of which only compacts: what each knows to be stored is told by as many heads as there are.
+    #[test]
+    fn what_is_known_to_be_stored_does_not_grow() {
+        let store = pollster::block_on(DocStore::open(&seabed_kv::Store::memory())).unwrap();
+        let open = || {
+            let persister = DocumentPersister::open(&store, DocumentId::from_bytes([7; 16])).unwrap();
+            PersistentAutomerge::load(persister).unwrap()
+        };
+        let (mut one, mut two) = (open(), open());
+        for number in 0..50 {
+            one.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", number)).unwrap();
+            two.compact(&[]).unwrap();
+            assert_eq!(two.persisted, one.document.get_heads());
+        }
+        // And while it cannot store anything of its own.
+        two.document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "two", 2)).unwrap();
+        for number in 0..50 {
+            one.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", number)).unwrap();
+            let Progress::Behind(others) = two.persister.commit(Commit::default()).unwrap() else {
+                panic!("the other was quicker");
+            };
+            two.others.push(others);
+            two.merge_others().unwrap();
+            assert_eq!(two.persisted, one.document.get_heads());
+        }
+        two.flush().unwrap();
+        assert_eq!(open().document().get_heads(), two.document.get_heads());
     }
 }

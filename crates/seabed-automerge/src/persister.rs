@@ -1,7 +1,10 @@
 //! The `Persister` contract: what keeps one document, in eleven classic operations and three that make them sound.
 
+use std::collections::BTreeSet;
+
 use automerge::{ActorId, Automerge, Change};
 
+use crate::chunks::{Kind, sift};
 use crate::salvage::{Damaged, Piece, Salvaged, salvage};
 
 /// Bytes stored of a document, and so whether compacting is worth it.
@@ -158,7 +161,8 @@ pub trait Persister {
     }
 
     /// Puts a snapshot in the place of everything stored, and forgets the states of old peers; at once where that can be done.
-    /// `changes` tells what the snapshot contains, to whom it matters.
+    /// `changes` tells what the snapshot contains, to whom it matters. A stored change that it does not contain stays. What waits in it for
+    /// others was not stored by that: it is left out, unless it is stored.
     ///
     /// # Errors
     /// When that could not be done; nothing is lost, and it may be done again.
@@ -168,10 +172,29 @@ pub trait Persister {
         changes: &mut dyn FnMut() -> Vec<(ActorId, u64)>,
         old_peer_ids: &[&[u8]],
     ) -> Result<Progress, Self::Error> {
-        self.set_document(document)?;
         let changes = changes();
+        let before = self.get_document()?.unwrap_or_default();
+        self.set_document(carry_over(&document, &changes, &before))?;
         self.remove_changes(changes.iter().map(|(actor, seq)| (actor, *seq)).collect())?;
         self.remove_sync_states(old_peer_ids)?;
         Ok(Progress::Stored)
     }
+}
+
+/// A snapshot with those changes waiting for others that the one before it had, and no more: others are in rows of their own, or were never
+/// stored.
+fn carry_over(snapshot: &[u8], held: &[(ActorId, u64)], before: &[u8]) -> Vec<u8> {
+    let held: BTreeSet<_> = held.iter().map(|(actor, seq)| (actor, *seq)).collect();
+    let mut bytes = Vec::with_capacity(snapshot.len());
+    for chunk in sift(snapshot).whole {
+        if matches!(chunk.kind, Kind::Document | Kind::Bundle) {
+            bytes.extend_from_slice(chunk.bytes);
+        }
+    }
+    for chunk in sift(before).whole {
+        if chunk.change().is_some_and(|change| !held.contains(&(change.actor_id(), change.seq()))) {
+            bytes.extend_from_slice(chunk.bytes);
+        }
+    }
+    bytes
 }

@@ -1,8 +1,10 @@
 //! Recovery: what cannot be read of a document goes into quarantine, never away.
 
 use automerge::Automerge;
+use seabed_kv::staged::StagedWriter;
 use seabed_kv::{Batch, Durability};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::append::Written;
 use crate::error::{Result, busy};
@@ -10,9 +12,10 @@ use crate::keys::{
     CHANGE, ChangeRow, PEER, QUARANTINE, QuarantineRow, SNAPSHOT, Stored, document_key, numbered_key,
     snapshot_key, snapshot_to_bytes,
 };
-use crate::limits::ATTEMPTS_MAX;
+use crate::limits::{ATTEMPTS_MAX, COMMIT_INLINE_BYTES_MAX};
 use crate::meta::Meta;
 use crate::salvage::{Damaged, Piece, Salvaged, change_count, salvage};
+use crate::shard::Shard;
 use crate::{DocStore, DocumentId};
 
 /// How many bytes of rows one batch moves.
@@ -50,8 +53,11 @@ impl DocStore {
                 return Ok(Some(Recovered { meta, document: salvaged, damaged: all }));
             }
             let step = step(damaged);
-            let (next, batch) = quarantine(document, &meta, &pieces, &step, now_unix_ms / 1_000);
-            match shard.replace_meta(document, Some(&meta), next, batch, Durability::Durable).await? {
+            let (next, batch, writers) =
+                shard.quarantine(document, &meta, &pieces, &step, now_unix_ms).await?;
+            let written = shard.replace_meta(document, Some(&meta), next, batch, Durability::Durable).await?;
+            drop(writers);
+            match written {
                 Written::Applied(_) => {
                     for damaged in &step {
                         let bytes = damaged.piece.payload.len();
@@ -81,72 +87,105 @@ fn step(damaged: Vec<Damaged>) -> Vec<Damaged> {
     step
 }
 
-/// The batch that moves these rows, and the counters of what is left.
-fn quarantine(
-    document: DocumentId,
-    meta: &Meta,
-    pieces: &[Piece],
-    damaged: &[Damaged],
-    now_unix_s: u64,
-) -> (Meta, Batch) {
-    let mut batch = Batch::new();
-    let mut next = Meta {
-        generation: meta.generation.saturating_add(1),
-        peers: 0,
-        peer_bytes: 0,
-        rows: 0,
-        odd_rows: 0,
-        changes: 0,
-        change_bytes: 0,
-        snapshots: 0,
-        snapshot_bytes: 0,
-        written_unix_s: now_unix_s,
-        ..meta.clone()
-    };
-    for Damaged { piece, whole, reason } in damaged {
-        let row = QuarantineRow {
-            since_unix_s: now_unix_s,
-            snapshot: piece.snapshot,
-            key: piece.key.clone(),
-            reason: reason.clone(),
-            payload: piece.payload.clone(),
+impl Shard {
+    /// The batch that moves these rows, the counters of what is left, and what writes values of that which are too large for the batch.
+    async fn quarantine(
+        &self,
+        document: DocumentId,
+        meta: &Meta,
+        pieces: &[Piece],
+        damaged: &[Damaged],
+        now_unix_ms: u64,
+    ) -> Result<(Meta, Batch, Vec<StagedWriter>)> {
+        let (mut batch, mut writers) = (Batch::new(), Vec::new());
+        let mut next = Meta {
+            generation: meta.generation.saturating_add(1),
+            written_unix_s: now_unix_ms / 1_000,
+            ..meta.clone().emptied()
         };
-        batch.put(QUARANTINE, numbered_key(document, next.quarantined), row.to_bytes());
-        next.quarantined = next.quarantined.saturating_add(1);
-        let category = if piece.snapshot { SNAPSHOT } else { CHANGE };
-        batch.delete(category, &piece.key);
-        if whole.is_empty() {
-            continue;
+        for Damaged { piece, whole, reason } in damaged {
+            put_quarantined(
+                document,
+                piece.snapshot,
+                &piece.key,
+                &piece.payload,
+                reason,
+                &mut next,
+                &mut batch,
+            );
+            let category = if piece.snapshot { SNAPSHOT } else { CHANGE };
+            batch.delete(category, &piece.key);
+            if whole.is_empty() {
+                continue;
+            }
+            let value = if whole.len() > COMMIT_INLINE_BYTES_MAX {
+                let mut writer = self.staging.writer(Uuid::new_v4().into_bytes(), now_unix_ms);
+                writer.write(whole).await?;
+                let value = Stored::Staged(writer.finish().await?);
+                writer.attach(&mut batch);
+                writers.push(writer);
+                value
+            } else {
+                Stored::Inline(whole.clone())
+            };
+            if piece.snapshot {
+                let key = snapshot_key(document, Sha256::digest(whole).into());
+                batch.put(SNAPSHOT, key, snapshot_to_bytes(&value));
+            } else {
+                batch.put(CHANGE, &piece.key, ChangeRow { address: None, value }.to_bytes());
+            }
         }
-        let value = Stored::Inline(whole.clone());
-        if piece.snapshot {
-            let key = snapshot_key(document, Sha256::digest(whole).into());
-            batch.put(SNAPSHOT, key, snapshot_to_bytes(&value));
-        } else {
-            batch.put(CHANGE, &piece.key, ChangeRow { address: None, value }.to_bytes());
+        forget_all_peers(document, &mut next, &mut batch);
+        for piece in pieces {
+            let moved = damaged.iter().find(|damaged| damaged.piece == *piece);
+            let whole = match moved {
+                Some(damaged) if damaged.whole.is_empty() => continue,
+                Some(damaged) => &damaged.whole,
+                // Not readable, and not moved by this batch.
+                None => piece.bytes.as_ref().map_or(&piece.payload, |bytes| bytes),
+            };
+            let bytes = whole.len() as u64;
+            if piece.snapshot {
+                next.snapshots += 1;
+                next.snapshot_bytes += bytes;
+            } else {
+                let plain = match moved {
+                    Some(_) => whole.len() <= COMMIT_INLINE_BYTES_MAX,
+                    None => ChangeRow::from_bytes(&piece.payload).is_some_and(|row| row.is_plain()),
+                };
+                next.rows += 1;
+                next.odd_rows += u64::from(!plain);
+                next.changes += if piece.addressed { 1 } else { change_count(whole) };
+                next.change_bytes += bytes;
+            }
         }
+        Ok((next, batch, writers))
     }
-    // A peer whose state says that we have what was damaged would never send it again.
+}
+
+/// With damage all sync states go: a peer whose state says that we have what was damaged would never send it again.
+pub(crate) fn forget_all_peers(document: DocumentId, meta: &mut Meta, batch: &mut Batch) {
+    (meta.peers, meta.peer_bytes) = (0, 0);
     batch.delete_prefix(PEER, document_key(document));
-    for piece in pieces {
-        let whole = match damaged.iter().find(|damaged| damaged.piece == *piece) {
-            Some(damaged) if damaged.whole.is_empty() => continue,
-            Some(damaged) => &damaged.whole,
-            // Not readable, and not moved by this batch.
-            None => piece.bytes.as_ref().map_or(&piece.payload, |bytes| bytes),
-        };
-        let moved = damaged.iter().any(|damaged| damaged.piece == *piece);
-        let bytes = whole.len() as u64;
-        if piece.snapshot {
-            next.snapshots += 1;
-            next.snapshot_bytes += bytes;
-        } else {
-            let plain = moved || ChangeRow::from_bytes(&piece.payload).is_some_and(|row| row.is_plain());
-            next.rows += 1;
-            next.odd_rows += u64::from(!plain);
-            next.changes += if piece.addressed { 1 } else { change_count(whole) };
-            next.change_bytes += bytes;
-        }
-    }
-    (next, batch)
+}
+
+/// Puts a row that cannot be read, as it is, where nothing removes it but the deletion of its document.
+pub(crate) fn put_quarantined(
+    document: DocumentId,
+    snapshot: bool,
+    key: &[u8],
+    payload: &[u8],
+    reason: &str,
+    meta: &mut Meta,
+    batch: &mut Batch,
+) {
+    let row = QuarantineRow {
+        since_unix_s: meta.written_unix_s,
+        snapshot,
+        key: key.to_vec(),
+        reason: reason.to_owned(),
+        payload: payload.to_vec(),
+    };
+    batch.put(QUARANTINE, numbered_key(document, meta.quarantined), row.to_bytes());
+    meta.quarantined = meta.quarantined.saturating_add(1);
 }

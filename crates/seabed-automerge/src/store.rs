@@ -7,10 +7,10 @@ use seabed_kv::staged::Sweep;
 use seabed_kv::{KeyRange, ScanSpec, Store};
 
 use crate::DocumentId;
-use crate::error::{Error, ErrorKind, Result, busy, damaged, too_large};
+use crate::error::{ErrorKind, Result, busy, damaged, too_large};
 use crate::keys::{
-    CHANGE, ChangeRow, DELETED, PEER, PeerRow, SNAPSHOT, document_key, numbered_key, peer_key,
-    read_numbered_key, read_peer_key, snapshot_from_bytes,
+    CHANGE, ChangeRow, DELETED, PEER, PeerRow, SNAPSHOT, document_key, numbered_key, peer_key, read_peer_key,
+    snapshot_from_bytes,
 };
 use crate::limits::{ATTEMPTS_MAX, DISCARDED_MS_MAX, DOCUMENT_BYTES_MAX, WRITING_MS_MAX};
 use crate::meta::Meta;
@@ -60,16 +60,19 @@ pub struct Loaded {
 
 impl DocStore {
     /// Opens the layer's tenants in `store`, creating them in a new one; removes large values that were never finished and completes
-    /// deletions that were cut off. The caller must be the only one to use these tenants, and opens them once: a second opening would
-    /// remove what the first one is writing.
+    /// deletions that were cut off. A store is opened once: a second opening would remove what the first one is writing. Where several
+    /// processes [share](Store::is_shared) it that is left to [`maintain`](Self::maintain), and any number of processes open it.
     ///
     /// # Errors
     /// Those of the store; `Unsupported` for data of a later version, naming both versions; `Corrupt` for a damaged row.
     pub async fn open(store: &Store) -> Result<Self> {
         let shards = shard::open(store).await?;
-        for shard in &shards {
-            shard.staging.sweep(Sweep::Everything).await?;
-            shard.finish_deletions().await?;
+        // In a shared one they may be another's that goes on.
+        if !store.is_shared() {
+            for shard in &shards {
+                shard.staging.sweep(Sweep::Everything).await?;
+                shard.finish_deletions().await?;
+            }
         }
         Ok(Self(shards.into()))
     }
@@ -219,6 +222,12 @@ impl DocStore {
         &self.0
     }
 
+    /// Where the rows are that are the store's, and no document's.
+    pub(crate) fn first_shard(&self) -> &Shard {
+        #[allow(clippy::indexing_slicing, reason = "open makes at least one shard")]
+        &self.0[0]
+    }
+
     pub(crate) fn shard(&self, document: DocumentId) -> &Shard {
         let number = shard::shard_of(document, self.0.len());
         #[allow(
@@ -314,21 +323,6 @@ impl Shard {
             }
         }
         Ok(pieces)
-    }
-
-    /// Rows of changes as they are, with their numbers: those that hold more than plain changes.
-    pub(crate) async fn odd_rows(&self, document: DocumentId) -> Result<Vec<(u64, ChangeRow)>, Error> {
-        let mut odd = Vec::new();
-        let mut rows = self.tenant.scan(ScanSpec::new(CHANGE, KeyRange::prefix(document_key(document))));
-        while let Some(row) = rows.next().await {
-            let row = row?;
-            let read = read_numbered_key(row.key.as_bytes()).zip(ChangeRow::from_bytes(&row.payload));
-            let ((_, number), row) = read.ok_or_else(|| damaged(&self.tenant, CHANGE, row.key.as_bytes()))?;
-            if !row.is_plain() {
-                odd.push((number, row));
-            }
-        }
-        Ok(odd)
     }
 }
 

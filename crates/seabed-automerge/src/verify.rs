@@ -13,9 +13,9 @@ use sha2::{Digest as _, Sha256};
 use crate::DocumentId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{
-    CHANGE, ChangeRow, DELETED, DOCUMENT, DeletedRow, FORMAT, FORMAT_VERSION, FormatRow, PEER, PeerRow,
-    QUARANTINE, QuarantineRow, SHARDS, SNAPSHOT, Stored, document_key, read_document_key, read_numbered_key,
-    read_snapshot_key, shards_from_bytes, snapshot_from_bytes,
+    CHANGE, ChangeRow, DELETED, DOCUMENT, DeletedRow, FORMAT, FORMAT_VERSION, FormatRow, IDENTITY, PEER,
+    PeerRow, QUARANTINE, QuarantineRow, SHARDS, SNAPSHOT, Stored, document_key, identity_from_bytes,
+    read_document_key, read_numbered_key, read_snapshot_key, shards_from_bytes, snapshot_from_bytes,
 };
 use crate::meta::Meta;
 use crate::salvage::{change_count, load};
@@ -185,6 +185,15 @@ impl Verifier {
             (Some(0), Some(None)) => self.find(format!("the row of {SHARDS} does not read")),
             (Some(0), Some(shards)) => self.shards = shards,
             (Some(_), Some(_)) => self.find(format!("a row of {SHARDS}, which belongs in the first shard")),
+            _ => {}
+        }
+        let row = self.shard.tenant.get(IDENTITY, b"").await?;
+        match (self.number, row.as_deref().map(identity_from_bytes)) {
+            (Some(0), Some(None)) => self.find(format!("the row of {IDENTITY} does not read")),
+            (Some(1..), Some(_)) => {
+                self.find(format!("a row of {IDENTITY}, which belongs in the first shard"));
+            }
+            // A store that was never served has none.
             _ => {}
         }
         Ok(())

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use common::*;
 use pollster::block_on;
-use seabed_automerge::{DocStore, DocumentId, ImportReport};
+use seabed_automerge::{Append, DocStore, DocumentId, ImportReport};
 use seabed_kv::{ErrorKind, Store};
 
 /// Writes a value as automerge-repo does.
@@ -91,6 +91,43 @@ fn an_export_is_what_an_import_takes() {
     assert_eq!(import(&others, &to).changes, 1);
     let names: Vec<_> = walk(&to);
     assert!(names.iter().all(|name| !name.contains("part")), "{names:?}");
+}
+
+#[test]
+fn an_export_overwrites_nothing_and_leaves_nothing_out() {
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("some/where");
+    let documents = documents(&Store::memory());
+    let changes = plain(4).get_changes(&[]);
+    let waiting = Append {
+        changes: vec![changes[0].clone(), changes[1].clone(), changes[3].clone()],
+        now_unix_ms: NOW_MS,
+        ..Append::default()
+    };
+    block_on(documents.append(id(1), None, waiting, ())).unwrap();
+    let export = || block_on(documents.export_directory(&to, None)).unwrap();
+    let report = export();
+    assert_eq!((report.documents, report.written, report.refused), (1, 2, 0));
+    let others = common::documents(&Store::memory());
+    import(&others, &to);
+    load(&others, id(1)).apply_changes([changes[2].clone()]).unwrap();
+    assert_eq!(stored(&others, id(1)).len(), 4, "what waited came along");
+    // The same state in other bytes, as automerge-repo would have written it.
+    let snapshot = walk(&to).into_iter().find(|path| path.contains("snapshot")).unwrap();
+    let mut same = automerge::Automerge::new();
+    same.apply_changes(changes[..2].to_vec()).unwrap();
+    let other_bytes = same.save_nocompress();
+    let other_bytes = [other_bytes, changes[0].raw_bytes().to_vec()].concat();
+    fs::write(&snapshot, &other_bytes).unwrap();
+    let report = export();
+    assert_eq!((report.written, report.refused), (0, 0));
+    assert!(fs::read(&snapshot).unwrap() == other_bytes);
+    // What does not read is no reason to take it away.
+    fs::write(&snapshot, b"damaged").unwrap();
+    let report = export();
+    assert_eq!((report.written, report.refused), (0, 1));
+    assert!(snapshot.ends_with(&report.refusals[0].what), "{:?}", report.refusals);
+    assert_eq!(fs::read(&snapshot).unwrap(), b"damaged");
 }
 
 fn walk(folder: &Path) -> Vec<String> {

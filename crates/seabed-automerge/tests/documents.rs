@@ -96,13 +96,15 @@ fn who_has_not_seen_what_others_stored_is_told_and_stores_nothing() {
     let since = block_on(documents.since(id(1), &first)).unwrap().unwrap();
     assert_eq!((since.bytes, since.meta), (two.save_after(&[]), second.clone()));
     // After a compaction it is everything.
-    let replace = Replace { snapshot: b"snapshot".to_vec(), now_unix_ms: NOW_MS, ..Replace::default() };
+    let mut all = one.clone();
+    all.merge(&mut two.clone()).unwrap();
+    let replace = Replace { snapshot: all.save(), now_unix_ms: NOW_MS, ..Replace::default() };
     let stale = block_on(documents.replace(id(1), &first, replace.clone(), ())).unwrap();
     assert_eq!(stale, Appended::Behind { effects: () });
     let replaced = block_on(documents.replace(id(1), &second, replace, ())).unwrap();
     assert!(matches!(replaced, Appended::Applied { .. }));
     let since = block_on(documents.since(id(1), &first)).unwrap().unwrap();
-    assert_eq!(since.bytes, b"snapshot");
+    assert_eq!(since.bytes, all.save());
 }
 
 #[test]

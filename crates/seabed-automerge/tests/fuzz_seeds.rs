@@ -59,6 +59,13 @@ fn chunks() {
     run("chunks", fuzz_chunks, &[0, 0x85, 0xFF], 7);
 }
 
+/// What a client of automerge-repo wrote.
+#[cfg(feature = "http")]
+#[test]
+fn frames() {
+    run("frames", seabed_automerge::fuzz_frames, &[0, 0x5B, 0xA1, 0xFF], 3);
+}
+
 /// A seed that does not read as what its name says leads a fuzzer nowhere. With `UPDATE` in the environment missing seeds are written.
 #[test]
 fn the_seeds_are_what_their_names_say() {

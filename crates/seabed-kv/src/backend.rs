@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
+use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, ScanSpec, TenantId};
 
 /// A place that holds tenants.
 pub trait Backend: Send + Sync + fmt::Debug {
@@ -22,7 +22,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `Busy` when another process owns it, `Unsupported` where it cannot be owned, `Backend` when it cannot be made.
-    fn own(&self) -> Result<()>;
+    fn own(&self) -> Op<()>;
 
     /// Whether several processes may own the place at once. Then what one of them reads another may change at any time.
     fn is_shared(&self) -> bool {

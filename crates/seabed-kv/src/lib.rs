@@ -122,6 +122,7 @@ mod store;
     allow(dead_code, unused_imports, reason = "without a backend that queues, there are only locks")
 )]
 mod sync;
+mod tenant;
 
 pub use backend::{Copied, TenantReport, TenantStats};
 pub use batch::{Batch, Check, Commit, Condition, Durability, Outcome, Refusal, Write};
@@ -130,4 +131,5 @@ pub use id::TenantId;
 pub use key::{Key, KeyBuilder, KeyPart, KeyRange, KeyReader};
 pub use op::Op;
 pub use scan::{Page, Row, Scan, ScanSpec};
-pub use store::{Snapshot, Store, Tenant};
+pub use store::Store;
+pub use tenant::{Snapshot, Tenant};

@@ -83,6 +83,13 @@ pub const POSTGRES_ACQUIRE_MS_MAX: u64 = 10_000;
 /// How long PostgreSQL may take to answer one statement before its connection is given up, in milliseconds.
 pub const POSTGRES_ANSWER_MS_MAX: u64 = 30_000;
 
+/// How long a statement may take PostgreSQL, and wait for a lock there, before it takes no effect any more and is told Busy, in milliseconds.
+/// Less than its answer is waited for: what was given up never appears later.
+pub const POSTGRES_STATEMENT_MS_MAX: u64 = 10_000;
+
+/// After how many bytes of refused rows the rest of a group is another statement: each refusal carries the row that it was refused by.
+pub const POSTGRES_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// How long operations are told Busy at once after PostgreSQL could not be reached, before it is tried again, in milliseconds.
 pub const POSTGRES_BACKOFF_MS_MAX: u64 = 1_000;
 

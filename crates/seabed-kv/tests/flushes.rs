@@ -2,14 +2,11 @@
 #![cfg(not(shuttle))]
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure is the test's")]
 
-use std::sync::{Arc, Mutex};
-
 use pollster::block_on;
-use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use seabed_kv::sqlite::simulation::{Engine, EngineOptions};
 use seabed_kv::staged::Staging;
-use seabed_kv::{Batch, Durability, KeyRange, Op, Outcome, Page, Result, ScanSpec, Store, Tenant, TenantId};
-use seabed_testkit::Disk;
+use seabed_kv::{Batch, Durability};
+use seabed_testkit::{Disk, OnDisk};
 
 fn open(disk: &Disk) -> Engine {
     Engine::open(&disk.path("t.db"), Some(disk.vfs()), EngineOptions::default()).unwrap()
@@ -50,105 +47,15 @@ fn eviction_flushes_nothing_and_reads_no_more_of_the_log_the_longer_it_is() {
     assert_eq!(rows, [(b"c".to_vec(), b"k".to_vec(), 1_010_u64.to_be_bytes().to_vec())]);
 }
 
-/// A store of one tenant that is read in memory; its batches are committed on a disk as well.
-#[derive(Debug, Clone)]
-struct Mirrored {
-    memory: Tenant,
-    engine: Arc<Mutex<Engine>>,
-}
-
-impl Backend for Mirrored {
-    fn own(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn open(&self, _: &TenantId) -> Op<Arc<dyn TenantBackend>> {
-        Op::ready(Ok(Arc::new(self.clone())))
-    }
-
-    fn list(&self) -> Op<Vec<TenantId>> {
-        Op::ready(Ok(vec![self.memory.id().clone()]))
-    }
-
-    fn remove(&self, _: &TenantId) -> Op<()> {
-        Op::ready(Ok(()))
-    }
-
-    fn close(&self) -> Op<()> {
-        Op::ready(Ok(()))
-    }
-}
-
-impl View for Mirrored {
-    fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
-        self.memory.get(category, key)
-    }
-
-    fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
-        self.memory.exists(category, key)
-    }
-
-    fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
-        self.memory.count(category, range)
-    }
-
-    fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
-        self.memory.scan_page(spec)
-    }
-
-    fn categories(&self) -> Op<Vec<Vec<u8>>> {
-        self.memory.categories()
-    }
-}
-
-impl TenantBackend for Mirrored {
-    fn apply(&self, batch: Batch, durability: Durability, _: Admission) -> Op<Outcome> {
-        let mut engine = self.engine.lock().unwrap();
-        let answers = engine.commit_group(vec![(batch.clone(), durability)]);
-        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-        self.memory.apply(batch, durability)
-    }
-
-    fn flush(&self) -> Op<()> {
-        Op::ready(self.engine.lock().unwrap().flush())
-    }
-
-    fn snapshot(&self) -> Op<Arc<dyn View>> {
-        Op::ready(Ok(Arc::new(self.clone())))
-    }
-
-    fn inline_limit(&self) -> usize {
-        self.memory.inline_limit()
-    }
-
-    fn verify(&self) -> Op<TenantReport> {
-        self.memory.verify()
-    }
-
-    fn stats(&self) -> Op<TenantStats> {
-        self.memory.stats()
-    }
-
-    fn close(&self) -> Op<()> {
-        Op::ready(Ok(()))
-    }
-
-    fn is_closed(&self) -> bool {
-        false
-    }
-}
-
 /// Megabytes of chunks wait for nothing; the batch that refers to them makes all of them durable.
 #[test]
 fn a_staged_value_is_one_flush_however_long_it_is() {
     for length in [20_000, 3_000_000] {
         let disk = Disk::new(3);
-        let engine = Arc::new(Mutex::new(open(&disk)));
-        let memory = Store::memory().open("t").wait().unwrap();
-        let store = Store::with_backend(Arc::new(Mirrored { memory, engine: engine.clone() }));
-        let tenant = store.open("t").wait().unwrap();
+        let on_disk = OnDisk::open(&disk, "t").unwrap();
+        let tenant = on_disk.tenant();
         let staging = Staging::new(tenant.clone(), "layer");
-        put(&mut engine.lock().unwrap(), 0, Durability::Durable);
+        put(&mut on_disk.engine(), 0, Durability::Durable);
 
         let before = disk.counters();
         let mut writer = staging.writer([7; 16], 1_000);

@@ -8,6 +8,7 @@
 mod rolling;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 pub use self::rolling::RollingFilter;
 use crate::limits::{FILTER_BITS_MAX, FILTER_BITS_MIN, FILTER_HASHES_MAX};
@@ -130,7 +131,13 @@ pub struct Filter {
     error_ppm: u64,
     hashes: u64,
     bits: NonZeroU64,
+    /// `2^64 / bits`, for [`Self::rest`].
+    reciprocal: u64,
 }
+
+/// Of how many bits of an id at most one answer is made. Each alone is as likely as not, and a processor that guesses wrong loses more than
+/// the next bits cost.
+const BITS_AT_ONCE: u64 = 4;
 
 impl Filter {
     /// An empty filter for so many ids and that rate of false answers. No ids, or a rate that is not between 0 and 1, is the
@@ -154,6 +161,7 @@ impl Filter {
             error_ppm,
             hashes: sizing.hashes,
             bits: sizing.bits,
+            reciprocal: u64::MAX / sizing.bits,
         }
     }
 
@@ -215,7 +223,8 @@ impl Filter {
             return Err(DecodeError::Filter("it has fewer words than its bits need"));
         }
         let array = array.get(..words * WORD_BYTES).unwrap_or_default().to_vec();
-        Ok(Self { dialect: Dialect::Nim, array, capacity, error_ppm, hashes, bits })
+        let reciprocal = u64::MAX / bits;
+        Ok(Self { dialect: Dialect::Nim, array, capacity, error_ppm, hashes, bits, reciprocal })
     }
 
     /// Reads a filter of [`Dialect::Spec`] whose size was agreed upon otherwise. What is longer is cut off, as by its readers.
@@ -251,6 +260,14 @@ impl Filter {
         out
     }
 
+    /// The same, to be shared: the filters of dialect S are long, so they are copied once and not twice.
+    pub(crate) fn to_shared_bytes(&self) -> Arc<[u8]> {
+        match self.dialect {
+            Dialect::Nim => self.to_bytes().into(),
+            Dialect::Spec => self.array.as_slice().into(),
+        }
+    }
+
     /// Adds an id.
     pub fn insert(&mut self, id: &[u8]) {
         self.insert_hashed(Hashed::new(self.dialect, id));
@@ -261,7 +278,7 @@ impl Filter {
         if id == Hashed::NOWHERE {
             return;
         }
-        let (mut bit, step) = (id.first % self.bits, id.second % self.bits);
+        let (mut bit, step) = (self.rest(id.first), self.rest(id.second));
         for _ in 0..self.hashes {
             let (byte, mask) = self.place(bit);
             if let Some(byte) = self.array.get_mut(byte) {
@@ -278,20 +295,37 @@ impl Filter {
 
     /// Whether the id with these hashes, of the filter's dialect, was added, or looks so.
     pub fn contains_hashed(&self, id: Hashed) -> bool {
-        let is_set = |bit| {
-            let (byte, mask) = self.place(bit);
-            self.array.get(byte).is_some_and(|byte| byte & mask != 0)
-        };
-        let mut bit = id.first % self.bits;
-        // Most ids are found not to be there by their first bit: the second division is for the others.
-        if id == Hashed::NOWHERE || !is_set(bit) {
+        if id == Hashed::NOWHERE {
             return false;
         }
-        let step = id.second % self.bits;
-        (1..self.hashes).all(|_| {
-            bit = self.next(bit, step);
-            is_set(bit)
-        })
+        let (mut bit, step) = (self.rest(id.first), self.rest(id.second));
+        let mut asked = 0;
+        while asked < self.hashes {
+            let next = self.hashes.min(asked + BITS_AT_ONCE);
+            let mut all = true;
+            for _ in asked..next {
+                let (byte, mask) = self.place(bit);
+                all &= self.array.get(byte).is_some_and(|byte| byte & mask != 0);
+                bit = self.next(bit, step);
+            }
+            if !all {
+                return false;
+            }
+            asked = next;
+        }
+        true
+    }
+
+    /// `hash mod bits`, without a division, of which a received message would cost one or two for each own message that nobody has acknowledged.
+    fn rest(&self, hash: u64) -> u64 {
+        // One or two less than the quotient at most, because the reciprocal is rounded down.
+        #[allow(clippy::cast_possible_truncation, reason = "a product's upper half")]
+        let quotient = ((u128::from(hash) * u128::from(self.reciprocal)) >> 64) as u64;
+        let mut rest = hash - quotient * self.bits.get();
+        while rest >= self.bits.get() {
+            rest -= self.bits.get();
+        }
+        rest
     }
 
     /// `(bit + step) mod bits` of two that are less.
@@ -362,6 +396,22 @@ mod tests {
             bits(b"a"),
             [137_677, 145_554, 3_431, 11_308, 19_185, 27_062, 34_939, 42_816, 50_693, 58_570]
         );
+    }
+
+    #[test]
+    fn the_rest_is_that_of_a_division() {
+        for bits in [64, 65, 127, 128, 240, 3_840, 150_000, 1 << 20, FILTER_BITS_MAX - 1, FILTER_BITS_MAX] {
+            let mut filter = Filter::new(Dialect::Nim, 1, ERROR_RATE_DEFAULT);
+            filter.bits = NonZeroU64::new(bits).unwrap();
+            filter.reciprocal = u64::MAX / filter.bits;
+            for hash in [0, 1, bits - 1, bits, bits + 1, 1 << 63, u64::MAX - bits, u64::MAX - 1, u64::MAX] {
+                assert_eq!(filter.rest(hash), hash % bits, "{hash} mod {bits}");
+            }
+            for number in 0..10_000_u64 {
+                let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                assert_eq!(filter.rest(hash), hash % bits, "{hash} mod {bits}");
+            }
+        }
     }
 
     /// Published in docs/formats/sds.md. The first three are those that a real nim-sds was asked with.

@@ -105,7 +105,7 @@ impl Channel {
     /// # Errors
     /// The input was refused, and nothing has changed.
     pub fn handle(&mut self, input: Input<'_>, now_ms: u64) -> Result<Handled, Error> {
-        let mut step = Step::new(now_ms, self.meta);
+        let mut step = Step::new(now_ms, self.meta, &self.id);
         let outcome = match input {
             Input::Send { message_id, content, hints } => self.send(message_id, content, hints, &mut step),
             Input::SendEphemeral { message_id, content } => {
@@ -127,6 +127,7 @@ impl Channel {
 
     fn tick(&mut self, sweep: Sweep, step: &mut Step) -> Result<Outcome, Error> {
         if sweep != Sweep::Repairs {
+            self.sweep_rest(step);
             self.sweep_missing(step);
             self.sweep_outgoing(step);
         }
@@ -147,7 +148,14 @@ impl Channel {
             self.missing.longest_ms().map(|since_ms| since_ms.saturating_add(timeout_ms))
         });
         let expires_ms = self.requests_expire();
-        let due = [self.outgoing.next_due(), self.answers_due(), self.sync_due(), lost_ms, expires_ms];
+        let due = [
+            self.rest_due(),
+            self.outgoing.next_due(),
+            self.answers_due(),
+            self.sync_due(),
+            lost_ms,
+            expires_ms,
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -169,7 +177,7 @@ impl Channel {
     /// The filter as it is sent now.
     pub(crate) fn filter_bytes(&mut self, step: &mut Step) -> Arc<[u8]> {
         self.renew_filter(step);
-        self.filter.encode()
+        self.filter.encode(&self.config, &self.meta)
     }
 
     /// Builds the filter anew when it is full or far too large.

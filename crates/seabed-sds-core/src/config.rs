@@ -130,13 +130,13 @@ pub struct Limits {
     pub incoming_messages_max: usize,
     /// Bytes of messages that wait: likewise.
     pub incoming_bytes_max: usize,
-    /// Missing messages that one message may name: beyond it that message is dropped.
+    /// Missing messages that one message may name: beyond it that message is dropped; of a sync message, nothing that it names is missing.
     pub missing_ids_max: usize,
     /// Entries of a causal history that are accepted: beyond it the message is refused.
     pub history_entries_max: usize,
     /// Repair requests of one message that are read: the rest are passed over.
     pub requests_read_max: usize,
-    /// Missing messages that are asked for: beyond it the one due last is not.
+    /// Missing messages that are asked for: beyond it the one due last is not, until there is room. It stays missing while something waits for it.
     pub repairs_out_max: usize,
     /// Answers that are going to be sent: beyond it the one due last is not.
     pub repairs_in_max: usize,

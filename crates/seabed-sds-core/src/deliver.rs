@@ -1,7 +1,7 @@
 //! Delivery: the order in which messages enter the log, those that waited for them, and what is waited for no more (sds.md sections
 //! 10 and 13).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use crate::channel::Channel;
 use crate::config::{MARKED_IDS_MAX, MET_IDS_MAX};
@@ -9,8 +9,9 @@ use crate::effect::{Event, Limit, Outcome};
 use crate::error::Error;
 use crate::filter::OwnFilter;
 use crate::history::Seen;
+use crate::limits::{MARKED_BYTES_MAX, MARKED_ROWS_MAX};
 use crate::record::{IncomingEntry, Key, LogEntry};
-use crate::step::Step;
+use crate::step::{Step, row_bytes};
 use crate::{HistoryEntry, MessageId, clock};
 
 impl Channel {
@@ -20,12 +21,21 @@ impl Channel {
         self.place(entry, step);
     }
 
+    /// A message that waited is delivered. What was given up meanwhile is not noted with it when that happens: it would be writing every
+    /// large message that waits once more.
+    fn deliver_waiting(&mut self, mut entry: IncomingEntry, step: &mut Step) {
+        let mut causes = entry.message.causal_history.iter();
+        entry.gap |= causes.any(|cause| self.history.is_lost(&cause.message_id));
+        self.deliver(entry, step);
+    }
+
     /// A message enters the log.
     pub(crate) fn place(&mut self, entry: IncomingEntry, step: &mut Step) {
         let IncomingEntry { message, retrieval_hint, anomalous, .. } = entry;
         if self.config.rules().clock_at_delivery {
             let stamp = message.lamport.unwrap_or(0);
-            self.meta.lamport = clock::after(&self.config, self.meta.lamport, stamp, step.now_ms);
+            let beyond_belief_at_ms = anomalous.then_some(step.now_ms);
+            self.meta.lamport = clock::after(&self.config, self.meta.lamport, stamp, beyond_belief_at_ms);
         }
         self.keep_in_log(LogEntry { message, position: 0, retrieval_hint, anomalous }, step);
     }
@@ -33,6 +43,7 @@ impl Channel {
     /// Puts a message into its place of the log, and forgets the first one when there are too many.
     pub(crate) fn keep_in_log(&mut self, entry: LogEntry, step: &mut Step) {
         let id = entry.message.message_id.clone();
+        step.weigh(&entry.message);
         let position = if self.config.rules().log_by_lamport {
             entry.message.lamport.unwrap_or(0)
         } else {
@@ -83,6 +94,7 @@ impl Channel {
     ) -> bool {
         let id = entry.message.message_id.clone();
         self.take_incoming(&id, step);
+        step.weigh(&entry.message);
         self.incoming.insert(entry);
         step.touch(Key::Incoming(id.clone()));
         for cause in waits {
@@ -130,7 +142,7 @@ impl Channel {
         if let Some(number) = self.history.seen.remove(id) {
             step.touch(Key::Seen(number));
             if let OwnFilter::Ring(ring) = &mut self.filter {
-                ring.remove(&self.config, &mut self.meta, number);
+                ring.remove(number);
             }
         }
         self.miss_again(&entry.message, step);
@@ -138,47 +150,67 @@ impl Channel {
 
     /// These are waited for no more: delivers what waited for nothing else, and so on.
     pub(crate) fn settle_all(&mut self, causes: impl IntoIterator<Item = MessageId>, step: &mut Step) {
-        if self.config.rules().log_by_lamport {
-            self.cascade_by_lamport(causes.into_iter().collect(), step);
-        } else {
-            self.cascade_depth_first(causes, step);
-        }
-    }
-
-    /// Of all messages that may be delivered, the one with the lowest (Lamport, id) is the next.
-    fn cascade_by_lamport(&mut self, mut settled: VecDeque<MessageId>, step: &mut Step) {
-        let mut ready = BTreeSet::new();
-        loop {
-            while let Some(cause) = settled.pop_front() {
-                for waiter in self.settle(&cause, step) {
-                    if let Some(entry) =
-                        self.incoming.get(&waiter).filter(|_| self.incoming.is_ready(&waiter))
-                    {
-                        ready.insert((entry.message.lamport.unwrap_or(0), waiter));
-                    }
-                }
-            }
-            let Some((_, id)) = ready.pop_first() else { return };
-            let Some((entry, _)) = self.take_incoming(&id, step) else { continue };
-            self.mark_delivered(&id, step);
-            self.deliver(entry, step);
-            settled.push_back(id);
-        }
-    }
-
-    /// The order of nim-sds: whoever became free last goes first, of several the one with the lowest id. What was free before goes too.
-    fn cascade_depth_first(&mut self, settled: impl IntoIterator<Item = MessageId>, step: &mut Step) {
-        for cause in settled {
+        for cause in causes {
             self.settle(&cause, step);
         }
-        let mut stack: Vec<MessageId> = self.incoming.ready().rev().cloned().collect();
+        self.cascade(step);
+    }
+
+    /// Delivers what waits for nothing any more, and what waited for that, until there is no more or the operation is full.
+    fn cascade(&mut self, step: &mut Step) {
+        if self.config.rules().log_by_lamport {
+            self.cascade_by_lamport(step);
+        } else {
+            self.cascade_depth_first(step);
+        }
+    }
+
+    /// Of all messages that may be delivered, the one with the lowest (Lamport, id) is the next. So the order is the same when a full
+    /// operation ends in between: what may be delivered shows in the rows, and so does, at [`rest_due`](Self::rest_due), that it was left.
+    fn cascade_by_lamport(&mut self, step: &mut Step) {
+        while !step.is_full() {
+            let Some(id) = self.incoming.ready().next().cloned() else { return };
+            let Some((entry, _)) = self.take_incoming(&id, step) else { return };
+            self.mark_delivered(&id, step);
+            self.deliver_waiting(entry, step);
+            self.settle(&id, step);
+        }
+    }
+
+    /// The order of nim-sds: whoever became free last goes first, of several the one with the lowest id. What was free before goes too. What a
+    /// full operation leaves is free before the next one.
+    fn cascade_depth_first(&mut self, step: &mut Step) {
+        let mut stack: Vec<MessageId> = self.incoming.ready().cloned().collect();
+        stack.sort_unstable_by(|one, other| other.cmp(one));
+        self.meta.sync_due_ms = None;
         while let Some(id) = stack.pop() {
+            if step.is_full() {
+                // That something waits for nothing says nothing here: nim-sds leaves it so.
+                self.meta.sync_due_ms = Some(step.now_ms);
+                return;
+            }
             let Some((entry, _)) = self.take_incoming(&id, step) else { continue };
-            self.deliver(entry, step);
+            self.deliver_waiting(entry, step);
             let mut free = self.settle(&id, step);
             free.retain(|waiter| self.incoming.is_ready(waiter));
             free.sort_unstable_by(|one, other| other.cmp(one));
             stack.append(&mut free);
+        }
+    }
+
+    /// Since when there is something to deliver that a full operation has left.
+    pub(crate) fn rest_due(&self) -> Option<u64> {
+        if !self.config.rules().log_by_lamport {
+            return self.meta.sync_due_ms;
+        }
+        self.incoming.ready().next()?;
+        Some(self.history.seen.newest().map_or(0, |seen| seen.at_ms))
+    }
+
+    /// Goes on where a full operation has ended.
+    pub(crate) fn sweep_rest(&mut self, step: &mut Step) {
+        if self.rest_due().is_some() {
+            self.cascade(step);
         }
     }
 
@@ -210,6 +242,9 @@ impl Channel {
             let (what, count, count_max) = ("the list of ids", ids.len(), MARKED_IDS_MAX);
             return Err(Error::TooMuch { what, count, count_max });
         }
+        if self.config.rules().bounded {
+            self.check_marked(ids)?;
+        }
         for id in ids {
             self.drop_missing(id, step);
             self.drop_answer(id, step);
@@ -228,6 +263,34 @@ impl Channel {
         Ok(Outcome::Marked)
     }
 
+    /// Whether a store can hold in one batch what marking these changes, before anything is delivered for it.
+    fn check_marked(&self, ids: &[MessageId]) -> Result<(), Error> {
+        let (mut rows, mut bytes) = (0, 0);
+        let row_bytes = row_bytes(&self.id);
+        for id in ids {
+            // Received and met, with the id, and the oldest of each forgotten; no longer missing, no longer answered.
+            rows += 4;
+            bytes += 4 * row_bytes + 2 * id.as_bytes().len();
+            if self.missing.get(id).is_some() || self.answers.get(id).is_some() {
+                rows += 2;
+                bytes += 2 * (row_bytes + id.as_bytes().len());
+            }
+            for waiter in self.incoming.waiters_of(id) {
+                rows += 1;
+                bytes += row_bytes + id.as_bytes().len() + waiter.as_bytes().len();
+            }
+        }
+        for (what, count, count_max) in [
+            ("what changes with the marked messages, in rows,", rows, MARKED_ROWS_MAX),
+            ("what changes with the marked messages, in bytes,", bytes, MARKED_BYTES_MAX),
+        ] {
+            if count > count_max {
+                return Err(Error::TooMuch { what, count, count_max });
+            }
+        }
+        Ok(())
+    }
+
     fn meet(&mut self, id: &MessageId, lost: bool, step: &mut Step) {
         if self.history.met.get(id) == Some(&lost) {
             return;
@@ -244,20 +307,25 @@ impl Channel {
     pub(crate) fn sweep_missing(&mut self, step: &mut Step) {
         let Some(timeout_ms) = self.config.dependency_timeout_ms else { return };
         let Some(since_ms) = step.now_ms.checked_sub(timeout_ms) else { return };
-        let lost = self.missing.since(since_ms);
-        if lost.is_empty() {
+        let mut entries: Vec<HistoryEntry> = Vec::new();
+        // When they are too many, the rest is still due, and nothing is delivered before all of them are settled: the order is that of one
+        // operation.
+        while let Some(missing) = self.missing.since(since_ms).cloned() {
+            if step.is_full() && self.config.rules().bounded {
+                break;
+            }
+            let id = missing.entry.message_id.clone();
+            entries.push(missing.entry);
+            self.drop_missing(&id, step);
+            self.meet(&id, true, step);
+            self.settle(&id, step);
+        }
+        if entries.is_empty() {
             return;
         }
-        let mut entries: Vec<HistoryEntry> = Vec::new();
-        for id in &lost {
-            entries.extend(self.missing.get(id).map(|missing| missing.entry.clone()));
-            self.drop_missing(id, step);
-            self.meet(id, true, step);
-            for waiter in self.incoming.mark_gaps(id) {
-                step.touch(Key::Incoming(waiter));
-            }
-        }
         step.event(Event::DependenciesLost { entries });
-        self.settle_all(lost, step);
+        if self.missing.since(since_ms).is_none() {
+            self.cascade(step);
+        }
     }
 }

@@ -13,6 +13,10 @@ pub enum Error {
     /// A message must have a name.
     #[error("the message id is empty: derive one with derive_message_id")]
     EmptyMessageId,
+    /// A message id that is not text, which peers refuse. Make it text, or have all participants accept any id
+    /// ([`Config::accepts_any_id`](crate::Config::accepts_any_id)).
+    #[error("the message id {0} is not UTF-8: use text, or derive one with derive_message_id")]
+    NotUtf8(MessageId),
     /// The id is in use. Ids are unique for ever: derive one that holds the time.
     #[error("the message id {0} was used before: derive a new one with derive_message_id")]
     ReusedMessageId(MessageId),

@@ -41,6 +41,8 @@ pub(crate) struct RingFilter {
     dialect: Dialect,
     filter: Filter,
     members: VecDeque<Member>,
+    /// It has bits of ids that are no members.
+    has_more: bool,
     /// Its bytes, as long as nothing is added.
     encoded: Option<Arc<[u8]>>,
 }
@@ -52,6 +54,7 @@ impl OwnFilter {
                 dialect: config.dialect,
                 filter: empty(config, IDS_MIN),
                 members: VecDeque::new(),
+                has_more: false,
                 encoded: None,
             })
         } else {
@@ -60,9 +63,15 @@ impl OwnFilter {
     }
 
     /// The bytes that go into a message.
-    pub(crate) fn encode(&mut self) -> Arc<[u8]> {
+    pub(crate) fn encode(&mut self, config: &Config, meta: &Meta) -> Arc<[u8]> {
         match self {
-            Self::Ring(ring) => ring.encoded.get_or_insert_with(|| ring.filter.to_bytes().into()).clone(),
+            Self::Ring(ring) => {
+                if ring.has_more {
+                    // As large as before, which is how it would come back after a restart.
+                    ring.fill(config, usize::try_from(meta.filter_ids).unwrap_or(usize::MAX));
+                }
+                ring.encoded.get_or_insert_with(|| ring.filter.to_shared_bytes()).clone()
+            }
             Self::Rolling(rolling) => rolling.filter().to_bytes().into(),
         }
     }
@@ -98,6 +107,7 @@ impl RingFilter {
     fn fill(&mut self, config: &Config, ids: usize) {
         self.filter = empty(config, ids);
         self.filter.extend(self.members.iter().map(|member| member.hashed));
+        self.has_more = false;
         self.encoded = None;
     }
 
@@ -116,11 +126,11 @@ impl RingFilter {
         }
     }
 
-    /// An id was forgotten: its bits must go.
-    pub(crate) fn remove(&mut self, config: &Config, meta: &mut Meta, number: u64) {
+    /// An id was forgotten: its bits must go before the filter is sent. Not at once: whoever makes us forget many would make us build it as often.
+    pub(crate) fn remove(&mut self, number: u64) {
         if let Ok(index) = self.members.binary_search_by_key(&number, |member| member.number) {
             self.members.remove(index);
-            self.rebuild(config, meta, number.saturating_add(1));
+            self.has_more = true;
         }
     }
 

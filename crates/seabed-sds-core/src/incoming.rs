@@ -15,6 +15,8 @@ pub(crate) struct Incoming {
     waiters: BTreeSet<(MessageId, MessageId)>,
     /// By Lamport value: the highest goes when there are too many.
     by_lamport: BTreeSet<(u64, MessageId)>,
+    /// Those that wait for nothing any more, by Lamport value.
+    ready: BTreeSet<(u64, MessageId)>,
     bytes: usize,
 }
 
@@ -58,7 +60,7 @@ impl Incoming {
         self.waiters_of(cause).next().is_some()
     }
 
-    fn waiters_of(&self, cause: &MessageId) -> impl Iterator<Item = &MessageId> {
+    pub(crate) fn waiters_of(&self, cause: &MessageId) -> impl Iterator<Item = &MessageId> {
         let first = (cause.clone(), MessageId::default());
         self.waiters.range(first..).take_while(move |(other, _)| other == cause).map(|(_, waiter)| waiter)
     }
@@ -68,14 +70,20 @@ impl Incoming {
         let id = entry.message.message_id.clone();
         self.remove(&id);
         self.bytes += encoded_bytes(&entry.message);
-        self.by_lamport.insert((entry.message.lamport.unwrap_or(0), id.clone()));
+        self.by_lamport.insert(place(&entry));
+        self.ready.insert(place(&entry));
         self.waits.insert(id.clone(), BTreeSet::new());
         self.entries.insert(id, entry);
     }
 
     /// Notes that a message waits for a cause; false when there is no such message.
     pub(crate) fn add_wait(&mut self, id: &MessageId, cause: &MessageId) -> bool {
-        let Some(causes) = self.waits.get_mut(id) else { return false };
+        let (Some(causes), Some(entry)) = (self.waits.get_mut(id), self.entries.get(id)) else {
+            return false;
+        };
+        if causes.is_empty() {
+            self.ready.remove(&place(entry));
+        }
         causes.insert(cause.clone());
         self.waiters.insert((cause.clone(), id.clone()));
         true
@@ -88,7 +96,8 @@ impl Incoming {
         for cause in &causes {
             self.waiters.remove(&(cause.clone(), id.clone()));
         }
-        self.by_lamport.remove(&(entry.message.lamport.unwrap_or(0), id.clone()));
+        self.by_lamport.remove(&place(&entry));
+        self.ready.remove(&place(&entry));
         self.bytes = self.bytes.saturating_sub(encoded_bytes(&entry.message));
         Some((entry, causes))
     }
@@ -98,19 +107,11 @@ impl Incoming {
         let waiters: Vec<MessageId> = self.waiters_of(cause).cloned().collect();
         for waiter in &waiters {
             self.waiters.remove(&(cause.clone(), waiter.clone()));
-            if let Some(causes) = self.waits.get_mut(waiter) {
+            if let (Some(causes), Some(entry)) = (self.waits.get_mut(waiter), self.entries.get(waiter)) {
                 causes.remove(cause);
-            }
-        }
-        waiters
-    }
-
-    /// Notes for all that wait for `cause` that it was lost. Tells which.
-    pub(crate) fn mark_gaps(&mut self, cause: &MessageId) -> Vec<MessageId> {
-        let waiters: Vec<MessageId> = self.waiters_of(cause).cloned().collect();
-        for waiter in &waiters {
-            if let Some(entry) = self.entries.get_mut(waiter) {
-                entry.gap = true;
+                if causes.is_empty() {
+                    self.ready.insert(place(entry));
+                }
             }
         }
         waiters
@@ -121,13 +122,17 @@ impl Incoming {
         self.waits.get(id).is_some_and(BTreeSet::is_empty)
     }
 
-    /// All messages that wait for nothing any more, by id.
-    pub(crate) fn ready(&self) -> impl DoubleEndedIterator<Item = &MessageId> {
-        self.waits.iter().filter(|(_, causes)| causes.is_empty()).map(|(id, _)| id)
+    /// The messages that wait for nothing any more, in the order of (Lamport, id).
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &MessageId> {
+        self.ready.iter().map(|(_, id)| id)
     }
 
     /// The message that is furthest from being delivered.
     pub(crate) fn furthest(&self) -> Option<&MessageId> {
         self.by_lamport.last().map(|(_, id)| id)
     }
+}
+
+fn place(entry: &IncomingEntry) -> (u64, MessageId) {
+    (entry.message.lamport.unwrap_or(0), entry.message.message_id.clone())
 }

@@ -26,3 +26,16 @@ pub const FILTER_BITS_MIN: u64 = 64;
 
 /// The most bits that a filter may have which is consulted.
 pub const FILTER_BITS_MAX: u64 = 80_000_000;
+
+/// After how many bytes of changed rows an operation delivers nothing more of what waited: the rest is due at once. The operation itself
+/// changes less than three times as much besides, so that a batch of the kernel always holds it.
+pub const CASCADE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// After how many changed rows, likewise.
+pub const CASCADE_ROWS_MAX: usize = 16_384;
+
+/// How many bytes of rows one call that declares messages met may change, before anything is delivered for it.
+pub const MARKED_BYTES_MAX: usize = 5 * 1024 * 1024;
+
+/// How many rows, likewise.
+pub const MARKED_ROWS_MAX: usize = 49_152;

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use sha3::{Digest as _, Keccak256};
@@ -13,49 +14,64 @@ use sha3::{Digest as _, Keccak256};
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<[u8]>);
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name {
+            /// The first bytes: most comparisons end here, and need not look elsewhere in memory.
+            first: [u8; 8],
+            bytes: Arc<[u8]>,
+        }
 
         impl $name {
             /// The bytes of the id.
             pub fn as_bytes(&self) -> &[u8] {
-                &self.0
+                &self.bytes
             }
 
             /// Whether it is the empty id.
             pub fn is_empty(&self) -> bool {
-                self.0.is_empty()
+                self.bytes.is_empty()
+            }
+        }
+
+        /// As its bytes have, which a map may be asked with.
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.as_bytes().hash(state);
             }
         }
 
         /// A map by id can be asked with the bytes of one.
         impl Borrow<[u8]> for $name {
             fn borrow(&self) -> &[u8] {
-                &self.0
+                self.as_bytes()
             }
         }
 
         impl From<&[u8]> for $name {
             fn from(bytes: &[u8]) -> Self {
-                Self(Arc::from(bytes))
+                let mut first = [0; 8];
+                for (one, byte) in first.iter_mut().zip(bytes) {
+                    *one = *byte;
+                }
+                Self { first, bytes: Arc::from(bytes) }
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(Arc::from(text.as_bytes()))
+                Self::from(text.as_bytes())
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "{}", String::from_utf8_lossy(&self.0))
+                write!(formatter, "{}", String::from_utf8_lossy(self.as_bytes()))
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "{:?}", String::from_utf8_lossy(&self.0))
+                write!(formatter, "{:?}", String::from_utf8_lossy(self.as_bytes()))
             }
         }
     };
@@ -159,4 +175,39 @@ pub fn derive_message_id(sender: &ParticipantId, now_ns: u128, content: &[u8]) -
         hex.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
     }
     hex.as_str().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_in_the_order_of_their_bytes() {
+        let mut all: Vec<Vec<u8>> = vec![Vec::new()];
+        for length in 1..=10 {
+            for last in [0, 1, 0x7F, 0xFF] {
+                all.push([vec![b'a'; length - 1], vec![last]].concat());
+                all.push([vec![0; length - 1], vec![last]].concat());
+            }
+        }
+        for one in &all {
+            for other in &all {
+                let (left, right) = (MessageId::from(one.as_slice()), MessageId::from(other.as_slice()));
+                assert_eq!(
+                    (left.cmp(&right), left == right),
+                    (one.cmp(other), one == other),
+                    "{one:?} {other:?}"
+                );
+            }
+        }
+    }
+
+    /// Keccak-256 of the single character 0, as published for that hash.
+    #[test]
+    fn a_derived_id_is_keccak_256_over_sender_time_and_content() {
+        let id = derive_message_id(&ParticipantId::default(), 0, b"");
+        assert_eq!(id.to_string(), "044852b2a670ade5407e78fb2863c51de9fcb96542a07186fe3aeda6bb8a116d");
+        let parts = derive_message_id(&"alice".into(), 17, b"hello");
+        assert_eq!(parts, derive_message_id(&"alice1".into(), 7, b"hello"), "nothing is put between");
+    }
 }

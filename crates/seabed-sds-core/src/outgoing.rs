@@ -1,6 +1,6 @@
 //! Own messages that nobody has acknowledged: who may have them, when they are sent again, and when that is given up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::bloom::{Filter, Hashed};
@@ -17,8 +17,6 @@ pub(crate) const RESENDS_PER_SWEEP_MAX: usize = 256;
 pub(crate) struct OutgoingEntry {
     pub(crate) message: Arc<Message>,
     pub(crate) state: Unacknowledged,
-    /// Its hashes, for looking it up in others' filters.
-    hashed: Hashed,
 }
 
 /// Own messages that nobody has acknowledged, by running numbers. (By numbers because profile `nim` lets an id be used twice.)
@@ -27,6 +25,9 @@ pub(crate) struct Outgoing {
     entries: BTreeMap<u64, OutgoingEntry>,
     by_id: BTreeSet<(MessageId, u64)>,
     due: BTreeSet<(u64, u64)>,
+    /// The hashes of their ids by their numbers, in the order of these. Apart and close together, because every filter that is received is asked for
+    /// all of them.
+    hashes: VecDeque<(u64, Hashed)>,
 }
 
 /// What a received message says about own ones, by their numbers, oldest first.
@@ -81,13 +82,18 @@ impl Outgoing {
         let hashed = Hashed::new(config.dialect, message.message_id.as_bytes());
         self.by_id.insert((message.message_id.clone(), number));
         self.due.insert((state.due_ms, number));
-        self.entries.insert(number, OutgoingEntry { message, state, hashed });
+        let index = self.hashes.partition_point(|(other, _)| *other < number);
+        self.hashes.insert(index, (number, hashed));
+        self.entries.insert(number, OutgoingEntry { message, state });
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<OutgoingEntry> {
         let entry = self.entries.remove(&number)?;
         self.by_id.remove(&(entry.message.message_id.clone(), number));
         self.due.remove(&(entry.state.due_ms, number));
+        if let Ok(index) = self.hashes.binary_search_by_key(&number, |(number, _)| *number) {
+            self.hashes.remove(index);
+        }
         Some(entry)
     }
 
@@ -119,28 +125,37 @@ impl Outgoing {
             review.acknowledged.extend(self.numbers(&cause.message_id));
         }
         let Some(filter) = testimony.filter else { return review };
-        for (number, entry) in &self.entries {
-            // Who said so before says nothing new; asking that first spares the filter.
+        for number in self.held(filter, dialect) {
+            let Some(entry) = self.entries.get(&number) else { continue };
+            // Who said so before says nothing new.
             let heard = !testimony.sender.is_empty() && entry.state.possible_by.contains(testimony.sender);
-            if heard || review.acknowledged.contains(number) || !holds(filter, entry, dialect) {
+            if heard || review.acknowledged.contains(&number) {
                 continue;
             }
             if entry.state.possible_acks().saturating_add(1) >= threshold {
-                review.acknowledged.insert(*number);
+                review.acknowledged.insert(number);
             } else {
-                review.possibly.insert(*number);
+                review.possibly.insert(number);
             }
         }
         review
     }
-}
 
-/// A received filter, and whether the hashes that are kept are its.
-fn holds(filter: &Filter, entry: &OutgoingEntry, dialect: Dialect) -> bool {
-    if filter.dialect() == dialect {
-        filter.contains_hashed(entry.hashed)
-    } else {
-        filter.contains(entry.message.message_id.as_bytes())
+    /// Which of them a filter holds.
+    fn held(&self, filter: &Filter, dialect: Dialect) -> Vec<u64> {
+        if filter.dialect() == dialect {
+            let hashes = self.hashes.iter();
+            return hashes
+                .filter(|(_, hashed)| filter.contains_hashed(*hashed))
+                .map(|(number, _)| *number)
+                .collect();
+        }
+        // The hashes that are kept are not its.
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| filter.contains(entry.message.message_id.as_bytes()))
+            .map(|(number, _)| *number)
+            .collect()
     }
 }
 

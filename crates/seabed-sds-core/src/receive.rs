@@ -42,26 +42,35 @@ impl Channel {
             return Err(Error::OtherChannel);
         }
         let rules = self.config.rules();
-        // Somebody has answered, and what was missing is here.
-        self.drop_answer(&message.message_id, step);
-        self.drop_missing(&message.message_id, step);
         let own =
             rules.knows_itself && !self.participant_id.is_empty() && message.sender_id == self.participant_id;
-        let reception = if self.is_duplicate(&message.message_id) {
-            self.heard_again(&message, own, step);
-            Reception::Duplicate
-        } else if own {
-            return Ok(self.receive_own(message, hint, step));
-        } else if message.is_ephemeral() {
-            Reception::Ephemeral
-        } else {
-            return Ok(self.receive_new(message, layout, hint, step));
-        };
-        let message = stripped(message, rules.strips_messages);
-        if reception == Reception::Ephemeral {
-            step.event(Event::EphemeralDelivered { message: message.clone() });
+        let duplicate = self.is_duplicate(&message.message_id);
+        if message.is_ephemeral() {
+            return Ok(self.receive_ephemeral(message, own || duplicate, step));
         }
-        Ok(self.received(reception, message, Vec::new()))
+        // Somebody has answered.
+        self.drop_answer(&message.message_id, step);
+        if duplicate {
+            self.drop_missing(&message.message_id, step);
+            self.heard_again(&message, own, step);
+            let message = stripped(message, rules.strips_messages);
+            return Ok(self.received(Reception::Duplicate, message, Vec::new()));
+        }
+        Ok(if own {
+            self.receive_own(message, hint, step)
+        } else {
+            self.receive_new(message, layout, hint, step)
+        })
+    }
+
+    /// A message that nobody remembers changes nothing here, whatever its id is.
+    fn receive_ephemeral(&self, message: Message, known: bool, step: &mut Step) -> Outcome {
+        let message = stripped(message, self.config.rules().strips_messages);
+        if known {
+            return self.received(Reception::Duplicate, message, Vec::new());
+        }
+        step.event(Event::EphemeralDelivered { message: message.clone() });
+        self.received(Reception::Ephemeral, message, Vec::new())
     }
 
     fn received(&self, reception: Reception, message: Arc<Message>, missing: Vec<HistoryEntry>) -> Outcome {
@@ -92,12 +101,13 @@ impl Channel {
 
     /// An own message that is not known here any more: what was lost comes back. It never acknowledges anything.
     fn receive_own(&mut self, message: Message, hint: Option<&[u8]>, step: &mut Step) -> Outcome {
-        if message.lamport.is_none() || message.is_sync() {
-            if message.is_sync() {
-                self.remember_sync(&message.message_id, step);
-            }
-            let message = stripped(message, true);
-            return self.received(Reception::Duplicate, message, Vec::new());
+        self.drop_missing(&message.message_id, step);
+        if message.is_sync() {
+            let id = message.message_id.clone();
+            self.remember_sync(&id, step);
+            // Peers that know no sync messages name them as causes.
+            self.settle_all([id], step);
+            return self.received(Reception::Duplicate, stripped(message, true), Vec::new());
         }
         let anomalous = self.is_anomalous(&message, step);
         let message = stripped(message, true);
@@ -119,30 +129,35 @@ impl Channel {
         let rules = self.config.rules();
         if !rules.clock_at_delivery {
             let stamp = message.lamport.unwrap_or(0);
-            self.meta.lamport = clock::after(&self.config, self.meta.lamport, stamp, step.now_ms);
+            self.meta.lamport = clock::after(&self.config, self.meta.lamport, stamp, None);
         }
-        self.review(&message, layout, step);
-        self.read_requests(&message.repair_request, step);
         let is_sync = rules.empty_is_sync && message.is_sync();
+        let again = !is_sync && rules.waits_silently && self.incoming.contains(&message.message_id);
+        self.review(&message, layout, again, step);
+        self.read_requests(&message.repair_request, step);
         self.heard(is_sync, step);
         let message = stripped(message, rules.strips_messages);
         let id = message.message_id.clone();
-        if is_sync {
-            let unmet = self.unmet(&message);
-            self.remember_sync(&id, step);
-            self.missed(&id, &unmet.missing, step);
-            // Somebody may wait for it: peers that know no sync messages name them as causes.
-            self.settle_all([id], step);
-            return self.received(Reception::SyncProcessed, message, unmet.missing);
-        }
-        if rules.waits_silently && self.incoming.contains(&id) {
+        if again {
             let missing = self.still_missing(&message);
             return self.received(Reception::AlreadyBuffered, message, missing);
         }
         let unmet = self.unmet(&message);
-        let limits = &self.config.limits;
-        if rules.bounded && unmet.waits.len() > limits.missing_ids_max {
+        let names_too_many = rules.bounded && unmet.waits.len() > self.config.limits.missing_ids_max;
+        if names_too_many {
             step.limit(Limit::MissingIds, &id);
+        }
+        if is_sync {
+            self.drop_missing(&id, step);
+            self.remember_sync(&id, step);
+            if !names_too_many {
+                self.missed(&id, &unmet.missing, step);
+            }
+            // Somebody may wait for it: peers that know no sync messages name them as causes.
+            self.settle_all([id], step);
+            return self.received(Reception::SyncProcessed, message, unmet.missing);
+        }
+        if names_too_many {
             self.miss_again(&message, step);
             return self.received(Reception::Dropped, message, unmet.missing);
         }
@@ -152,6 +167,7 @@ impl Channel {
         let delivered = unmet.waits.is_empty() && (rules.waits_silently || !unmet.buffered);
         self.remember(&id, Seen { at_ms: step.now_ms, own: false, delivered }, step);
         if delivered {
+            self.drop_missing(&id, step);
             self.deliver(entry, step);
             self.settle_all([id], step);
             return self.received(Reception::Delivered, message, Vec::new());
@@ -159,6 +175,8 @@ impl Channel {
         if !self.buffer(entry, &unmet.waits, step) {
             return self.received(Reception::Dropped, message, unmet.missing);
         }
+        // Not before it is kept: what is missing again would be missing from now on.
+        self.drop_missing(&id, step);
         if rules.waits_silently {
             step.event(Event::Buffered { message_id: id.clone() });
         }
@@ -169,11 +187,13 @@ impl Channel {
     fn is_anomalous(&self, message: &Message, step: &mut Step) -> bool {
         let lamport_max = clock::believed_max(&self.config, self.meta.lamport, step.now_ms);
         let lamport = message.lamport.unwrap_or(0);
-        if lamport <= lamport_max {
-            return false;
+        let anomalous = lamport > lamport_max;
+        let other_unit =
+            self.config.rules().bounded && clock::is_other_unit(&self.config, lamport, step.now_ms);
+        if anomalous || other_unit {
+            step.event(Event::ClockAnomaly { message_id: message.message_id.clone(), lamport, lamport_max });
         }
-        step.event(Event::ClockAnomaly { message_id: message.message_id.clone(), lamport, lamport_max });
-        true
+        anomalous
     }
 
     fn unmet(&self, message: &Message) -> Unmet {
@@ -208,12 +228,14 @@ impl Channel {
         causes.filter(waits).filter(|cause| !self.incoming.contains(&cause.message_id)).cloned().collect()
     }
 
-    /// Who speaks tells what it has: named messages are acknowledged, those in its filter possibly.
-    fn review(&mut self, message: &Message, layout: Layout, step: &mut Step) {
+    /// Who speaks tells what it has: named messages are acknowledged, those in its filter possibly. The copy of a message that waits says
+    /// nothing new; where its sender does not say who it is, that shows in nothing else.
+    fn review(&mut self, message: &Message, layout: Layout, again: bool, step: &mut Step) {
         if self.outgoing.len() == 0 {
             return;
         }
-        let filter = message.bloom_filter.as_deref().and_then(|bytes| self.read_filter(bytes, layout));
+        let filter = message.bloom_filter.as_deref().filter(|_| !(again && message.sender_id.is_empty()));
+        let filter = filter.and_then(|bytes| self.read_filter(bytes, layout));
         let testimony = Testimony {
             sender: &message.sender_id,
             causal_history: &message.causal_history,
@@ -221,12 +243,20 @@ impl Channel {
         };
         let threshold = threshold(&self.config, self.history.log.other_senders(&self.participant_id));
         let review = self.outgoing.review(testimony, self.config.dialect, threshold);
+        // What is too much for one operation is left: whoever has it says so again.
+        let bounded = self.config.rules().bounded;
         for number in review.acknowledged {
+            if bounded && step.is_full() {
+                break;
+            }
             let Some(entry) = self.outgoing.get(number) else { continue };
             step.event(Event::Acknowledged { message_id: entry.message.message_id.clone() });
             self.forget_outgoing(number, step);
         }
         for number in review.possibly {
+            if bounded && step.is_full() {
+                break;
+            }
             self.possibly_acknowledged(number, message, step);
         }
     }

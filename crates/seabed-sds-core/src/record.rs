@@ -139,7 +139,8 @@ pub struct Meta {
     pub filter_from: u64,
     /// How many ids our filter is sized for; 0 before the first.
     pub filter_ids: u64,
-    /// When the next sync message is due, in milliseconds of Unix time; `None` when there is nothing to say.
+    /// When the next sync message is due, in milliseconds of Unix time; `None` when there is nothing to say. Profile `nim`,
+    /// which sends none: when deliveries go on that were too many for one operation.
     pub sync_due_ms: Option<u64>,
     /// When this participant said something last, in milliseconds of Unix time.
     pub spoke_ms: u64,

@@ -1,6 +1,7 @@
 //! What is missing and asked for, and what others ask for (SDS-R, sds.md section 17).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::channel::Channel;
 use crate::config::{ANSWERS_PAUSE_MS, Config};
@@ -18,11 +19,14 @@ pub(crate) struct Missing {
     entries: BTreeMap<MessageId, MissingEntry>,
     /// Those that are going to be asked for, by time.
     due: BTreeSet<(u64, MessageId)>,
-    /// All of them, by the time since when they are missing.
+    /// Those that are not, because too many are or repair is off, by the time since when they are missing.
+    unasked: BTreeSet<(u64, MessageId)>,
+    /// All of them, likewise.
     since: BTreeSet<(u64, MessageId)>,
 }
 
 impl Missing {
+    #[cfg(feature = "sim")]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -38,18 +42,20 @@ impl Missing {
     pub(crate) fn put(&mut self, entry: MissingEntry) {
         let id = entry.entry.message_id.clone();
         self.remove(&id);
-        if let Some(due_ms) = entry.request_due_ms {
-            self.due.insert((due_ms, id.clone()));
-        }
+        match entry.request_due_ms {
+            Some(due_ms) => self.due.insert((due_ms, id.clone())),
+            None => self.unasked.insert((entry.first_missed_ms, id.clone())),
+        };
         self.since.insert((entry.first_missed_ms, id.clone()));
         self.entries.insert(id, entry);
     }
 
     pub(crate) fn remove(&mut self, id: &MessageId) -> Option<MissingEntry> {
         let entry = self.entries.remove(id)?;
-        if let Some(due_ms) = entry.request_due_ms {
-            self.due.remove(&(due_ms, id.clone()));
-        }
+        match entry.request_due_ms {
+            Some(due_ms) => self.due.remove(&(due_ms, id.clone())),
+            None => self.unasked.remove(&(entry.first_missed_ms, id.clone())),
+        };
         self.since.remove(&(entry.first_missed_ms, id.clone()));
         Some(entry)
     }
@@ -70,14 +76,25 @@ impl Missing {
         self.since.first().map(|(since_ms, _)| *since_ms)
     }
 
-    /// Those that are missing since `since_ms` or longer, the longest first.
-    pub(crate) fn since(&self, since_ms: u64) -> Vec<MessageId> {
-        self.since.iter().take_while(|(since, _)| *since <= since_ms).map(|(_, id)| id.clone()).collect()
+    /// The one that is missing longest, when that is since `since_ms` or longer.
+    pub(crate) fn since(&self, since_ms: u64) -> Option<&MissingEntry> {
+        let (_, id) = self.since.first().filter(|(since, _)| *since <= since_ms)?;
+        self.entries.get(id)
     }
 
-    /// Which one is given up when there are too many: the one asked for last, or when repair is off the one that is missing least long.
-    pub(crate) fn least_urgent(&self) -> Option<MessageId> {
-        self.due.last().or_else(|| self.since.last()).map(|(_, id)| id.clone())
+    /// How many are going to be asked for.
+    pub(crate) fn asked(&self) -> usize {
+        self.due.len()
+    }
+
+    /// The one that is asked for last.
+    pub(crate) fn least_urgent(&self) -> Option<&MissingEntry> {
+        self.due.last().and_then(|(_, id)| self.entries.get(id))
+    }
+
+    /// The one that is missing longest of those that are not going to be asked for.
+    pub(crate) fn unasked(&self) -> Option<&MissingEntry> {
+        self.unasked.first().and_then(|(_, id)| self.entries.get(id))
     }
 }
 
@@ -182,33 +199,42 @@ impl Channel {
 
     fn miss(&mut self, entry: &HistoryEntry, step: &mut Step) {
         let id = &entry.message_id;
+        let rearms = self.config.rules().rearms_requests;
         let asks = is_on(&self.config, &self.participant_id);
-        let first_due_ms =
-            asks.then(|| request_due_ms(&self.config, &self.participant_id, id, 0, step.now_ms));
-        let mut missing = match self.missing.get(id) {
-            Some(known) if is_better(entry, &known.entry) => known.clone(),
+        let missing = match self.missing.get(id) {
+            Some(known) if rearms && tells_more(entry, &known.entry) => {
+                MissingEntry { entry: merged(&known.entry, entry), ..known.clone() }
+            }
             Some(_) => return,
-            // Profile nim knows what is missing only in order to ask for it.
-            None if !asks && !self.config.rules().rearms_requests => return,
+            // Profile nim knows what is missing only in order to ask for it; the other one also in order to give it up, for what waits.
+            None if !(asks || rearms && self.incoming.is_wanted(id)) => return,
             None => MissingEntry {
                 entry: entry.clone(),
                 first_missed_ms: step.now_ms,
-                request_due_ms: first_due_ms,
+                request_due_ms: asks
+                    .then(|| request_due_ms(&self.config, &self.participant_id, id, 0, step.now_ms)),
                 requests: 0,
             },
         };
-        if self.config.rules().rearms_requests && is_better(entry, &missing.entry) {
-            missing.entry = entry.clone();
-        }
         self.missing.put(missing);
         step.touch(Key::Missing(id.clone()));
-        let bounded = self.config.rules().bounded;
-        if bounded
-            && self.missing.len() > self.config.limits.repairs_out_max
-            && let Some(given_up) = self.missing.least_urgent()
-        {
-            step.limit(Limit::RepairsOut, &given_up);
-            self.drop_missing(&given_up, step);
+        if self.config.rules().bounded {
+            self.bound_requests(step);
+        }
+    }
+
+    /// Of too many that are to be asked for, the one due last is not. What waits for it goes on waiting, and it is given up in time as any other.
+    fn bound_requests(&mut self, step: &mut Step) {
+        while self.missing.asked() > self.config.limits.repairs_out_max {
+            let Some(last) = self.missing.least_urgent().cloned() else { return };
+            let id = last.entry.message_id.clone();
+            step.limit(Limit::RepairsOut, &id);
+            if self.incoming.is_wanted(&id) {
+                self.missing.put(MissingEntry { request_due_ms: None, ..last });
+            } else {
+                self.missing.remove(&id);
+            }
+            step.touch(Key::Missing(id));
         }
     }
 
@@ -222,9 +248,25 @@ impl Channel {
     }
 
     pub(crate) fn drop_missing(&mut self, id: &MessageId, step: &mut Step) {
-        if self.missing.remove(id).is_some() {
-            step.touch(Key::Missing(id.clone()));
+        let Some(removed) = self.missing.remove(id) else { return };
+        step.touch(Key::Missing(id.clone()));
+        if removed.request_due_ms.is_some() {
+            self.ask_instead(step);
         }
+    }
+
+    /// There is room for a request: another one that is missing is asked for.
+    fn ask_instead(&mut self, step: &mut Step) {
+        if !is_on(&self.config, &self.participant_id)
+            || self.missing.asked() >= self.config.limits.repairs_out_max
+        {
+            return;
+        }
+        let Some(missing) = self.missing.unasked().cloned() else { return };
+        let id = missing.entry.message_id.clone();
+        let due_ms = request_due_ms(&self.config, &self.participant_id, &id, missing.requests, step.now_ms);
+        self.missing.put(MissingEntry { request_due_ms: Some(due_ms), ..missing });
+        step.touch(Key::Missing(id));
     }
 
     pub(crate) fn drop_answer(&mut self, id: &MessageId, step: &mut Step) {
@@ -366,8 +408,20 @@ impl Channel {
     }
 }
 
-/// Whether an entry tells more than the one that is known.
-fn is_better(entry: &HistoryEntry, known: &HistoryEntry) -> bool {
-    let filled = |hint: &HistoryEntry| hint.retrieval_hint.as_ref().is_some_and(|hint| !hint.is_empty());
-    (filled(entry) && !filled(known)) || (entry.sender().is_some() && known.sender().is_none())
+/// Whether an entry tells something that is not known yet.
+fn tells_more(entry: &HistoryEntry, known: &HistoryEntry) -> bool {
+    (hint(entry).is_some() && hint(known).is_none()) || (entry.sender().is_some() && known.sender().is_none())
+}
+
+/// What is known, and what an entry tells besides.
+fn merged(known: &HistoryEntry, entry: &HistoryEntry) -> HistoryEntry {
+    HistoryEntry {
+        message_id: known.message_id.clone(),
+        retrieval_hint: hint(known).or_else(|| hint(entry)).cloned(),
+        sender_id: known.sender().or_else(|| entry.sender()).cloned(),
+    }
+}
+
+fn hint(entry: &HistoryEntry) -> Option<&Arc<[u8]>> {
+    entry.retrieval_hint.as_ref().filter(|hint| !hint.is_empty())
 }

@@ -35,6 +35,11 @@ impl<T> Ring<T> {
         self.rows.get(&number)
     }
 
+    /// The row with the highest number.
+    pub(crate) fn newest(&self) -> Option<&T> {
+        self.rows.last_key_value().map(|(_, (_, value))| value)
+    }
+
     pub(crate) fn value_mut(&mut self, number: u64) -> Option<&mut T> {
         self.rows.get_mut(&number).map(|(_, value)| value)
     }

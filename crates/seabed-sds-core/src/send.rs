@@ -45,6 +45,11 @@ impl Channel {
         self.keep_outgoing(message.clone(), step);
         self.remember(id, Seen { at_ms: step.now_ms, own: true, delivered: true }, step);
         self.keep_in_log(LogEntry { message, position: 0, retrieval_hint: None, anomalous: false }, step);
+        if self.config.rules().remembers {
+            // Whoever knew the id in advance may have named it.
+            self.drop_missing(id, step);
+            self.settle_all([id.clone()], step);
+        }
         self.spoke(step);
         Ok(Outcome::Sent { message_id: id.clone() })
     }
@@ -59,7 +64,7 @@ impl Channel {
             return Err(Error::Unsupported("dialect N has no ephemeral messages: send it in dialect S"));
         }
         check_content(content)?;
-        check_id(id)?;
+        self.check_id(id)?;
         let message = Message {
             sender_id: self.participant_id.clone(),
             message_id: id.clone(),
@@ -76,7 +81,7 @@ impl Channel {
         if !self.config.rules().refuses_reused_ids {
             return Ok(());
         }
-        check_id(id)?;
+        self.check_id(id)?;
         let (history, waiting) = (&self.history, &self.incoming);
         if history.satisfies(id) || waiting.contains(id) || self.outgoing.contains(id) {
             return Err(Error::ReusedMessageId(id.clone()));
@@ -84,6 +89,18 @@ impl Channel {
         let messages_max = self.config.limits.outgoing_messages_max;
         if self.outgoing.len() >= messages_max {
             return Err(Error::Backpressure(messages_max));
+        }
+        Ok(())
+    }
+
+    /// What others would not read is not sent.
+    fn check_id(&self, id: &MessageId) -> Result<(), Error> {
+        if id.is_empty() {
+            return Err(Error::EmptyMessageId);
+        }
+        check_bytes("the message id", id.as_bytes(), ID_BYTES_MAX)?;
+        if !self.config.accepts_any_id && std::str::from_utf8(id.as_bytes()).is_err() {
+            return Err(Error::NotUtf8(id.clone()));
         }
         Ok(())
     }
@@ -155,13 +172,6 @@ fn check_content(content: &[u8]) -> Result<(), Error> {
         return Err(Error::MessageTooLarge { bytes: content.len(), bytes_max: CONTENT_BYTES_MAX });
     }
     Ok(())
-}
-
-fn check_id(id: &MessageId) -> Result<(), Error> {
-    if id.is_empty() {
-        return Err(Error::EmptyMessageId);
-    }
-    check_bytes("the message id", id.as_bytes(), ID_BYTES_MAX)
 }
 
 pub(crate) fn check_hint(hint: &[u8]) -> Result<(), Error> {

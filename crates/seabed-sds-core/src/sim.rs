@@ -27,7 +27,7 @@ use crate::config::{Config, Profile};
 use crate::wire::Dialect;
 use crate::{Input, MessageId, Output, Reason, Sweep, hash};
 
-pub use self::figures::{Report, Traffic};
+pub use self::figures::{Report, Times, Traffic};
 
 /// When a run begins: late enough that clocks may go back.
 const START_MS: u64 = 1_700_000_000_000;
@@ -47,10 +47,14 @@ pub struct Scenario {
     pub nim_participants: usize,
     /// The dialect that all speak.
     pub dialect: Dialect,
+    /// How those of profile `seabed` behave, in that dialect; `None` for [`Config::seabed`].
+    pub config: Option<Config>,
     /// How many messages are said that all must have in the end.
     pub messages: usize,
     /// How often somebody says something, in milliseconds: the `S` of the project's targets.
     pub interval_ms: u64,
+    /// How many bytes a message has at least: shorter ones are filled up.
+    pub content_bytes: usize,
     /// How many of a thousand copies are lost.
     pub loss_per_mille: u32,
     /// How many of a thousand arrive twice.
@@ -73,8 +77,10 @@ impl Default for Scenario {
             participants: 4,
             nim_participants: 0,
             dialect: Dialect::Nim,
+            config: None,
             messages: 60,
             interval_ms: 60_000,
+            content_bytes: 0,
             loss_per_mille: 200,
             duplicates_per_mille: 100,
             delay_ms: (20, 2_000),
@@ -104,11 +110,31 @@ enum Happening {
     Heal,
 }
 
+impl Scenario {
+    /// Whether such a run can end.
+    fn check(&self) -> Result<(), Violation> {
+        let dialect = self.config.as_ref().map_or(self.dialect, |config| config.dialect);
+        for (possible, otherwise) in [
+            (self.participants >= 2, "nobody hears what a participant says that is alone"),
+            (self.nim_participants < self.participants, "nobody has to agree"),
+            (self.messages > 0, "nothing is said"),
+            (self.loss_per_mille < 1_000, "everything is lost"),
+            (dialect == self.dialect, "the configuration speaks another dialect"),
+        ] {
+            if !possible {
+                return Err(Violation(otherwise.to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A run of a scenario.
 ///
 /// # Errors
-/// A promise was broken. The same seed shows it again.
+/// The scenario makes no sense, or a promise was broken: the same seed shows it again.
 pub fn run(seed: u64, scenario: &Scenario) -> Result<Report, Violation> {
+    scenario.check()?;
     let mut world = World::new(seed, scenario)?;
     while let Some(((time_ms, _), happening)) = world.queue.pop_first() {
         world.time_ms = time_ms;
@@ -153,12 +179,13 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(seed: u64, scenario: &'a Scenario) -> Result<Self, Violation> {
+        let seabed = scenario.config.clone().unwrap_or_else(|| Config::seabed(scenario.dialect));
         let names = (0..scenario.participants).map(|number| format!("peer-{number}"));
         let nodes: Result<Vec<Node>, Violation> = names
             .enumerate()
             .map(|(number, name)| {
                 let nim = number < scenario.nim_participants;
-                let config = if nim { Config::nim() } else { Config::seabed(scenario.dialect) };
+                let config = if nim { Config::nim() } else { seabed.clone() };
                 Node::new(name.as_str().into(), config, START_MS)
             })
             .collect();
@@ -219,7 +246,8 @@ impl<'a> World<'a> {
         let who = usize::try_from(self.rng.next() % count).unwrap_or(0);
         self.spoken += 1;
         let message_id = MessageId::from(format!("m{}", self.spoken).as_str());
-        let content = format!("message {} of the run", self.spoken);
+        let text = format!("message {} of the run", self.spoken);
+        let content = format!("{text:.<0$}", self.scenario.content_bytes);
         if counted {
             self.disturb(who);
         }
@@ -235,7 +263,7 @@ impl<'a> World<'a> {
         if self.said < self.scenario.messages {
             let pause_ms = self.rng.between(interval_ms / 5, interval_ms);
             self.later(pause_ms, Happening::Speak { counted: true });
-        } else if self.scenario.dialect == Dialect::Nim {
+        } else if self.agreeing().any(|node| node.channel().config().sync_interval_ms.is_none()) {
             // Without sync messages those who have to agree hear of what they missed from whoever speaks next, so somebody always does.
             let pause_ms = self.rng.between(30_000, 120_000.max(interval_ms));
             self.later(pause_ms, Happening::Speak { counted: false });
@@ -385,7 +413,14 @@ impl<'a> World<'a> {
             }
         }
         let rows = self.nodes.iter().map(Node::rows).max().unwrap_or(0);
-        Ok(self.figures.report(self.trace, self.operations, self.time_ms - START_MS, rows))
+        Ok(Report {
+            trace_hash: self.trace,
+            operations: self.operations,
+            duration_ms: self.time_ms - START_MS,
+            settled_ms: self.time_ms - self.last_said_ms,
+            rows_max: rows,
+            ..self.figures.report(self.time_ms)
+        })
     }
 
     /// A filter may be wrong, so this holds for what all have agreed on.

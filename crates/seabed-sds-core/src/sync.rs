@@ -38,6 +38,8 @@ impl Channel {
         };
         step.broadcast(&message, Reason::Sync, self.config.dialect);
         self.remember_sync(&message_id, step);
+        self.drop_missing(&message_id, step);
+        self.settle_all([message_id.clone()], step);
         self.spoke(step);
         Ok(Outcome::SyncSent { message_id })
     }
@@ -75,11 +77,10 @@ impl Channel {
     }
 
     fn put_off_sync(&mut self, now_ms: u64) {
-        self.meta.sync_due_ms = self.config.sync_interval_ms.map(|interval_ms| {
-            let parts = [self.participant_id.as_bytes(), self.id.as_bytes(), &now_ms.to_be_bytes()];
-            let pause_ms = interval_ms / 4 * 3 + chance(&parts, interval_ms / 2);
-            now_ms.saturating_add(pause_ms)
-        });
+        let Some(interval_ms) = self.config.sync_interval_ms else { return };
+        let parts = [self.participant_id.as_bytes(), self.id.as_bytes(), &now_ms.to_be_bytes()];
+        let pause_ms = interval_ms / 4 * 3 + chance(&parts, interval_ms / 2);
+        self.meta.sync_due_ms = Some(now_ms.saturating_add(pause_ms));
     }
 
     /// When the next sync message is due: its own time, or earlier when something is to be asked for. Requests may not follow

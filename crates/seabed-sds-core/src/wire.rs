@@ -166,7 +166,8 @@ pub fn decode(wire: &[u8], read: ReadDialect, limits: &WireLimits) -> Result<Dec
 }
 
 /// The channel that a message is of: what a manager of many has to know before it asks the right one to read it. Nothing is
-/// copied, and nothing of the message is looked at but its channel id and where fields begin.
+/// copied, and nothing of the message is looked at but its channel id and where fields begin. Ids are bounded as by
+/// [`WireLimits::default`]: who keeps a channel for each must not be made to keep long ones.
 ///
 /// ```
 /// # use seabed_sds_core::wire::{self, ReadDialect};
@@ -186,7 +187,8 @@ pub fn peek_channel_id(wire: &[u8], read: ReadDialect) -> Result<&[u8], DecodeEr
             found = Some(bytes);
         }
     }
-    found.filter(|id| !id.is_empty()).ok_or(DecodeError::Missing(CHANNEL_ID))
+    let found = found.filter(|id| !id.is_empty()).ok_or(DecodeError::Missing(CHANNEL_ID))?;
+    read::fits(CHANNEL_ID, Some(found), ID_BYTES_MAX)
 }
 
 fn layout_of(wire: &[u8], read: ReadDialect) -> Result<Layout, DecodeError> {

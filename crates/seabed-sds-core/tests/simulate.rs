@@ -46,12 +46,18 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         ),
         ("mixed", Scenario { participants: 5, nim_participants: 2, ..storm() }),
         ("crowd", Scenario { participants: 12, messages: 40, interval_ms: 5_000, ..storm() }),
+        // Its loss is that of its seed.
+        ("any", Scenario { dialect: Dialect::Spec, messages: 30, ..storm() }),
         ("burst", Scenario { interval_ms: 50, delay_ms: (0, 5_000), messages: 200, ..storm() }),
     ]
 }
 
 fn check(name: &str, scenario: &Scenario, seed: u64) -> Report {
-    match run(seed, scenario) {
+    let mut scenario = scenario.clone();
+    if name == "any" {
+        scenario.loss_per_mille = u32::try_from(seed % 951).unwrap_or(0);
+    }
+    match run(seed, &scenario) {
         Ok(report) => report,
         Err(violation) => {
             panic!("{violation}\nAdd `{name} {seed}` to tests/seeds.txt: it shows this again.")
@@ -103,6 +109,11 @@ fn participants_agree_when_half_is_lost() {
 #[test]
 fn participants_agree_when_nine_of_ten_are_lost() {
     fresh("nine-of-ten");
+}
+
+#[test]
+fn participants_agree_at_any_loss() {
+    fresh("any");
 }
 
 #[test]

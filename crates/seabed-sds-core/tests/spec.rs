@@ -7,7 +7,8 @@ use common::{Peer, START_MS, decode, encode, entry, message, of_reason};
 use seabed_sds_core::bloom::Filter;
 use seabed_sds_core::wire::{self, Dialect};
 use seabed_sds_core::{
-    BloomAckThreshold, Config, ConfigError, Error, Input, Key, Message, MessageId, Outcome, Reason, Reception,
+    BloomAckThreshold, Config, ConfigError, Error, Input, Key, LamportUnit, Message, MessageId, Outcome,
+    Reason, Reception, SYNC_IDS_MAX,
 };
 
 const NOW_S: u64 = START_MS / 1_000;
@@ -647,4 +648,68 @@ fn section_5_seen_again() {
     }
     alice.hear(&bob.send("b1"));
     assert!(alice.unacknowledged().is_empty(), "{:?}", alice.told());
+}
+
+/// Section 14: so many sync messages are remembered, over a restart too, and the oldest is forgotten first.
+#[test]
+fn section_14_the_ring_of_sync_messages() {
+    let mut bob = Peer::nim_dialect("bob");
+    for number in 0..=SYNC_IDS_MAX {
+        let sync = Message { content: None, ..message("alice", &format!("s{number}"), NOW_S, &[]) };
+        bob.hear(&encode(&sync));
+    }
+    bob.restart();
+    assert_eq!(bob.rows_of(|key| matches!(key, Key::Sync(_))), SYNC_IDS_MAX);
+    assert_eq!(bob.hear(&encode(&message("nim", "n1", NOW_S, &["s1"]))), Reception::Delivered);
+    assert_eq!(bob.hear(&encode(&message("nim", "n2", NOW_S, &["s0"]))), Reception::Buffered);
+    assert_eq!(bob.missing(), ["s0"], "it is asked for like any other");
+}
+
+/// Section 17.3: neither a duplicate's requests are read, nor is a message that waits itself an answer.
+#[test]
+fn section_17_what_is_not_answered() {
+    let mut alice = Peer::nim_dialect("alice");
+    alice.hear(&encode(&message("bob", "b1", NOW_S, &[])));
+    let asks = Message { repair_request: vec![entry("b1")], ..message("dave", "d1", NOW_S, &[]) };
+    alice.hear(&encode(&asks));
+    assert_eq!(alice.channel.answers().count(), 1);
+    alice.hear(&encode(&message("bob", "b1", NOW_S, &[])));
+    assert_eq!(alice.hear(&encode(&asks)), Reception::Duplicate);
+    assert_eq!(alice.channel.answers().count(), 0);
+    alice.hear(&encode(&message("bob", "b3", NOW_S, &["b2"])));
+    let asks = Message { repair_request: vec![entry("b3")], ..message("dave", "d2", NOW_S, &[]) };
+    assert_eq!(alice.hear(&encode(&asks)), Reception::Delivered);
+    assert_eq!(alice.channel.answers().count(), 0);
+}
+
+/// Sections 2, 18 and 24: the defaults of both dialects.
+#[test]
+fn section_18_defaults() {
+    for dialect in [Dialect::Nim, Dialect::Spec] {
+        let config = Config::seabed(dialect);
+        assert_eq!((config.bloom_capacity, config.bloom_error_rate), (10_000, 0.001));
+        assert_eq!((config.causal_history, config.filter_horizon_ms), (10, 30 * 60_000));
+        assert_eq!((config.resend_interval_ms, config.resend_interval_possible_ms), (60_000, 120_000));
+        assert_eq!((config.resend_attempts_max, config.resend_factor), (5, 1));
+        assert_eq!((config.repair, config.repair_t_min_ms, config.response_groups), (true, 30_000, 1));
+        assert_eq!(
+            (config.repair_attempts_max, config.repair_requests_max, config.repair_answers_max),
+            (8, 3, 10)
+        );
+        assert_eq!(config.bloom_ack_threshold, BloomAckThreshold::Others);
+        assert_eq!((config.dependency_timeout_ms, config.lamport_ahead_ms_max), (None, Some(86_400_000)));
+        let limits = &config.limits;
+        assert_eq!((limits.log_messages_max, limits.seen_ids_max), (1_000, 12_000));
+        assert_eq!((limits.incoming_messages_max, limits.incoming_bytes_max), (1_000, 16 << 20));
+        assert_eq!((limits.outgoing_messages_max, limits.wire_bytes_max), (10_000, (1 << 20) + (64 << 10)));
+        assert_eq!((limits.missing_ids_max, limits.history_entries_max), (256, 1_024));
+        assert_eq!(
+            (limits.requests_read_max, limits.repairs_out_max, limits.repairs_in_max),
+            (16, 1_000, 1_000)
+        );
+    }
+    let (nim, spec) = (Config::seabed(Dialect::Nim), Config::seabed(Dialect::Spec));
+    assert_eq!((nim.lamport_unit, spec.lamport_unit), (LamportUnit::Seconds, LamportUnit::Milliseconds));
+    assert_eq!((nim.sync_interval_ms, spec.sync_interval_ms), (None, Some(30_000)));
+    assert_eq!((nim.repair_t_max_ms, spec.repair_t_max_ms), (300_000, 120_000));
 }

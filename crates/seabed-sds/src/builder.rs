@@ -123,10 +123,12 @@ impl Builder {
             Backend::Nothing => (Arc::new(NoPersistence), ReleasePolicy::BestEffort),
             Backend::Store(store) => (store, ReleasePolicy::Strict),
             Backend::Snapshots(backend) => {
-                (Arc::new(SnapshotStore::new(backend, own.0, own.1)), ReleasePolicy::BestEffort)
+                let store = SnapshotStore::new(backend, own.0, own.1).with_clock(self.clock.clone());
+                (Arc::new(store), ReleasePolicy::BestEffort)
             }
             Backend::FineGrained(backend) => {
-                (Arc::new(FineGrainedStore::new(backend, own.0, own.1)), ReleasePolicy::Strict)
+                let store = FineGrainedStore::new(backend, own.0, own.1).with_clock(self.clock.clone());
+                (Arc::new(store), ReleasePolicy::Strict)
             }
         };
         let policy = self.policy.unwrap_or(policy);

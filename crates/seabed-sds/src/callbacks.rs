@@ -1,13 +1,10 @@
 //! nim-sds' six callbacks, for programs that were written against them. New ones read [`Events`](crate::Events).
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex};
 
 use seabed_sds_core::{Broadcast, ChannelId, Event, HistoryEntry, MessageId, Reason};
 
 use crate::events::{Happened, What};
-use crate::lock::lock;
 
 /// What is called when a message was delivered, or was acknowledged.
 pub type OnMessage = Box<dyn Fn(&MessageId, &ChannelId) + Send + Sync>;
@@ -21,7 +18,13 @@ pub type HintProvider = Box<dyn Fn(&MessageId) -> Vec<u8> + Send + Sync>;
 pub type OnRepair = Box<dyn Fn(&[u8], &ChannelId) + Send + Sync>;
 
 /// The six callbacks. They run one after another, after the commit of what they tell, outside every lock, and may call back in:
-/// what that brings about is told when the callback has returned.
+/// what that brings about is told when the callback has returned. Those that an operation brings about that was
+/// [waited](crate::Op::wait) for run on its thread, before it returns; all others on a thread of their own, so that one that waits
+/// holds up other callbacks and nothing else.
+///
+/// When [`CALLBACKS_WAITING_MAX`](crate::CALLBACKS_WAITING_MAX) items wait for a slow one, operations wait for it, too, except those that it calls itself. So
+/// a callback must not wait for an operation of another thread. One that panics is logged and
+/// [counted](crate::SdsManager::panicked_callbacks), and the next one is called.
 ///
 /// `message_sent` is told what was acknowledged, and never, as in nim-sds, what was given up: that is
 /// [`Event::DeliveryUnconfirmed`] on the stream.
@@ -69,84 +72,42 @@ impl fmt::Debug for Callbacks {
     }
 }
 
-/// Runs callbacks in the order of what they tell, one at a time, on whichever thread comes first.
-#[derive(Default)]
-pub(crate) struct Dispatcher(Mutex<Dispatch>);
-
-#[derive(Default)]
-struct Dispatch {
-    callbacks: Option<Arc<Callbacks>>,
-    waiting: VecDeque<Happened>,
-    running: bool,
-}
-
-impl Dispatcher {
-    /// Replaces all six.
-    pub(crate) fn set(&self, callbacks: Callbacks) {
-        lock(&self.0).callbacks = Some(Arc::new(callbacks));
-    }
-
-    pub(crate) fn callbacks(&self) -> Option<Arc<Callbacks>> {
-        lock(&self.0).callbacks.clone()
-    }
-
-    /// To be called in the order of the events, which is that of the channel's lock.
-    pub(crate) fn queue(&self, happened: Vec<Happened>) {
-        let mut dispatch = lock(&self.0);
-        if dispatch.callbacks.is_some() {
-            dispatch.waiting.extend(happened);
+impl Callbacks {
+    /// Whether one of them is told of it.
+    pub(crate) fn hears(&self, what: &What) -> bool {
+        match what {
+            What::Event(event) => matches!(
+                event,
+                Event::Delivered { .. } | Event::Acknowledged { .. } | Event::MissingDependencies { .. }
+            ),
+            What::SyncDue => self.periodic_sync.is_some(),
+            What::Broadcast(broadcast) => self.repair_ready.is_some() && broadcast.reason == Reason::Repair,
+            _ => false,
         }
     }
 
-    /// To be called with no lock held. Returns at once when callbacks are running already: whoever runs them goes on.
-    pub(crate) fn run(&self) {
-        let mut dispatch = lock(&self.0);
-        if std::mem::replace(&mut dispatch.running, true) {
-            return;
-        }
-        let running = Running(self);
-        while let (Some(item), Some(callbacks)) = (dispatch.waiting.pop_front(), dispatch.callbacks.clone()) {
-            drop(dispatch);
-            call(&callbacks, &item);
-            dispatch = lock(&self.0);
-        }
-        // Under the same lock as the last look, so that nothing is left lying.
-        dispatch.running = false;
-        drop(dispatch);
-        std::mem::forget(running);
-    }
-}
-
-/// A callback that panics does not keep later ones from being called.
-struct Running<'a>(&'a Dispatcher);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.0).running = false;
-    }
-}
-
-fn call(callbacks: &Callbacks, item: &Happened) {
-    match &item.what {
-        What::Event(Event::Delivered { message, .. }) => {
-            (callbacks.message_ready)(&message.message_id, &item.channel);
-        }
-        What::Event(Event::Acknowledged { message_id }) => {
-            (callbacks.message_sent)(message_id, &item.channel);
-        }
-        What::Event(Event::MissingDependencies { message_id, entries }) => {
-            (callbacks.missing_dependencies)(message_id, entries, &item.channel);
-        }
-        What::SyncDue => {
-            if let Some(sync) = &callbacks.periodic_sync {
-                sync();
+    pub(crate) fn call(&self, item: &Happened) {
+        match &item.what {
+            What::Event(Event::Delivered { message, .. }) => {
+                (self.message_ready)(&message.message_id, &item.channel);
             }
-        }
-        What::Broadcast(Broadcast { wire, reason: Reason::Repair, .. }) => {
-            if let Some(repair) = &callbacks.repair_ready {
-                repair(wire, &item.channel);
+            What::Event(Event::Acknowledged { message_id }) => {
+                (self.message_sent)(message_id, &item.channel);
             }
+            What::Event(Event::MissingDependencies { message_id, entries }) => {
+                (self.missing_dependencies)(message_id, entries, &item.channel);
+            }
+            What::SyncDue => {
+                if let Some(sync) = &self.periodic_sync {
+                    sync();
+                }
+            }
+            What::Broadcast(Broadcast { wire, reason: Reason::Repair, .. }) => {
+                if let Some(repair) = &self.repair_ready {
+                    repair(wire, &item.channel);
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
 }

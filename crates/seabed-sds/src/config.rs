@@ -1,5 +1,7 @@
 //! What a manager's owner decides, beside the behaviour of its channels.
 
+use crate::limits::UNKNOWN_CHANNELS_MAX;
+
 /// What leaves when the store has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReleasePolicy {
@@ -36,9 +38,3 @@ impl UnknownChannels {
         }
     }
 }
-
-/// How many channels messages may make in one manager, unless it is told otherwise.
-pub const UNKNOWN_CHANNELS_MAX: usize = 1_024;
-
-/// How often [`SyncDue`](crate::What::SyncDue) is told where sync messages are not sent automatically, in milliseconds.
-pub const SYNC_DUE_MS: u64 = 30_000;

@@ -5,21 +5,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
-use seabed_sds_core::{Change, Changes, Channel, ChannelId, Effects, Handled, Input, Key, Released};
+use seabed_sds_core::{Change, Channel, ChannelId, Effects, Handled, Input, Key, Record, Released};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::caught;
 use crate::contract::{ChannelBatch, StoreError, StoreResult};
 use crate::events::{Cause, What};
+use crate::limits::RETRY_MS;
 use crate::shared::Shared;
 use crate::status::Counters;
+use crate::unsaved::Unsaved;
 use crate::{Answer, Error, ReleasePolicy, Result};
-
-/// How many rows of failed batches are kept for the next commit; beyond it the next commit writes the whole channel.
-pub const UNSAVED_ROWS_MAX: usize = 4_096;
-
-/// How long the timer waits before it tries a channel again whose store failed, in milliseconds.
-pub const RETRY_MS: u64 = 5_000;
 
 const NEVER: u64 = u64::MAX;
 
@@ -35,13 +33,45 @@ pub(crate) struct Slot {
 pub(crate) struct State {
     /// None before it is loaded, and after a commit that failed: nothing is undone by hand.
     channel: Option<Channel>,
+    standing: Standing,
     /// What was begun and not ended, because its caller went away. Whoever comes next carries it on.
     flight: Option<Flight>,
+    /// What failed and may be stored all the same: the next load tells.
+    doubt: Option<Doubt>,
     /// What memory has and the store has not.
     unsaved: Unsaved,
     pub(crate) counters: Counters,
-    /// This place is nobody's any more; look again.
-    pub(crate) removed: bool,
+}
+
+/// What is known of the channel of a place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    /// Nothing yet: who leaves it so gives the place up.
+    #[default]
+    Unsettled,
+    /// It is new, and nothing of it is stored.
+    Begun(Maker),
+    /// It was loaded, ensured or stored: it stays one whatever becomes of a commit.
+    Known,
+    /// This place is nobody's any more.
+    Given(Given),
+}
+
+/// Why a place is nobody's any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// Nobody needs it; look again.
+    Up,
+    /// The channel was removed.
+    Removed,
+}
+
+/// Who makes a channel that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    Program,
+    /// A message that came; of these there is a bound.
+    Message,
 }
 
 /// A call of the store that was made, and what follows from its answer.
@@ -51,8 +81,14 @@ struct Flight {
 }
 
 enum Then {
-    Release(Effects),
+    Release(Doubt),
     Remove,
+}
+
+/// A batch, and what may be said when it is stored.
+struct Doubt {
+    batch: Arc<ChannelBatch>,
+    effects: Effects,
 }
 
 /// Where a channel was found.
@@ -76,44 +112,74 @@ impl Slot {
         Some(self.due_ms.load(Ordering::SeqCst)).filter(|due| *due != NEVER)
     }
 
-    /// The lock, when what others began here has ended; `None` for a place that is nobody's any more.
-    pub(crate) async fn enter(self: Arc<Self>, shared: &Shared) -> Option<Guard> {
+    fn set_due(&self, shared: &Shared, due_ms: Option<u64>) {
+        let due_ms = due_ms.unwrap_or(NEVER);
+        self.due_ms.store(due_ms, Ordering::SeqCst);
+        shared.alarm.ring(due_ms);
+    }
+
+    /// Lets the timer look again after a while.
+    pub(crate) fn retry_later(&self, shared: &Shared) {
+        self.set_due(shared, Some(shared.clock.now_ms().saturating_add(RETRY_MS)));
+    }
+
+    /// The lock, when what others began here has ended; or why the place is nobody's any more.
+    pub(crate) async fn enter(self: Arc<Self>, shared: &Arc<Shared>) -> Result<Guard, Given> {
         let state = self.state.clone().lock_owned().await;
-        let mut guard = Guard { slot: self, state };
+        let mut guard = Guard { shared: shared.clone(), slot: self, state };
         // Its owner went away, so nobody is told of a failure but the log.
         if guard.state.flight.is_some()
-            && let Err(error) = guard.land(shared).await
+            && let Err(error) = guard.land().await
         {
             tracing::error!(%error, "an operation that nobody awaited failed");
         }
-        if guard.state.removed { None } else { Some(guard) }
+        match guard.state.standing {
+            Standing::Given(given) => Err(given),
+            _ => Ok(guard),
+        }
     }
 }
 
 /// A channel that this caller has to itself.
 pub(crate) struct Guard {
+    shared: Arc<Shared>,
     slot: Arc<Slot>,
     pub(crate) state: OwnedMutexGuard<State>,
 }
 
 impl Guard {
     /// Loads the channel when it is not in memory, and asks `may_make` when it is not in the store either.
-    pub(crate) async fn load(&mut self, shared: &Shared, may_make: impl FnOnce() -> bool) -> Result<Loaded> {
+    pub(crate) async fn load(&mut self, may_make: impl FnOnce() -> Option<Maker>) -> Result<Loaded> {
         if self.state.channel.is_some() {
             return Ok(Loaded::There);
         }
-        let id = &self.slot.id;
+        let (shared, id) = (self.shared.clone(), &self.slot.id);
         let records = shared.store.load(id).await.map_err(Error::persistence(id))?;
-        let loaded = match records.is_empty() {
-            false => Loaded::There,
-            true if may_make() => Loaded::Made,
-            true => return Ok(Loaded::Absent),
+        let turns_out = self.state.doubt.as_ref().is_some_and(|doubt| is_stored(&doubt.batch, &records));
+        if !turns_out {
+            self.state.doubt = None;
+        }
+        let loaded = if !records.is_empty() {
+            self.state.standing = Standing::Known;
+            Loaded::There
+        } else if self.state.standing == Standing::Known {
+            Loaded::There
+        } else {
+            self.unmake();
+            let Some(maker) = may_make() else { return Ok(Loaded::Absent) };
+            self.state.standing = Standing::Begun(maker);
+            Loaded::Made
         };
         let (participant, config) = (shared.participant.clone(), shared.config.clone());
+        let id = &self.slot.id;
         let channel = Channel::load(id.clone(), participant, config, records, shared.clock.now_ms())
             .map_err(|error| Error::persistence(id)(StoreError::from_source(error)))?;
         self.state.channel = Some(channel);
         self.set_due();
+        if let Some(doubt) = self.state.doubt.take() {
+            // It is there. Stored again it is there for good, whatever kept the answer back, and what rests on it may be said.
+            self.commit(doubt).await?;
+        }
         Ok(loaded)
     }
 
@@ -122,92 +188,122 @@ impl Guard {
         self.state.channel.as_ref()
     }
 
+    /// The channel stays one, whatever becomes of its commits.
+    pub(crate) fn settle(&mut self) {
+        self.state.standing = Standing::Known;
+    }
+
     /// Does one thing with a channel that is in memory: nothing leaves before the store has answered.
-    pub(crate) async fn operate(&mut self, shared: &Shared, input: Input<'_>) -> Result<Answer<Released>> {
+    pub(crate) async fn operate(&mut self, input: Input<'_>) -> Result<Answer<Released>> {
         let hints = match input {
             Input::Send { hints, .. } => hints.to_vec(),
             _ => Vec::new(),
         };
         let state = &mut *self.state;
         let Some(channel) = state.channel.as_mut() else { return Err(Error::Closed) };
-        let handled = channel.handle(input, shared.clock.now_ms()).map_err(Error::refused(&self.slot.id))?;
+        let handled = match channel.handle(input, self.shared.clock.now_ms()) {
+            Ok(handled) => handled,
+            Err(refusal) => {
+                // What was no message makes no channel.
+                if state.standing == Standing::Begun(Maker::Message) {
+                    state.channel = None;
+                }
+                return Err(Error::refused(&self.slot.id)(refusal));
+            }
+        };
         let Handled { changes, effects } = handled;
-        state.unsaved.add(changes);
-        if state.unsaved.is_empty() {
-            return Ok(self.release(shared, Ok(()), effects));
-        }
-        let batch = Arc::new(ChannelBatch {
-            operation: shared.next_operation(),
-            hints,
-            ..state.unsaved.batch(channel)
-        });
-        let (store, id) = (shared.store.clone(), self.slot.id.clone());
+        let Some(batch) = std::mem::take(&mut state.unsaved).with(changes, channel) else {
+            return Ok(self.release(Ok(()), effects));
+        };
+        let operation = self.shared.next_operation();
+        let batch = Arc::new(ChannelBatch { operation, hints, ..batch });
+        self.commit(Doubt { batch, effects }).await
+    }
+
+    async fn commit(&mut self, doubt: Doubt) -> Result<Answer<Released>> {
+        let (store, id, batch) = (self.shared.store.clone(), self.slot.id.clone(), doubt.batch.clone());
         let call = Box::pin(async move { store.commit(&id, &batch).await });
-        state.flight = Some(Flight { call, then: Then::Release(effects) });
-        match self.land(shared).await? {
-            Some(answer) => Ok(answer),
-            None => Err(Error::Closed),
-        }
+        self.state.flight = Some(Flight { call, then: Then::Release(doubt) });
+        self.land().await?.ok_or(Error::Closed)
     }
 
     /// Wipes the channel from the store and from memory.
-    pub(crate) async fn remove(&mut self, shared: &Shared) -> Result<()> {
-        let (store, id) = (shared.store.clone(), self.slot.id.clone());
-        // Not in memory while its rows may be gone or not.
-        self.state.channel = None;
+    pub(crate) async fn remove(&mut self) -> Result<()> {
+        let (store, id) = (self.shared.store.clone(), self.slot.id.clone());
         let call = Box::pin(async move { store.drop_channel(&id).await });
         self.state.flight = Some(Flight { call, then: Then::Remove });
-        self.land(shared).await.map(drop)
+        self.land().await.map(drop)
     }
 
     /// Forgets the channel in memory. What is stored stays.
     pub(crate) fn leave(&mut self) {
-        *self.state = State { removed: true, ..State::default() };
-        self.slot.due_ms.store(NEVER, Ordering::SeqCst);
+        self.give(Given::Up);
     }
 
-    /// The same for a place that was made to look for a channel that is not there.
-    pub(crate) fn leave_empty(&mut self, shared: &Shared) {
-        shared.registry.forget(&self.slot);
-        self.leave();
+    pub(crate) fn retry_later(&self) {
+        self.slot.retry_later(&self.shared);
     }
 
-    /// Lets the timer look again after a while.
-    pub(crate) fn retry_later(&self, shared: &Shared) {
-        self.slot.due_ms.store(shared.clock.now_ms().saturating_add(RETRY_MS), Ordering::SeqCst);
+    fn give(&mut self, given: Given) {
+        self.shared.registry.forget(&self.slot);
+        self.unmake();
+        *self.state = State { standing: Standing::Given(given), ..State::default() };
+        self.slot.set_due(&self.shared, None);
+        self.shared.store.forget(&self.slot.id);
+    }
+
+    /// What a message was about to make does not count when it came to nothing.
+    fn unmake(&mut self) {
+        if self.state.standing == Standing::Begun(Maker::Message) {
+            self.shared.made_by_messages.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.state.standing = Standing::Unsettled;
     }
 
     /// Waits for the store's answer and does what follows from it. May be dropped: the next one to have the lock goes on.
-    async fn land(&mut self, shared: &Shared) -> Result<Option<Answer<Released>>> {
+    async fn land(&mut self) -> Result<Option<Answer<Released>>> {
         let Some(flight) = self.state.flight.as_mut() else { return Ok(None) };
-        let stored = flight.call.as_mut().await;
+        let stored = flight.answer().await;
         let Some(Flight { then, .. }) = self.state.flight.take() else { return Ok(None) };
+        let strict = self.shared.policy == ReleasePolicy::Strict;
         match (then, stored) {
             (Then::Remove, Ok(())) => {
-                shared.registry.forget(&self.slot);
-                self.leave();
+                self.give(Given::Removed);
                 Ok(None)
             }
-            (Then::Remove, Err(error)) => Err(Error::persistence(&self.slot.id)(error)),
-            (Then::Release(_), Err(error)) if shared.policy == ReleasePolicy::Strict => {
+            (Then::Remove, Err(error)) => {
+                // Its rows may be there or not, in part with contract (A).
+                if strict {
+                    self.state.channel = None;
+                    self.retry_later();
+                } else if self.state.channel.is_some() {
+                    self.state.unsaved = Unsaved::everything();
+                }
+                Err(Error::persistence(&self.slot.id)(error))
+            }
+            (Then::Release(doubt), Err(error)) if strict => {
                 tracing::error!(channel = %self.slot.id, %error, "a commit failed; the channel is loaded again");
                 self.state.counters.failed_commits += 1;
                 self.state.channel = None;
-                self.state.unsaved = Unsaved::default();
-                self.retry_later(shared);
+                self.state.doubt = error.may_be_applied().then_some(doubt);
+                self.retry_later();
                 Err(Error::persistence(&self.slot.id)(error))
             }
-            (Then::Release(effects), stored) => Ok(Some(self.release(shared, stored, effects))),
+            (Then::Release(Doubt { batch, effects }), stored) => {
+                if stored.is_err() {
+                    self.state.unsaved = Unsaved::of(&batch);
+                }
+                Ok(Some(self.release(stored, effects)))
+            }
         }
     }
 
     /// Past the gate: what the operation brought goes to the stream and, when the lock is free, to the callbacks.
-    fn release(&mut self, shared: &Shared, stored: StoreResult<()>, effects: Effects) -> Answer<Released> {
+    fn release(&mut self, stored: StoreResult<()>, effects: Effects) -> Answer<Released> {
         let state = &mut *self.state;
         let mut before = Vec::new();
         let answer = match stored {
             Ok(()) => {
-                state.unsaved.saved();
                 if std::mem::take(&mut state.counters.failing) {
                     before.push(What::PersistenceRecovered);
                 }
@@ -217,67 +313,73 @@ impl Guard {
                 tracing::error!(channel = %self.slot.id, %error, "a commit failed; memory goes on without it");
                 state.counters.failed_commits += 1;
                 state.counters.failing = true;
-                state.unsaved.failed();
                 before.push(What::PersistenceFailed(error));
                 Answer::Uncommitted(effects.uncommitted().release())
             }
         };
+        state.standing = Standing::Known;
         state.counters.count(&answer.outputs);
-        let all = before.into_iter().chain(answer.outputs.iter().cloned().map(What::from));
-        shared.publish(&self.slot.id, &Cause::of(&answer.outcome), answer.is_committed(), all);
+        let cause = || Cause::of(&answer.outcome);
+        self.shared.publish(&self.slot.id, cause, answer.is_committed(), before, &answer.outputs);
         self.set_due();
         answer
     }
 
     fn set_due(&self) {
-        let due = self.state.channel.as_ref().and_then(Channel::next_due);
-        self.slot.due_ms.store(due.unwrap_or(NEVER), Ordering::SeqCst);
+        let due_ms = self.state.channel.as_ref().and_then(Channel::next_due);
+        self.slot.set_due(&self.shared, due_ms);
     }
 }
 
-/// What memory has and the store has not: under `BestEffort` what failed, merged with what came later, the latest word on a row winning.
-#[derive(Debug, Default)]
-struct Unsaved {
-    changes: BTreeMap<Key, Change>,
-    /// Too much to keep: only the whole channel will do.
-    everything: bool,
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let state = &*self.state;
+        if state.flight.is_some() {
+            // Its caller goes away: whoever comes next carries it on, and if nobody does, the timer.
+            self.slot.set_due(&self.shared, Some(0));
+        } else if state.channel.is_none()
+            && state.doubt.is_none()
+            && matches!(state.standing, Standing::Unsettled | Standing::Begun(_))
+        {
+            self.give(Given::Up);
+        }
+    }
 }
 
-impl Unsaved {
-    fn add(&mut self, changes: Changes) {
-        if self.everything {
-            return;
+impl Flight {
+    async fn answer(&mut self) -> StoreResult<()> {
+        std::future::poll_fn(|context| match caught::poll(self.call.as_mut(), context) {
+            Ok(polled) => polled,
+            Err(panic) => Poll::Ready(Err(StoreError::new(format!("the store panicked: {panic}")))),
+        })
+        .await
+    }
+}
+
+/// Whether a batch has arrived. Its messages tell: they are what every contract carries. One without any has to be there row by row.
+fn is_stored(batch: &ChannelBatch, records: &[Record]) -> bool {
+    let rows: BTreeMap<Key, &Record> = records.iter().map(|record| (record.key(), record)).collect();
+    let is_there = |change: &Change| match change {
+        Change::Put(record) => rows.get(&record.key()).is_some_and(|there| same(record, there)),
+        Change::Delete(key) => !rows.contains_key(key),
+    };
+    let mut messages = batch.changes.iter().filter(|change| is_message(change)).peekable();
+    if messages.peek().is_some() { messages.all(is_there) } else { batch.changes.iter().all(is_there) }
+}
+
+fn is_message(change: &Change) -> bool {
+    matches!(change, Change::Put(Record::Log(_) | Record::Incoming(_) | Record::Outgoing { .. }))
+}
+
+/// Whether two rows of one name say the same, but for what a snapshot does not carry.
+fn same(one: &Record, other: &Record) -> bool {
+    match (one, other) {
+        (Record::Log(one), Record::Log(other)) => {
+            one.message == other.message && one.retrieval_hint == other.retrieval_hint
         }
-        for change in changes {
-            let key = match &change {
-                Change::Put(record) => record.key(),
-                Change::Delete(key) => key.clone(),
-            };
-            self.changes.insert(key, change);
+        (Record::Incoming(one), Record::Incoming(other)) => {
+            one.message == other.message && one.retrieval_hint == other.retrieval_hint
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.changes.is_empty() && !self.everything
-    }
-
-    /// What the next commit writes.
-    fn batch(&self, channel: &Channel) -> ChannelBatch {
-        let changes = if self.everything {
-            channel.records().map(Change::Put).collect()
-        } else {
-            self.changes.values().cloned().collect()
-        };
-        ChannelBatch { replaces: self.everything, changes, ..ChannelBatch::default() }
-    }
-
-    fn saved(&mut self) {
-        *self = Self::default();
-    }
-
-    fn failed(&mut self) {
-        if self.changes.len() > UNSAVED_ROWS_MAX {
-            *self = Self { changes: BTreeMap::new(), everything: true };
-        }
+        _ => one == other,
     }
 }

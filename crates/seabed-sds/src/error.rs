@@ -26,13 +26,22 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The store failed. Under [`Strict`](crate::ReleasePolicy::Strict) nothing was released, and the channel is loaded again by the next
-    /// operation: try again. What was to be written may be there all the same, and is then sent again like everything unacknowledged.
+    /// operation: try again. What was to be written may be there all the same. When the channel turns out to hold it, it counts, and what
+    /// rests on it is told by the stream and the callbacks.
     #[error("channel {channel}: the store failed: {error}")]
     Persistence {
         /// Which channel.
         channel: ChannelId,
         /// In the store's words.
         error: StoreError,
+    },
+    /// The channel was removed while the operation stood in line for it. Nothing was changed: repeat it to begin the channel anew.
+    #[error(
+        "channel {channel} was removed before the operation's turn came; repeat it to begin the channel anew"
+    )]
+    Removed {
+        /// Which channel.
+        channel: ChannelId,
     },
     /// The manager has ended. Make a new one.
     #[error("the manager has ended; make a new one")]
@@ -55,6 +64,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The store failed: try again, or look after it.
     Persistence,
+    /// The channel was removed meanwhile: let it be, or begin it anew.
+    Removed,
     /// Make a new manager.
     Closed,
 }
@@ -66,6 +77,7 @@ impl Error {
         match self {
             Self::InvalidArgument(_) | Self::Config(_) => ErrorKind::InvalidArgument,
             Self::Persistence { .. } => ErrorKind::Persistence,
+            Self::Removed { .. } => ErrorKind::Removed,
             Self::Closed => ErrorKind::Closed,
             Self::Refused { error, .. } => match error {
                 Refusal::MessageTooLarge { .. } => ErrorKind::MessageTooLarge,

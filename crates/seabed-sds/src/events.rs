@@ -9,12 +9,9 @@ use std::task::{Context, Poll, Waker};
 use seabed_sds_core::{Broadcast, ChannelId, Event, MessageId, Outcome, Output};
 
 use crate::contract::StoreError;
+use crate::limits::EVENTS_MAX;
 use crate::lock::lock;
 use crate::{Error, Result};
-
-/// How many items the stream holds before operations wait for its reader. What one operation brings is never divided, so the
-/// stream may exceed it by the events of one operation a channel.
-pub const EVENTS_MAX: usize = 1_024;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +89,7 @@ impl Cause {
 
 /// The reading end of the stream; there is one a manager. Dropping it lets operations go on without a reader.
 ///
-/// When [`EVENTS_MAX`] items wait, operations wait for room: a program that has asked for the stream reads it, on another task or
+/// When [`EVENTS_MAX`](crate::EVENTS_MAX) items wait, operations wait for room: a program that has asked for the stream reads it, on another task or
 /// thread than the one that waits for operations, or between two of them.
 pub struct Events(Arc<EventQueue>);
 
@@ -132,6 +129,11 @@ impl EventQueue {
         Ok(Events(self.clone()))
     }
 
+    /// Whether operations have to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.0).is_full()
+    }
+
     /// Done when the reader has left room for another operation.
     pub(crate) async fn room(&self) {
         std::future::poll_fn(|context| {
@@ -148,36 +150,48 @@ impl EventQueue {
         .await;
     }
 
-    /// Numbers what one operation brought, and hands it to the reader, if there is one.
+    /// Numbers what one operation brought, and hands it to the reader, if there is one. Answers it when it `is_told` to callbacks, too. Nothing is
+    /// copied for nobody.
     pub(crate) fn push(
         &self,
         channel: &ChannelId,
-        cause: &Cause,
+        cause: impl FnOnce() -> Cause,
         committed: bool,
-        all: impl IntoIterator<Item = What>,
+        (count, all): (usize, impl Iterator<Item = What>),
+        is_told: bool,
     ) -> Vec<Happened> {
         let mut queue = lock(&self.0);
-        let mut happened = Vec::new();
-        for what in all {
-            let sequence = queue.next_sequence;
-            queue.next_sequence += 1;
-            happened.push(Happened {
-                channel: channel.clone(),
-                sequence,
-                cause: cause.clone(),
-                committed,
-                what,
-            });
+        let first = queue.next_sequence;
+        queue.next_sequence += count as u64;
+        let is_read = queue.has_reader && !queue.closed;
+        if count == 0 || !(is_read || is_told) {
+            return Vec::new();
         }
-        if queue.has_reader && !queue.closed && !happened.is_empty() {
+        let cause = cause();
+        let happened = (first..).zip(all).map(|(sequence, what)| Happened {
+            channel: channel.clone(),
+            sequence,
+            cause: cause.clone(),
+            committed,
+            what,
+        });
+        if !is_read {
+            return happened.collect();
+        }
+        let told = if is_told {
+            let happened: Vec<_> = happened.collect();
             queue.items.extend(happened.iter().cloned());
-            let reader = queue.reader.take();
-            drop(queue);
-            if let Some(reader) = reader {
-                reader.wake();
-            }
+            happened
+        } else {
+            queue.items.extend(happened);
+            Vec::new()
+        };
+        let reader = queue.reader.take();
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
         }
-        happened
+        told
     }
 
     /// The stream ends after what is in it.

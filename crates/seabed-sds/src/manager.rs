@@ -1,6 +1,7 @@
 //! Any number of channels of one participant.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use seabed_sds_core::{
 };
 
 use crate::builder::Builder;
-use crate::driver::{Guard, Loaded};
+use crate::driver::{Guard, Loaded, Maker};
 use crate::events::Events;
 use crate::request::{Performed, Request};
 use crate::shared::Shared;
@@ -78,7 +79,7 @@ impl SdsManager {
 
     pub(crate) fn new(shared: Shared) -> Self {
         let shared = Arc::new(shared);
-        Self { timer: Arc::new(Timer::new(&shared)), shared }
+        Self { timer: Arc::new(Timer::new(shared.clone())), shared }
     }
 
     /// Who this is.
@@ -137,7 +138,7 @@ impl SdsManager {
     /// As [`receive`](SdsManager::receive).
     pub fn receive_from(&self, wire: impl Into<Vec<u8>>, hint: Option<Vec<u8>>) -> Op<Answer<Receipt>> {
         let (this, wire) = (self.clone(), wire.into());
-        Op::new(async move {
+        self.op(async move {
             let channel = this.peek_channel_id(&wire)?;
             let request = Request::Receive { wire, hint };
             match this.perform(&channel, &request).await? {
@@ -182,13 +183,12 @@ impl SdsManager {
     /// # Errors
     /// The store's.
     pub fn ensure_channel(&self, channel: impl Into<ChannelId>) -> Op<bool> {
-        let (this, channel) = (self.clone(), channel.into());
-        Op::new(async move {
-            this.require_open()?;
-            let mut guard = this.shared.enter(&channel).await;
-            let loaded = guard.load(&this.shared, || true).await?;
-            drop(guard);
-            this.timer.wake();
+        let (shared, channel) = (self.shared.clone(), channel.into());
+        self.op(async move {
+            shared.require_open()?;
+            let mut guard = shared.enter(&channel).await?;
+            let loaded = guard.load(|| Some(Maker::Program)).await?;
+            guard.settle();
             Ok(loaded == Loaded::There)
         })
     }
@@ -199,8 +199,8 @@ impl SdsManager {
     /// The store's, of the first channel that failed; the others are loaded all the same.
     pub fn restore(&self) -> Op<usize> {
         let this = self.clone();
-        Op::new(async move {
-            this.require_open()?;
+        self.op(async move {
+            this.shared.require_open()?;
             let nowhere = ChannelId::default();
             let channels = this.shared.store.list().await.map_err(Error::persistence(&nowhere))?;
             let mut first_failure = Ok(());
@@ -208,20 +208,20 @@ impl SdsManager {
                 let loaded = this.ensure_channel(channel.clone()).await;
                 first_failure = first_failure.and(loaded.map(drop));
             }
-            this.timer.wake();
             first_failure.map(|()| channels.len())
         })
     }
 
     /// Removes a channel from memory and from the store, in one transaction, whether or not it is in memory. Ok when it is not there.
+    /// What stands in line for the channel then is answered [`Removed`](Error::Removed); what comes later begins it anew.
     ///
     /// # Errors
-    /// The store's; the channel is then still there.
+    /// The store's; the channel is then still there, as far as its store has kept it.
     pub fn remove_channel(&self, channel: impl Into<ChannelId>) -> Op<()> {
-        let (this, channel) = (self.clone(), channel.into());
-        Op::new(async move {
-            this.require_open()?;
-            this.shared.enter(&channel).await.remove(&this.shared).await
+        let (shared, channel) = (self.shared.clone(), channel.into());
+        self.op(async move {
+            shared.require_open()?;
+            shared.enter(&channel).await?.remove().await
         })
     }
 
@@ -231,8 +231,8 @@ impl SdsManager {
     /// The first of the store's; the other channels are removed all the same. Call it again for those that are left.
     pub fn reset(&self) -> Op<()> {
         let this = self.clone();
-        Op::new(async move {
-            this.require_open()?;
+        self.op(async move {
+            this.shared.require_open()?;
             let nowhere = ChannelId::default();
             let listed = this.shared.store.list().await.map_err(Error::persistence(&nowhere));
             let (mut channels, mut first_failure) = match listed {
@@ -301,26 +301,29 @@ impl SdsManager {
         self.shared.dispatcher.set(callbacks);
     }
 
+    /// How many callbacks have panicked. Each is logged.
+    pub fn panicked_callbacks(&self) -> u64 {
+        self.shared.dispatcher.panicked()
+    }
+
     /// Does everything that is due, in every channel in memory at once; answers how many channels had something to do. For programs
     /// that keep the time themselves: others [`start`](SdsManager::start) the timer. What comes of it is in the stream. A channel whose store
-    /// fails is logged and tried again later.
+    /// fails is logged and tried again later. It never waits for a full stream: what there is no room for stays due, so read and call it
+    /// again.
     ///
     /// # Errors
     /// Only `Closed`.
     pub fn tick(&self) -> Op<usize> {
         let this = self.clone();
-        Op::new(async move {
-            this.require_open()?;
+        self.op(async move {
+            this.shared.require_open()?;
             let now_ms = this.shared.clock.now_ms();
             this.shared.tell_sync_due(now_ms);
             let due = this.shared.registry.due(now_ms);
             let channels = due.len();
-            let mut sweeps = Sweeps::default();
-            for slot in due {
-                sweeps.add(this.shared.clone(), slot);
-            }
+            let mut sweeps = Sweeps::new(&this.shared, false);
+            sweeps.add(due);
             std::future::poll_fn(|context| sweeps.poll(context)).await;
-            this.shared.dispatcher.run();
             Ok(channels)
         })
     }
@@ -335,7 +338,7 @@ impl SdsManager {
     /// # Errors
     /// `Closed`, and `InvalidArgument` when the system has no thread left.
     pub fn start(&self) -> Result<()> {
-        self.require_open()?;
+        self.shared.require_open()?;
         self.timer.start()
     }
 
@@ -345,29 +348,29 @@ impl SdsManager {
     }
 
     /// Ends: stops the timer, lets the commits in progress end, and forgets every channel in memory. What is stored stays. Later
-    /// calls answer `Closed`, the stream ends. Twice is fine.
+    /// calls, and those that stand in line, answer `Closed`, the stream ends, and the callbacks are let go when they have been told what
+    /// happened. Twice is fine; dropped before it is done, call it again.
     ///
     /// # Errors
     /// None; it answers a Result like every other operation.
     pub fn cleanup(&self) -> Op<()> {
         let this = self.clone();
-        Op::new(async move {
+        self.op(async move {
             this.shared.closed.store(true, Ordering::SeqCst);
             this.timer.stop();
             for slot in this.shared.registry.all() {
-                this.shared.registry.forget(&slot);
-                if let Some(mut guard) = slot.enter(&this.shared).await {
+                if let Ok(mut guard) = slot.enter(&this.shared).await {
                     guard.leave();
                 }
             }
             this.shared.events.close();
-            this.shared.dispatcher.run();
+            this.shared.dispatcher.close();
             Ok(())
         })
     }
 
-    fn require_open(&self) -> Result<()> {
-        if self.shared.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    fn op<T>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Op<T> {
+        Op::new(&self.shared, future)
     }
 
     fn operation<T: 'static>(
@@ -377,7 +380,7 @@ impl SdsManager {
         convert: impl FnOnce(Released) -> Result<T> + Send + 'static,
     ) -> Op<Answer<T>> {
         let this = self.clone();
-        Op::new(async move {
+        self.op(async move {
             match this.perform(&channel, &request).await? {
                 Performed::Done(answer) => answer.try_map(convert),
                 Performed::UnknownChannel => {
@@ -388,30 +391,29 @@ impl SdsManager {
         })
     }
 
-    /// One operation on a channel, and the callbacks that it brings about, which run when its lock is free.
+    /// One operation on a channel, when those who listen have left room for what it brings about.
     async fn perform(&self, channel: &ChannelId, request: &Request) -> Result<Performed> {
-        self.require_open()?;
-        self.shared.events.room().await;
+        self.shared.require_open()?;
+        self.shared.room().await;
         let hints = match request {
             Request::Send { .. } => self.provided_hints(channel).await?,
             _ => Vec::new(),
         };
-        let performed = self.shared.perform(channel, request, &hints).await;
-        self.timer.wake();
-        self.shared.dispatcher.run();
-        performed
+        self.shared.perform(channel, request, &hints).await
     }
 
     /// What the application knows of the messages that the next one will name, asked for while no lock is held.
     async fn provided_hints(&self, channel: &ChannelId) -> Result<Vec<(MessageId, Arc<[u8]>)>> {
         let Some(callbacks) = self.shared.dispatcher.callbacks() else { return Ok(Vec::new()) };
         let Some(provider) = &callbacks.retrieval_hint else { return Ok(Vec::new()) };
-        let mut guard = self.shared.enter(channel).await;
-        guard.load(&self.shared, || true).await?;
+        let mut guard = self.shared.enter(channel).await?;
+        guard.load(|| Some(Maker::Program)).await?;
         let history = guard.channel().map(Channel::causal_history);
         drop(guard);
         let unknown = history.into_iter().flatten().filter(|entry| entry.retrieval_hint.is_none());
-        let hints = unknown.map(|entry| (provider(&entry.message_id), entry.message_id));
+        let hint =
+            |id: &MessageId| self.shared.dispatcher.contained(channel, || provider(id)).unwrap_or_default();
+        let hints = unknown.map(|entry| (hint(&entry.message_id), entry.message_id));
         Ok(hints.filter(|(hint, _)| !hint.is_empty()).map(|(hint, id)| (id, hint.into())).collect())
     }
 
@@ -420,12 +422,11 @@ impl SdsManager {
         channel: ChannelId,
         look: impl FnOnce(&Guard) -> Option<T> + Send + 'static,
     ) -> Op<Option<T>> {
-        let this = self.clone();
-        Op::new(async move {
-            this.require_open()?;
-            let mut guard = this.shared.enter(&channel).await;
-            if guard.load(&this.shared, || false).await? == Loaded::Absent {
-                guard.leave_empty(&this.shared);
+        let shared = self.shared.clone();
+        self.op(async move {
+            shared.require_open()?;
+            let mut guard = shared.enter(&channel).await?;
+            if guard.load(|| None).await? == Loaded::Absent {
                 return Ok(None);
             }
             Ok(look(&guard))

@@ -1,19 +1,19 @@
 //! What the channels of a manager have in common. None of it is locked across an await.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use seabed_sds_core::{ChannelId, Config, MessageId, ParticipantId};
+use seabed_sds_core::{ChannelId, Config, MessageId, Output, ParticipantId};
 
-use crate::callbacks::Dispatcher;
-use crate::config::SYNC_DUE_MS;
+use crate::alarm::Alarm;
 use crate::contract::ChannelStore;
-use crate::driver::{Guard, Loaded, Slot};
+use crate::dispatcher::Dispatcher;
+use crate::driver::{Given, Guard, Loaded, Maker};
 use crate::events::{Cause, EventQueue, What};
-use crate::lock::lock;
+use crate::limits::SYNC_DUE_MS;
+use crate::registry::Registry;
 use crate::request::{Performed, Request};
-use crate::{Clock, ReleasePolicy, Result, UnknownChannels};
+use crate::{Clock, Error, ReleasePolicy, Result, UnknownChannels};
 
 pub(crate) struct Shared {
     pub(crate) participant: ParticipantId,
@@ -25,12 +25,13 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) dispatcher: Dispatcher,
-    /// How many channels were made by messages that came.
+    pub(crate) alarm: Alarm,
+    /// How many channels were made, or are being made, by messages that came.
     pub(crate) made_by_messages: AtomicUsize,
     pub(crate) operations: AtomicU64,
     pub(crate) closed: AtomicBool,
     /// When sync messages are to be thought of next, where they are not sent automatically; at first at once.
-    pub(crate) sync_due_ms: AtomicU64,
+    pub(crate) next_sync_due_ms: AtomicU64,
 }
 
 impl Shared {
@@ -52,10 +53,11 @@ impl Shared {
             registry: Registry::default(),
             events: Arc::default(),
             dispatcher: Dispatcher::default(),
+            alarm: Alarm::default(),
             made_by_messages: AtomicUsize::new(0),
             operations: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            sync_due_ms: AtomicU64::new(0),
+            next_sync_due_ms: AtomicU64::new(0),
         }
     }
 
@@ -63,51 +65,80 @@ impl Shared {
         self.operations.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// To be called under the lock of the channel, so that the stream has its order.
+    /// Tells whoever listens what happened, `before` first. To be called under the lock of the channel, so that the stream has its order.
     pub(crate) fn publish(
         &self,
         channel: &ChannelId,
-        cause: &Cause,
+        cause: impl FnOnce() -> Cause,
         committed: bool,
-        all: impl IntoIterator<Item = What>,
+        before: Vec<What>,
+        outputs: &[Output],
     ) {
-        let happened = self.events.push(channel, cause, committed, all);
-        self.dispatcher.queue(happened);
+        let count = before.len() + outputs.len();
+        let all = before.into_iter().chain(outputs.iter().cloned().map(What::from));
+        let told = self.events.push(channel, cause, committed, (count, all), self.dispatcher.is_set());
+        if !told.is_empty() {
+            self.dispatcher.queue(told);
+        }
     }
 }
 
 impl Shared {
-    /// A channel's lock.
-    pub(crate) async fn enter(&self, channel: &ChannelId) -> Guard {
+    pub(crate) fn require_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Done when those who listen have left room for another operation.
+    pub(crate) async fn room(&self) {
+        self.events.room().await;
+        self.dispatcher.room().await;
+    }
+
+    /// Whether those who listen have to listen first.
+    pub(crate) fn is_full(&self) -> bool {
+        self.events.is_full() || self.dispatcher.is_full()
+    }
+
+    /// A channel's lock. Who stood in line when the channel was removed looks again, and finds another channel of that name.
+    pub(crate) async fn enter(self: &Arc<Self>, channel: &ChannelId) -> Result<Guard> {
         loop {
-            if let Some(guard) = self.registry.slot(channel).enter(self).await {
-                return guard;
+            let entered = self.registry.slot(channel).enter(self).await;
+            self.require_open()?;
+            if let Ok(guard) = entered {
+                return Ok(guard);
+            }
+        }
+    }
+
+    /// The same for what changes the channel: who stood in line when it was removed meant that one, and no other.
+    async fn enter_to_change(self: &Arc<Self>, channel: &ChannelId) -> Result<Guard> {
+        loop {
+            let entered = self.registry.slot(channel).enter(self).await;
+            self.require_open()?;
+            match entered {
+                Ok(guard) => return Ok(guard),
+                Err(Given::Up) => {}
+                Err(Given::Removed) => return Err(Error::Removed { channel: channel.clone() }),
             }
         }
     }
 
     /// One operation on a channel: under its lock, through its commit.
     pub(crate) async fn perform(
-        &self,
+        self: &Arc<Self>,
         channel: &ChannelId,
         request: &Request,
         hints: &[(MessageId, Arc<[u8]>)],
     ) -> Result<Performed> {
-        let mut guard = self.enter(channel).await;
-        let received = matches!(request, Request::Receive { .. });
-        let may_make = || if received { self.may_make_channel(channel) } else { request.makes_channel() };
-        let loaded = guard.load(self, may_make).await?;
-        if loaded == Loaded::Absent {
-            guard.leave_empty(self);
+        let mut guard = self.enter_to_change(channel).await?;
+        let may_make = || match request {
+            Request::Receive { .. } => self.may_make_channel(channel).then_some(Maker::Message),
+            _ => request.makes_channel().then_some(Maker::Program),
+        };
+        if guard.load(may_make).await? == Loaded::Absent {
             return Ok(Performed::UnknownChannel);
         }
-        let done = guard.operate(self, request.input(hints)).await;
-        if received && loaded == Loaded::Made && done.is_err() {
-            // What was no message, or could not be stored, makes no channel.
-            self.made_by_messages.fetch_sub(1, Ordering::SeqCst);
-            guard.leave_empty(self);
-        }
-        done.map(Performed::Done)
+        guard.operate(request.input(hints)).await.map(Performed::Done)
     }
 
     /// Whether one more channel may be made by a message; if so, it counts.
@@ -116,8 +147,8 @@ impl Shared {
         let one_more = |made: usize| (made < channels_max).then(|| made + 1);
         let made = self.made_by_messages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
         if made.is_err() {
-            let cause = Cause::Received(MessageId::default());
-            self.publish(channel, &cause, true, [What::UnknownChannelIgnored { channels_max }]);
+            let cause = || Cause::Received(MessageId::default());
+            self.publish(channel, cause, true, vec![What::UnknownChannelIgnored { channels_max }], &[]);
         }
         made.is_ok()
     }
@@ -127,54 +158,30 @@ impl Shared {
         self.config.sync_interval_ms.is_none()
     }
 
+    /// Tells it when it is. Who has not heard what came before does without.
     pub(crate) fn tell_sync_due(&self, now_ms: u64) {
-        if self.tells_sync_due() && self.sync_due_ms.load(Ordering::SeqCst) <= now_ms {
-            self.sync_due_ms.store(now_ms.saturating_add(SYNC_DUE_MS), Ordering::SeqCst);
-            self.publish(&ChannelId::default(), &Cause::Time, true, [What::SyncDue]);
+        let next = |due_ms: u64| (due_ms <= now_ms).then(|| now_ms.saturating_add(SYNC_DUE_MS));
+        if self.tells_sync_due()
+            && self.next_sync_due_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
+            && !self.is_full()
+        {
+            self.publish(&ChannelId::default(), || Cause::Time, true, vec![What::SyncDue], &[]);
         }
     }
 
+    /// When sync messages are to be thought of next, where this manager says so.
+    pub(crate) fn sync_due_ms(&self) -> Option<u64> {
+        self.tells_sync_due().then(|| self.next_sync_due_ms.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
-        let sync = self.tells_sync_due().then(|| self.sync_due_ms.load(Ordering::SeqCst));
-        self.registry.next_due_ms().into_iter().chain(sync).min()
+        self.registry.next_due_ms().into_iter().chain(self.sync_due_ms()).min()
     }
 }
 
-/// Which channels are in memory.
-#[derive(Default)]
-pub(crate) struct Registry(Mutex<BTreeMap<ChannelId, Arc<Slot>>>);
-
-impl Registry {
-    /// The place of a channel, made when there is none.
-    pub(crate) fn slot(&self, id: &ChannelId) -> Arc<Slot> {
-        let mut slots = lock(&self.0);
-        slots.entry(id.clone()).or_insert_with(|| Arc::new(Slot::new(id.clone()))).clone()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
-        lock(&self.0).values().cloned().collect()
-    }
-
-    /// Those that want to be looked at by then.
-    pub(crate) fn due(&self, now_ms: u64) -> Vec<Arc<Slot>> {
-        let due = |slot: &&Arc<Slot>| slot.due_ms().is_some_and(|due| due <= now_ms);
-        lock(&self.0).values().filter(due).cloned().collect()
-    }
-
-    /// When the first of them wants to be looked at.
-    pub(crate) fn next_due_ms(&self) -> Option<u64> {
-        lock(&self.0).values().filter_map(|slot| slot.due_ms()).min()
-    }
-
-    /// When the first of those that do not want it yet does.
-    pub(crate) fn next_due_after_ms(&self, now_ms: u64) -> Option<u64> {
-        lock(&self.0).values().filter_map(|slot| slot.due_ms()).filter(|due| *due > now_ms).min()
-    }
-
-    pub(crate) fn forget(&self, slot: &Arc<Slot>) {
-        let mut slots = lock(&self.0);
-        if slots.get(&slot.id).is_some_and(|there| Arc::ptr_eq(there, slot)) {
-            slots.remove(&slot.id);
-        }
+impl Drop for Shared {
+    /// The last clone of the manager is gone: who reads the stream is told that nothing comes any more.
+    fn drop(&mut self) {
+        self.events.close();
     }
 }

@@ -12,65 +12,93 @@ use std::time::Duration;
 
 use seabed_sds_core::{ChannelId, Input, Sweep};
 
+use crate::caught;
 use crate::driver::{Loaded, Slot};
+use crate::limits::SLEEP_MS_MAX;
 use crate::lock::lock;
 use crate::shared::Shared;
 use crate::{Error, Result};
 
-/// The longest the timer sleeps, in milliseconds: a clock that was set forward is noticed after that.
-const SLEEP_MS_MAX: u64 = 60_000;
-
-/// Does what is due in one channel. A failure is logged where it happens, and the channel is due again later.
-async fn sweep(shared: Arc<Shared>, slot: Arc<Slot>) {
-    shared.events.room().await;
-    let Some(mut guard) = slot.clone().enter(&shared).await else { return };
-    let due = match guard.load(&shared, || false).await {
-        Ok(Loaded::There) => guard.operate(&shared, Input::Tick(Sweep::All)).await.map(drop),
-        // Only a channel that was lost with its commit is not in memory, and nothing of it is in the store.
-        Ok(_) => {
-            guard.leave_empty(&shared);
-            Ok(())
-        }
+/// Does what is due in one channel, and ends what was begun there by callers that went away. A failure is logged where it happens, and the
+/// channel is due again later.
+async fn sweep(shared: Arc<Shared>, slot: Arc<Slot>, waits_for_room: bool) {
+    if waits_for_room {
+        shared.room().await;
+    } else if shared.is_full() {
+        return;
+    }
+    let Ok(mut guard) = slot.clone().enter(&shared).await else { return };
+    if shared.require_open().is_err() {
+        return;
+    }
+    let due = match guard.load(|| None).await {
+        Ok(Loaded::Absent) => Ok(()),
+        Ok(Loaded::There | Loaded::Made) => guard.operate(Input::Tick(Sweep::All)).await.map(drop),
         Err(error) => Err(error),
     };
     if let Err(error) = due {
         tracing::error!(channel = %slot.id, %error, "what was due was not done; it is tried again");
-        guard.retry_later(&shared);
+        guard.retry_later();
     }
 }
 
 /// Sweeps in progress, at most one a channel.
-#[derive(Default)]
-pub(crate) struct Sweeps(BTreeMap<ChannelId, Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(crate) struct Sweeps {
+    shared: Arc<Shared>,
+    running: BTreeMap<ChannelId, Running>,
+    /// Whether a sweep waits until those who listen have left room, or leaves its channel due.
+    wait_for_room: bool,
+}
+
+struct Running {
+    slot: Arc<Slot>,
+    sweep: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
 
 impl Sweeps {
-    /// Begins one, unless the channel has one.
-    pub(crate) fn add(&mut self, shared: Arc<Shared>, slot: Arc<Slot>) {
-        self.0.entry(slot.id.clone()).or_insert_with(|| Box::pin(sweep(shared, slot)));
+    pub(crate) fn new(shared: &Arc<Shared>, wait_for_room: bool) -> Self {
+        Self { shared: shared.clone(), running: BTreeMap::new(), wait_for_room }
+    }
+
+    /// Begins one in each of these channels that has none.
+    pub(crate) fn add(&mut self, due: Vec<Arc<Slot>>) {
+        for slot in due {
+            self.running.entry(slot.id.clone()).or_insert_with(|| Running {
+                sweep: Box::pin(sweep(self.shared.clone(), slot.clone(), self.wait_for_room)),
+                slot,
+            });
+        }
     }
 
     /// Carries all of them on; ready when none is left.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.0.retain(|_, sweep| sweep.as_mut().poll(context).is_pending());
-        if self.0.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        self.running.retain(|id, running| match caught::poll(running.sweep.as_mut(), context) {
+            Ok(polled) => polled.is_pending(),
+            Err(panic) => {
+                tracing::error!(channel = %id, panic, "what was due panicked; it is tried again");
+                running.slot.retry_later(&self.shared);
+                false
+            }
+        });
+        if self.running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 /// The thread, when it runs.
 pub(crate) struct Timer {
-    shared: Weak<Shared>,
-    running: Mutex<Option<Running>>,
+    shared: Arc<Shared>,
+    running: Mutex<Option<Started>>,
 }
 
-struct Running {
+struct Started {
     thread: JoinHandle<()>,
     /// Dropped to make the thread end.
     wanted: Arc<()>,
 }
 
 impl Timer {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::downgrade(shared), running: Mutex::default() }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, running: Mutex::default() }
     }
 
     pub(crate) fn start(&self) -> Result<()> {
@@ -84,25 +112,21 @@ impl Timer {
             thread::Builder::new().name("sds-timer".into()).spawn(move || run(&shared, &still_wanted));
         let thread =
             thread.map_err(|error| Error::InvalidArgument(format!("no thread for the timer: {error}")))?;
-        *running = Some(Running { thread, wanted });
+        *running = Some(Started { thread, wanted });
         Ok(())
     }
 
-    /// Something may be due earlier than before.
-    pub(crate) fn wake(&self) {
-        if let Some(running) = &*lock(&self.running) {
-            running.thread.thread().unpark();
-        }
-    }
-
-    /// Ends the thread and waits for that, unless it is the one that asks: a callback may.
+    /// Ends the thread and waits for that, unless it is the one that asks: a store may.
     pub(crate) fn stop(&self) {
-        let Some(Running { thread, wanted }) = lock(&self.running).take() else { return };
+        // Under the lock to the end: the alarm is of one thread at a time.
+        let mut running = lock(&self.running);
+        let Some(Started { thread, wanted }) = running.take() else { return };
         drop(wanted);
         thread.thread().unpark();
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the timer had panicked");
         }
+        self.shared.alarm.take_down();
     }
 }
 
@@ -112,27 +136,27 @@ impl Drop for Timer {
     }
 }
 
-fn run(shared: &Weak<Shared>, wanted: &Weak<()>) {
+fn run(shared: &Arc<Shared>, wanted: &Weak<()>) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut sweeps = Sweeps::default();
-    while wanted.strong_count() > 0
-        && let Some(shared) = shared.upgrade()
-        && !shared.closed.load(Ordering::SeqCst)
-    {
+    let mut sweeps = Sweeps::new(shared, true);
+    shared.alarm.set_up();
+    while wanted.strong_count() > 0 && !shared.closed.load(Ordering::SeqCst) {
         let now_ms = shared.clock.now_ms();
         shared.tell_sync_due(now_ms);
-        for slot in shared.registry.due(now_ms) {
-            sweeps.add(shared.clone(), slot);
-        }
+        sweeps.add(shared.registry.due(now_ms));
         // A channel that is being swept is due until that is over; it wakes this thread then.
         let due_ms = match sweeps.poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(()) => shared.next_due_ms(),
-            Poll::Pending => shared.registry.next_due_after_ms(now_ms),
+            Poll::Pending => {
+                shared.registry.next_due_after_ms(now_ms).into_iter().chain(shared.sync_due_ms()).min()
+            }
         };
-        shared.dispatcher.run();
+        // Not here: a callback may wait for what only this thread carries on.
+        shared.dispatcher.hand_over();
+        shared.alarm.sleeps_until(due_ms.unwrap_or(u64::MAX));
         let sleep_ms = due_ms.map_or(SLEEP_MS_MAX, |due| due.saturating_sub(shared.clock.now_ms()));
-        drop(shared);
         thread::park_timeout(Duration::from_millis(sleep_ms.min(SLEEP_MS_MAX)));
+        shared.alarm.awake();
     }
 }
 

@@ -7,9 +7,7 @@ use serde::Serialize;
 
 use crate::kernel::keys::{CHANNEL, FORMAT, FORMAT_VERSION, FormatRow, channel_prefix, read_key};
 use crate::kernel::logos;
-
-/// How many findings a report spells out; the last one then says how many more there were.
-pub const FINDINGS_MAX: usize = 1_000;
+use crate::limits::FINDINGS_MAX;
 
 /// What [`verify`] examined and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -18,7 +16,7 @@ pub struct VerifyReport {
     pub channels: u64,
     /// How many messages their logs hold.
     pub messages: u64,
-    /// What is wrong, a sentence each, at most [`FINDINGS_MAX`] and one more; empty when all is well.
+    /// What is wrong, a sentence each, at most [`FINDINGS_MAX`](crate::FINDINGS_MAX) and one more; empty when all is well.
     pub findings: Vec<String>,
 }
 

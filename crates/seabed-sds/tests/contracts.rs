@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{Faulty, clock, config, delivered, drain, manager, state};
+use common::{Faulty, START_MS, clock, config, delivered, drain, manager, state};
 use seabed_sds::contract::{
     FineGrainedPersistence, MemoryFineGrained, MemorySnapshots, SnapshotPersistence, StoreError, StoreResult,
     async_trait,
@@ -424,4 +424,80 @@ fn both_contracts_bring_a_channel_back_but_for_what_they_cannot_carry() {
         let healed = restarted.status("room").wait().unwrap().unwrap();
         assert_eq!((healed.log, healed.waiting, healed.missing), (6, 0, 0));
     }
+}
+
+/// What a message waits for and no row says when to ask for it: torn by a crash, or left so by nim-sds, which asks once.
+#[test]
+fn what_waits_without_a_word_of_when_to_ask_is_asked_for_and_given_up_from_the_start_on() {
+    let clock = clock();
+    let backend = Arc::new(Snapshots::default());
+    let alice = manager("alice", Faulty::new(), &clock);
+    let (first, second) = (sent(&alice, "a1"), sent(&alice, "a2"));
+    let bob = with_snapshots("bob", &backend, &clock);
+    bob.receive(second).wait().unwrap();
+    let torn = || {
+        let mut data = pollster::block_on(backend.inner.load_channel(&"room".into())).unwrap();
+        assert_eq!(data.meta.incoming.len(), 1);
+        data.meta.outgoing_repair.clear();
+        pollster::block_on(backend.inner.save_channel_meta(&"room".into(), &data.meta)).unwrap();
+    };
+    torn();
+    let config = seabed_sds::core::Config { dependency_timeout_ms: Some(60_000), ..config() };
+    let builder = || SdsManager::builder("bob").config(config.clone()).clock(clock.clone());
+    let restarted = builder().snapshots(backend.clone()).build().unwrap();
+    let mut events = restarted.events().unwrap();
+    restarted.ensure_channel("room").wait().unwrap();
+    restarted.tick().wait().unwrap();
+    let missing = restarted.read("room", |channel| channel.missing().cloned().collect::<Vec<_>>());
+    let missing = missing.wait().unwrap().unwrap();
+    let due_ms = missing[0].request_due_ms.unwrap();
+    assert_eq!(missing[0].first_missed_ms, START_MS, "it is missed from now on, and not given up at once");
+    assert!((START_MS + 1_000..START_MS + 5_000).contains(&due_ms), "{due_ms}");
+
+    // And the request leaves with the next message, which alice answers.
+    clock.set(due_ms);
+    let request = sent(&restarted, "b1");
+    alice.receive(request).wait().unwrap();
+    assert_eq!(alice.status("room").wait().unwrap().unwrap().repairs_in, 1);
+    restarted.receive(first).wait().unwrap();
+    assert_eq!(delivered(&drain(&mut events)), ["a1", "a2"]);
+
+    // A channel that logos-delivery left is no other when it is migrated.
+    let store = seabed_kv::Store::memory();
+    let kept = seabed_sds::KernelStore::open(&store).wait().unwrap();
+    let rows = seabed_sds::LogosRows::new(kept.tenant().clone());
+    let carol = builder().snapshots(Arc::new(rows.clone())).build().unwrap();
+    carol.receive(sent(&alice, "a3")).wait().unwrap();
+    let mut data = pollster::block_on(rows.load_channel(&"room".into())).unwrap();
+    data.meta.outgoing_repair.clear();
+    pollster::block_on(rows.save_channel_meta(&"room".into(), &data.meta)).unwrap();
+    pollster::block_on(kept.migrate(&"room".into(), &"bob".into(), &config)).unwrap();
+    let migrated = builder().store(Arc::new(kept)).build().unwrap();
+    let status = migrated.status("room").wait().unwrap().unwrap();
+    assert_eq!((status.waiting, status.repairs_out > 0), (1, true), "{status:?}");
+    assert_eq!(status.missing, status.repairs_out);
+}
+
+/// A message that waits for what is in the log already: torn between the two. Nothing else would ever free it.
+#[test]
+fn what_waits_for_a_message_of_the_log_is_delivered_after_a_restart() {
+    let clock = clock();
+    let backend = Arc::new(Snapshots::default());
+    let alice = manager("alice", Faulty::new(), &clock);
+    let (first, second) = (sent(&alice, "a1"), sent(&alice, "a2"));
+    let bob = with_snapshots("bob", &backend, &clock);
+    bob.receive(second).wait().unwrap();
+    let before = pollster::block_on(backend.inner.load_channel(&"room".into())).unwrap();
+    bob.receive(first).wait().unwrap();
+    // The snapshot is of before, the history of after, but for the second one.
+    let evict = HistoryUpdate { append: Vec::new(), evict: vec!["a2".into()] };
+    pollster::block_on(backend.inner.save_channel_meta(&"room".into(), &before.meta)).unwrap();
+    pollster::block_on(backend.inner.update_history(&"room".into(), &evict)).unwrap();
+    let restarted = with_snapshots("bob", &backend, &clock);
+    let mut events = restarted.events().unwrap();
+    restarted.ensure_channel("room").wait().unwrap();
+    restarted.tick().wait().unwrap();
+    assert_eq!(delivered(&drain(&mut events)), ["a2"]);
+    let status = restarted.status("room").wait().unwrap().unwrap();
+    assert_eq!((status.log, status.waiting, status.missing), (2, 0, 0));
 }

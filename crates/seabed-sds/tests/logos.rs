@@ -144,6 +144,27 @@ fn it_is_migrated_on_request_alone_and_exported_back() {
 }
 
 #[test]
+fn a_channel_that_this_store_has_already_is_not_migrated_over() {
+    use seabed_sds::contract::ChannelBatch;
+    use seabed_sds::core::Change;
+
+    let (_directory, store) = store();
+    let kept = KernelStore::open(&store).wait().unwrap();
+    let config = Config::seabed(Dialect::Nim);
+    let channel = ChannelId::from("chan-a");
+    // As by another program, that did not look whether logos-delivery has it.
+    let records = seabed_sds::core::Channel::new(channel.clone(), "carol".into(), config.clone(), 0).unwrap();
+    let changes = records.records().map(Change::Put).collect();
+    let batch = ChannelBatch { changes, ..ChannelBatch::default() };
+    pollster::block_on(kept.commit(&channel, &batch)).unwrap();
+    let before = rows(&store, "sds.channel");
+    assert!(!before.is_empty());
+    let refused = pollster::block_on(kept.migrate(&channel, &"carol".into(), &config)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(rows(&store, "sds.channel"), before);
+}
+
+#[test]
 fn a_migrated_channel_is_one_like_any_other() {
     let (_directory, store) = store();
     let kept = KernelStore::open(&store).wait().unwrap();

@@ -4,21 +4,43 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Faulty, broadcasts, clock, config, delivered, drain, manager, state};
+use common::{Faulty, broadcasts, clock, config, delivered, drain, manager, manager_with, state};
 use seabed_kv::Store;
 use seabed_sds::contract::ChannelStore;
-use seabed_sds::core::Config;
-use seabed_sds::{KernelStore, ManualClock, SdsManager};
+use seabed_sds::core::wire::Dialect;
+use seabed_sds::core::{Config, LamportUnit};
+use seabed_sds::{KernelStore, ManualClock, SdsManager, What};
+
+/// Dialect S with sync messages, and dependencies that are given up.
+fn with_syncs() -> Config {
+    Config {
+        dialect: Dialect::Spec,
+        lamport_unit: LamportUnit::Milliseconds,
+        sync_interval_ms: Some(2_500),
+        dependency_timeout_ms: Some(20_000),
+        ..config()
+    }
+}
+
+/// What happened to carol.
+#[derive(Debug, Default)]
+struct Story {
+    told: Vec<String>,
+    said: Vec<Vec<u8>>,
+    /// Everything that happened, by its name.
+    kinds: BTreeSet<String>,
+}
 
 /// A conversation in which everything happens: loss, gaps, repair, resends, acknowledgements, giving up, hints, marked dependencies.
-/// Answers what carol was told, and what she said.
-fn conversation(carol: &SdsManager, clock: &Arc<ManualClock>) -> (Vec<String>, Vec<Vec<u8>>) {
-    let (alice, bob) = (manager("alice", Faulty::new(), clock), manager("bob", Faulty::new(), clock));
+fn conversation(config: &Config, carol: &SdsManager, clock: &Arc<ManualClock>) -> Story {
+    let peer = |name: &str| manager_with(config.clone(), name, Faulty::new(), clock);
+    let (alice, bob) = (peer("alice"), peer("bob"));
     let mut events = carol.events().unwrap();
-    let (mut told, mut said) = (Vec::new(), Vec::new());
+    let mut story = Story::default();
     // A failed operation is where the process ends: what follows fails as well.
     let hear = |carol: &SdsManager, wire: &[u8]| drop(carol.receive(wire.to_vec()).wait());
     for round in 0..9 {
@@ -38,7 +60,10 @@ fn conversation(carol: &SdsManager, clock: &Arc<ManualClock>) -> (Vec<String>, V
             && round < 6
         {
             let wire = sent.release().wire;
-            alice.receive(wire.clone()).wait().unwrap();
+            // Alice misses some of carol's, and asks her.
+            if round != 2 {
+                alice.receive(wire.clone()).wait().unwrap();
+            }
             bob.receive(wire).wait().unwrap();
         }
         clock.advance(4_000);
@@ -49,22 +74,68 @@ fn conversation(carol: &SdsManager, clock: &Arc<ManualClock>) -> (Vec<String>, V
                 hear(carol, &wire);
             }
         }
-        drop(carol.mark_dependencies_met("room", vec![name("a").as_str().into()]).wait());
+        if round % 4 == 0 {
+            drop(carol.mark_dependencies_met("room", vec![name("a").as_str().into()]).wait());
+        }
         clock.advance(3_000);
         drop(carol.tick().wait());
         let happened = drain(&mut events);
-        told.extend(delivered(&happened));
-        said.extend(broadcasts(&happened));
+        story.told.extend(delivered(&happened));
+        story.said.extend(broadcasts(&happened));
+        story.kinds.extend(happened.iter().map(|item| kind(&item.what)));
     }
-    (told, said)
+    // Nobody answers any more.
+    for _ in 0..8 {
+        clock.advance(10_000);
+        drop(carol.tick().wait());
+        let happened = drain(&mut events);
+        story.said.extend(broadcasts(&happened));
+        story.kinds.extend(happened.iter().map(|item| kind(&item.what)));
+    }
+    story
+}
+
+fn kind(what: &What) -> String {
+    let text = match what {
+        What::Broadcast(broadcast) => format!("{:?}", broadcast.reason),
+        What::Event(event) => format!("{event:?}"),
+        other => format!("{other:?}"),
+    };
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 #[test]
 fn a_kill_after_any_commit_leaves_exactly_the_state_of_that_commit() {
+    let mut kinds = BTreeSet::new();
+    for config in [config(), with_syncs()] {
+        kinds.extend(kill_after_each_commit(&config));
+    }
+    let wanted = [
+        "Acknowledged",
+        "Buffered",
+        "Delivered",
+        "DeliveryUnconfirmed",
+        "DependenciesLost",
+        "MissingDependencies",
+        "PossiblyAcknowledged",
+        "Repair",
+        "Resend",
+        "Send",
+        "Sync",
+    ];
+    for wanted in wanted {
+        assert!(kinds.contains(wanted), "{wanted} is in no conversation: {kinds:?}");
+    }
+}
+
+fn kill_after_each_commit(config: &Config) -> BTreeSet<String> {
     let whole = Faulty::new();
     let clock_of_all = clock();
-    let carol = manager("carol", whole.clone(), &clock_of_all);
-    let (told, said) = conversation(&carol, &clock_of_all);
+    let open = |store: &Arc<Faulty>, clock: &Arc<ManualClock>| {
+        manager_with(config.clone(), "carol", store.clone(), clock)
+    };
+    let carol = open(&whole, &clock_of_all);
+    let Story { told, said, kinds } = conversation(config, &carol, &clock_of_all);
     let commits = whole.commits();
     assert!(commits > 30, "a conversation of {commits} commits");
     assert!(told.len() > 6 && said.len() > 8, "{told:?}");
@@ -72,18 +143,18 @@ fn a_kill_after_any_commit_leaves_exactly_the_state_of_that_commit() {
     for dead_after in 1..=commits {
         let (clock, store) = (clock(), Faulty::new());
         store.dead_after.store(dead_after, Ordering::SeqCst);
-        let carol = manager("carol", store.clone(), &clock);
-        let (told_before, said_before) = conversation(&carol, &clock);
+        let carol = open(&store, &clock);
+        let before = conversation(config, &carol, &clock);
         assert_eq!(store.commits(), dead_after);
         // Nothing was told that is not there: what was said and delivered before the end is a beginning of the whole.
-        assert_eq!(told_before, told[..told_before.len()], "dead after {dead_after}");
-        assert_eq!(said_before, said[..said_before.len()], "dead after {dead_after}");
+        assert_eq!(before.told, told[..before.told.len()], "dead after {dead_after}");
+        assert_eq!(before.said, said[..before.said.len()], "dead after {dead_after}");
 
         // What was in memory at the last commit, as the manager that died sees it when it loads again, and as another process does.
         let died = state(&carol, "room").unwrap();
-        let restarted = manager("carol", store.clone(), &clock);
+        let restarted = open(&store, &clock);
         assert_eq!(state(&restarted, "room").unwrap(), died, "dead after {dead_after}");
-        for id in &told_before {
+        for id in &before.told {
             let id = id.as_str().into();
             let there = restarted
                 .read("room", move |channel| channel.log().any(|entry| entry.message.message_id == id));
@@ -94,6 +165,7 @@ fn a_kill_after_any_commit_leaves_exactly_the_state_of_that_commit() {
             );
         }
     }
+    kinds
 }
 
 #[test]
@@ -138,7 +210,7 @@ fn a_channel_on_the_kernel_is_the_same_after_it_was_closed() {
         (store, manager("carol", kept, &clock))
     };
     let (store, carol) = open();
-    conversation(&carol, &clock);
+    conversation(&config(), &carol, &clock);
     let before = state(&carol, "room").unwrap();
     carol.cleanup().wait().unwrap();
     store.close().wait().unwrap();

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod fuzz;
 pub mod linearizable;
 pub mod model;
+mod on_disk;
 pub mod postgres;
 pub mod process;
 pub mod program;
@@ -17,5 +18,6 @@ mod vfs;
 
 pub use disk::{Counters, Fault};
 pub use model::History;
+pub use on_disk::OnDisk;
 pub use rng::Rng;
 pub use vfs::Disk;

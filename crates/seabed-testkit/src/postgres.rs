@@ -17,6 +17,7 @@
 )]
 
 mod session;
+mod tls;
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -73,6 +74,24 @@ impl Cluster {
         let mut cluster = Self::stopped(bin, user, directory, settings);
         cluster.start_again();
         cluster
+    }
+
+    /// One that encrypts, with a certificate for `localhost`, and lets the role `seabed` in over TLS alone.
+    pub fn start_tls() -> Self {
+        let (bin, user) = (binaries(), User::unprivileged());
+        let directory = directory(user);
+        let settings = tls::prepare(directory.path(), user);
+        copy(&template(&bin, user), &directory.path().join("data"), user);
+        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+        let mut cluster = Self::stopped(bin, user, directory, &settings);
+        cluster.start_again();
+        cluster.sql("postgres", "CREATE ROLE seabed SUPERUSER LOGIN");
+        cluster
+    }
+
+    /// The file with the authority that has signed the certificate of a cluster that encrypts.
+    pub fn authority(&self) -> PathBuf {
+        tls::authority(self.directory.path())
     }
 
     fn stopped(bin: PathBuf, user: Option<User>, directory: TempDir, settings: &[&str]) -> Self {
@@ -407,7 +426,9 @@ fn free_port() -> u16 {
 
 /// What a program prints.
 fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("setpriv cannot be started: {error}"))?;
+    let output = command.output();
+    let output =
+        output.map_err(|error| format!("{} cannot be started: {error}", command.get_program().display()))?;
     let text = |bytes| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

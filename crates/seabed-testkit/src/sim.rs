@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use seabed_kv::sqlite::simulation::Engine;
 use seabed_kv::sqlite::simulation::EngineOptions;
-use seabed_kv::{Batch, Durability, Error};
+use seabed_kv::sqlite::simulation::View;
+use seabed_kv::{Batch, Durability, Error, ErrorKind};
 
 use crate::disk::Fault;
 use crate::model::{self, History, Rows};
@@ -15,6 +16,9 @@ use crate::vfs::Disk;
 
 /// How many steps a program has at most. The cost of a seed grows with the square.
 const STEPS_MAX: usize = 14;
+
+/// How many readers stand beside the writer, at most.
+const VIEWS_MAX: usize = 3;
 
 /// A promise that was broken, and where.
 #[derive(Debug, Clone)]
@@ -106,7 +110,8 @@ impl Case {
     }
 
     fn run(&self, disk: Disk) -> Run {
-        Run { rests: self.rests, ..Run::new(disk, self.options.clone()) }
+        let readers = Some(self.rng.fork(0x6));
+        Run { rests: self.rests, readers, ..Run::new(disk, self.options.clone()) }
     }
 
     fn cut(&self, cut_at: u64, failed_sync_at: Option<u64>) -> Result<(), String> {
@@ -168,6 +173,10 @@ pub struct Run {
     pub heals: bool,
     /// Whether the tenant lets go of its files where the program says that it is opened again, and stays open.
     rests: bool,
+    /// When readers come and go; `None` without any.
+    readers: Option<Rng>,
+    /// Those that are there, each with what it has seen first and must see for as long as it stays.
+    views: Vec<(View, Rows)>,
     /// What failed on a disk with faults.
     pub errors: Vec<Error>,
 }
@@ -183,6 +192,8 @@ impl Run {
             may_fail: false,
             heals: false,
             rests: false,
+            readers: None,
+            views: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -200,9 +211,56 @@ impl Run {
     /// What was wrong.
     pub fn all(&mut self, steps: &[Step]) -> Result<(), String> {
         for (position, step) in steps.iter().enumerate() {
-            self.step(step).map_err(|reason| format!("step {position}: {reason}"))?;
+            let mut read_and_step = || {
+                self.let_readers_come_and_go(step)?;
+                self.step(step)?;
+                self.look_again()
+            };
+            read_and_step().map_err(|reason| format!("step {position}: {reason}"))?;
             if self.disk.is_dead() {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    fn let_readers_come_and_go(&mut self, next: &Step) -> Result<(), String> {
+        let Some(readers) = &mut self.readers else { return Ok(()) };
+        let (comes, goes) = (readers.chance(1, 3), readers.chance(1, 4));
+        if goes && !self.views.is_empty() {
+            self.views.remove(0);
+        }
+        let lets_go = self.engine.as_ref().is_none_or(Engine::lets_readers_go);
+        if lets_go || matches!(next, Step::Reopen | Step::Kill) {
+            // A tenant closes its readers before its file; those of a process that is killed are gone.
+            self.views.clear();
+        } else if comes && self.views.len() < VIEWS_MAX && !self.disk.is_dead() {
+            let view = View::open(&path(&self.disk), self.disk.vfs());
+            match view.and_then(|view| view.rows().map(|rows| (view, model::rows(rows)))) {
+                Ok((view, rows)) => {
+                    // What is unknown may show, or not: that decides nothing.
+                    self.history.clone().seen(&rows).map_err(|why| format!("a reader that comes: {why}"))?;
+                    self.views.push((view, rows));
+                }
+                Err(error) => self.forgive(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands beside the writer sees what it saw.
+    fn look_again(&mut self) -> Result<(), String> {
+        if self.disk.is_dead() || self.engine.is_none() {
+            self.views.clear();
+        }
+        for position in 0..self.views.len() {
+            let Some((view, first)) = self.views.get(position) else { break };
+            match view.rows() {
+                Ok(rows) if model::rows(rows.clone()) == *first => {}
+                Ok(rows) => {
+                    return Err(format!("a view has changed from {first:?} to {:?}", model::rows(rows)));
+                }
+                Err(error) => self.forgive(error)?,
             }
         }
         Ok(())
@@ -312,7 +370,11 @@ impl Run {
     }
 
     fn forgive(&mut self, error: Error) -> Result<(), String> {
-        if !self.may_fail && !self.disk.is_dead() {
+        // The log is as long as it may be, and a reader pins it.
+        let is_pinned = error.kind() == ErrorKind::Busy && !self.views.is_empty();
+        if is_pinned {
+            self.views.clear();
+        } else if !self.may_fail && !self.disk.is_dead() {
             return Err(format!("{error:?}"));
         }
         self.errors.push(error);

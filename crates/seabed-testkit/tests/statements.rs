@@ -86,6 +86,8 @@ fn is_portable_only(name: &str) -> bool {
         "BEGIN",
         "BEGIN_READ",
         "DURABLE",
+        "PATIENCE",
+        "IN_TIME",
         "COMMIT",
         "CHECK_ABSENT",
         "CHECK_EXISTS",

@@ -42,16 +42,28 @@ impl Access {
     /// Exit code 2 when there is no store; it is never created.
     pub(crate) async fn open(url: &StoreUrl) -> anyhow::Result<Self> {
         let url = url.absolute();
-        if let Some(path) = url.root() {
-            if !path.is_dir() {
-                return Err(Exit::usage(format!("there is no store in {url}: no such directory")));
-            }
-            if socket::connect(path).is_ok() {
-                return Ok(Self::Server(path.to_owned()));
-            }
+        if url.root().is_some_and(|path| !path.is_dir()) {
+            return Err(Exit::usage(format!("there is no store in {url}: no such directory")));
+        }
+        Self::find(url, false).await
+    }
+
+    /// The same, for what comes in: a store that is not there is made.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn open_or_create(url: &StoreUrl) -> anyhow::Result<Self> {
+        Self::find(url.absolute(), true).await
+    }
+
+    async fn find(url: StoreUrl, create: bool) -> anyhow::Result<Self> {
+        if let Some(path) = url.root()
+            && socket::connect(path).is_ok()
+        {
+            return Ok(Self::Server(path.to_owned()));
         }
         let store = open::store(&url)?;
-        if store.list().await?.is_empty() {
+        if !create && store.list().await?.is_empty() {
             return Err(Exit::usage(format!(
                 "there is no store in {url}; name another with --store or --data-dir, or start one with `seabed serve`"
             )));
@@ -96,14 +108,30 @@ impl Access {
     /// # Errors
     /// The sentence that the API answered; exit code 2 when what was named is not there or not right.
     pub(crate) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        self.send(method, path, Bytes::new()).await
+    }
+
+    /// The same, with a body.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&self.fetch(method, path, body).await?)?)
+    }
+
+    /// The same, for an answer that need not be JSON.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(crate) async fn fetch(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
-        let request = request.body(Body::empty())?;
+        let request = request.body(Body::from(body))?;
         let (status, body) = match self {
             Self::Server(root) => ask_server(root, request).await.context("the server did not answer")?,
             Self::Here(node) => ask_router(admin::router(node.clone()), request).await?,
         };
         if status.is_success() {
-            return Ok(serde_json::from_slice(&body)?);
+            return Ok(body);
         }
         let answer: Option<Value> = serde_json::from_slice(&body).ok();
         let error = answer.as_ref().and_then(|answer| answer.get("error")?.as_str());

@@ -6,6 +6,7 @@ pub(crate) mod clients;
 mod completions;
 mod conformance;
 mod copy;
+pub(crate) mod docs;
 mod export;
 mod import;
 pub(crate) mod inspect;
@@ -13,7 +14,9 @@ mod man;
 mod restore;
 pub(crate) mod sds;
 mod serve;
+mod show;
 pub(crate) mod tenants;
+pub(crate) mod token;
 pub(crate) mod verify;
 
 use std::process::ExitCode;
@@ -56,6 +59,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// List, show and delete TaskChampion's clients
     Clients(clients::ClientsArgs),
+    /// List, show, export, import, compact and delete Automerge documents
+    Docs(docs::DocsArgs),
     /// Check a store: structure, key order, and every chain of versions
     Verify(verify::VerifyArgs),
     /// Copy every tenant into a directory, while the server goes on
@@ -68,6 +73,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write what is stored here as another server keeps it
     Export(export::ExportArgs),
+    /// Make, list and revoke the tokens of those who connect from elsewhere
+    Token(token::TokenArgs),
     /// Read and write messages of SDS
     Sds(sds::SdsArgs),
     /// Hold golden vector files against this build
@@ -111,12 +118,14 @@ impl Cli {
             Command::Tenants(args) => tenants::command(&args),
             Command::Inspect(args) => inspect::command(&args),
             Command::Clients(args) => clients::command(&args),
+            Command::Docs(args) => docs::command(&args),
             Command::Verify(args) => verify::command(&args),
             Command::Backup(args) => backup::command(&args),
             Command::Restore(args) => restore::command(&args),
             Command::Copy(args) => copy::command(&args),
             Command::Import(args) => import::command(&args),
             Command::Export(args) => export::command(&args),
+            Command::Token(args) => token::command(&args),
             Command::Sds(args) => sds::command(&args),
             Command::Conformance(args) => conformance::command(&args),
             Command::Bench(args) => bench::command(&args),

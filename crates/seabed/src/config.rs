@@ -171,6 +171,49 @@ pub(crate) struct ServeArgs {
         help_heading = "Limits"
     )]
     pub(crate) silence_ms_max: u64,
+
+    /// The longest message of an Automerge client; a whole document is one
+    #[arg(
+        long,
+        env = "SEABED_AUTOMERGE_MESSAGE_BYTES_MAX",
+        value_name = "BYTES",
+        default_value_t = 67_108_864,
+        value_parser = clap::value_parser!(u32).range(1024..=1_073_741_824),
+        help_heading = "Limits"
+    )]
+    pub(crate) automerge_message_bytes_max: u32,
+
+    /// How many messages an Automerge client may send in a second; it is not read from until it may send again
+    #[arg(
+        long,
+        env = "SEABED_AUTOMERGE_MESSAGES_PER_SECOND_MAX",
+        value_name = "N",
+        default_value_t = 2_000,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Limits"
+    )]
+    pub(crate) automerge_messages_per_second_max: u32,
+
+    /// How many documents an Automerge client may have open
+    #[arg(
+        long,
+        env = "SEABED_AUTOMERGE_DOCUMENTS_MAX",
+        value_name = "N",
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Limits"
+    )]
+    pub(crate) automerge_documents_max: u32,
+
+    /// About how much memory documents may take; beyond it those go that were not used for the longest time
+    #[arg(
+        long,
+        env = "SEABED_AUTOMERGE_MEMORY_BYTES_MAX",
+        value_name = "BYTES",
+        default_value_t = 536_870_912,
+        help_heading = "Limits"
+    )]
+    pub(crate) automerge_memory_bytes_max: u64,
 }
 
 impl ServeArgs {
@@ -184,6 +227,17 @@ impl ServeArgs {
             body_bytes_max: self.body_bytes_max,
             retention_days: self.retention_days,
             silence_ms_max: self.silence_ms_max,
+        }
+    }
+
+    /// What the Automerge layer is told.
+    pub(crate) fn automerge(&self) -> seabed_automerge::LiveOptions {
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        seabed_automerge::LiveOptions {
+            message_bytes_max: size(self.automerge_message_bytes_max),
+            documents_per_connection_max: size(self.automerge_documents_max),
+            messages_per_second_max: self.automerge_messages_per_second_max,
+            resident_bytes_max: self.automerge_memory_bytes_max,
         }
     }
 }

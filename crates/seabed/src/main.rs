@@ -12,6 +12,7 @@ mod output;
 mod own;
 mod server;
 mod store_url;
+mod tokens;
 
 use std::process::ExitCode;
 

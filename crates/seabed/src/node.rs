@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use seabed_automerge::{DocStore, LiveServer};
 use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
 use seabed_taskchampion::TaskChampion;
 use tokio::sync::OnceCell;
@@ -15,6 +16,7 @@ use tokio::sync::OnceCell;
 use crate::backup::Progress;
 use crate::own;
 use crate::store_url::StoreUrl;
+use crate::tokens::Tokens;
 
 /// A store that this process owns.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub(crate) struct Node {
     /// Where it is.
     pub(crate) url: StoreUrl,
     taskchampion: OnceCell<TaskChampion>,
+    documents: OnceCell<DocStore>,
+    tokens: OnceCell<Arc<Tokens>>,
+    /// The live server of Automerge's documents, where one runs.
+    live: OnceCell<LiveServer>,
     visits: Mutex<BTreeMap<TenantId, u64>>,
     /// What `seabed backup` shows while it waits.
     pub(crate) backups: Progress,
@@ -34,6 +40,9 @@ impl Node {
             store,
             url,
             taskchampion: OnceCell::new(),
+            documents: OnceCell::new(),
+            tokens: OnceCell::new(),
+            live: OnceCell::new(),
             visits: Mutex::default(),
             backups: Progress::default(),
         }
@@ -43,6 +52,17 @@ impl Node {
     pub(crate) fn with_taskchampion(mut self, taskchampion: TaskChampion) -> Self {
         self.taskchampion = OnceCell::new_with(Some(taskchampion));
         self
+    }
+
+    /// The live server of Automerge's documents, as the server opened it.
+    pub(crate) fn with_live(mut self, live: LiveServer) -> Self {
+        self.live = OnceCell::new_with(Some(live));
+        self
+    }
+
+    /// The live server of Automerge's documents; `None` where no server runs.
+    pub(crate) fn live(&self) -> Option<&LiveServer> {
+        self.live.get()
     }
 
     /// The TaskChampion layer; `None` when the store holds nothing of it, so that looking never creates its tenants.
@@ -55,6 +75,30 @@ impl Node {
         }
         let open = || TaskChampion::open(&self.store, seabed_taskchampion::Config::default());
         Ok(Some(self.taskchampion.get_or_try_init(open).await?))
+    }
+
+    /// The Automerge layer; `None` when the store holds nothing of it, so that looking never creates its tenants.
+    pub(crate) async fn documents(&self) -> Result<Option<&DocStore>, Failure> {
+        if !self.documents.initialized() {
+            let tenants = self.store.list().await?;
+            if !tenants.iter().any(|id| seabed_automerge::is_ours(id.as_str())) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.documents_or_new().await?))
+    }
+
+    /// The same, made when it is not there: for what comes in.
+    pub(crate) async fn documents_or_new(&self) -> Result<&DocStore, Failure> {
+        if let Some(live) = self.live() {
+            return Ok(live.documents());
+        }
+        Ok(self.documents.get_or_try_init(|| DocStore::open(&self.store)).await?)
+    }
+
+    /// The tokens, as the server reads them or as they are read now.
+    pub(crate) async fn tokens(&self) -> Result<&Arc<Tokens>, seabed_kv::Error> {
+        self.tokens.get_or_try_init(async || Tokens::open(&self.store).await.map(Arc::new)).await
     }
 
     /// Every tenant, or the one of that name.

@@ -1,6 +1,7 @@
 //! The server: listeners, the router put together, and an end in bounded time.
 
 pub(crate) mod admin;
+pub(crate) mod automerge;
 mod health;
 pub(crate) mod limits;
 pub(crate) mod socket;
@@ -18,10 +19,11 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use seabed_automerge::{DocStore, LiveServer};
 use seabed_taskchampion::TaskChampion;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -46,6 +48,7 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 pub(crate) struct Server {
     pub(crate) node: Arc<Node>,
     taskchampion: TaskChampion,
+    live: LiveServer,
     listeners: Vec<TcpListener>,
     /// Where the owner's commands are answered; a store that several processes share is opened by each command.
     socket: Option<Socket>,
@@ -77,6 +80,7 @@ impl Server {
         node: Node,
         listeners: Vec<TcpListener>,
         taskchampion: TaskChampion,
+        live: LiveServer,
         connections_max: u32,
         silence_max: Duration,
     ) -> anyhow::Result<Self> {
@@ -89,13 +93,14 @@ impl Server {
                 .with_context(|| format!("cannot listen on {}", root.join(socket::NAME).display()))
         };
         let socket = node.url.root().map(bind).transpose()?;
-        let node = Arc::new(node.with_taskchampion(taskchampion.clone()));
+        let node = Arc::new(node.with_taskchampion(taskchampion.clone()).with_live(live.clone()));
         let app = Router::new()
             .merge(seabed_taskchampion::router(taskchampion.clone()))
             .merge(health::router(node.clone(), own))
             .merge(admin::router(node.clone()))
+            .layer(from_fn_with_state(live.router(), automerge::divert))
             .layer(from_fn(trace::request));
-        Ok(Self { node, taskchampion, listeners, socket, ends, app, connections_max, silence_max })
+        Ok(Self { node, taskchampion, live, listeners, socket, ends, app, connections_max, silence_max })
     }
 
     /// The addresses it listens on.
@@ -118,14 +123,20 @@ impl Server {
             tokio::spawn(connection(&network).accept_network(listener));
         }
         let accepting_owner = self.socket.map(|socket| tokio::spawn(connection(&owner).accept_owner(socket)));
-        let maintaining = tokio::spawn(maintain(self.taskchampion));
+        let maintaining = [
+            tokio::spawn(maintain(self.taskchampion, self.live.documents().clone())),
+            tokio::spawn(automerge::poll(self.live.clone(), self.node.clone())),
+        ];
 
         self.ends.next().await;
         tracing::info!("ending: requests under way get {DRAIN_MS_MAX} ms");
         stop.send_replace(true);
-        maintaining.abort();
+        for task in maintaining {
+            task.abort();
+        }
         // Every connection holds a permit: who has them all waits for nobody.
         let drained = async {
+            self.live.close().await;
             let _ = network.acquire_many(self.connections_max).await;
             let _ = owner.acquire_many(SOCKET_CONNECTIONS_MAX).await;
         };
@@ -148,15 +159,18 @@ impl Server {
     }
 }
 
-/// Asks the layer to tidy up, now and then.
-async fn maintain(taskchampion: TaskChampion) {
+/// Asks the layers to tidy up, now and then.
+async fn maintain(taskchampion: TaskChampion, documents: DocStore) {
     loop {
         tokio::time::sleep(Duration::from_millis(MAINTAIN_MS)).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-        match taskchampion.maintain(u64::try_from(now).unwrap_or(u64::MAX)).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::debug!(removed, "removed values that nobody refers to"),
-            Err(error) => tracing::warn!(%error, "tidying up failed, and is tried again in a minute"),
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        for tidied in [taskchampion.maintain(now).await, documents.maintain(now).await] {
+            match tidied {
+                Ok(0) => {}
+                Ok(removed) => tracing::debug!(removed, "removed values that nobody refers to"),
+                Err(error) => tracing::warn!(%error, "tidying up failed, and is tried again in a minute"),
+            }
         }
     }
 }
@@ -223,7 +237,7 @@ impl Connections {
     fn serve<S, P>(&self, stream: S, peer: Peer, permit: P)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        P: Send + 'static,
+        P: Send + Unpin + 'static,
     {
         let app = self.app.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -238,7 +252,8 @@ impl Connections {
                 .header_read_timeout(silence_max)
                 .max_header_size(HEAD_BYTES_MAX)
                 .max_buf_size(BUFFER_BYTES_MAX)
-                .serve_connection(TokioIo::new(Unstalled::new(stream, silence_max)), service);
+                .serve_connection(TokioIo::new(Unstalled::new(stream, permit, silence_max)), service)
+                .with_upgrades();
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -250,7 +265,6 @@ impl Connections {
             if let Err(error) = ended {
                 tracing::debug!(%error, ?peer, "a connection ended");
             }
-            drop(permit);
         });
     }
 }

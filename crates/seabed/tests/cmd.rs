@@ -46,12 +46,14 @@ fn every_command_has_help_with_examples() {
         "tenants",
         "inspect",
         "clients",
+        "docs",
         "verify",
         "backup",
         "restore",
         "copy",
         "import",
         "export",
+        "token",
         "sds",
         "conformance",
         "bench",
@@ -441,6 +443,12 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let [one, _] = filled(dir.path());
     with_a_channel(dir.path());
+    let document = automerge::Automerge::new().save();
+    let saved = dir.path().join("empty.automerge");
+    fs::write(&saved, &document).unwrap();
+    let id = "4NMNnkMhL8jXrdJ9jamS58PAVdXu";
+    let imported = run(dir.path(), &["docs", "import", saved.to_str().unwrap(), "--document", id]);
+    assert!(imported.status.success(), "{}", stderr(&imported));
     let _server = Server::start(dir.path());
     // Deletion last, so that what the others need is there.
     let (deletes, others): (Vec<_>, Vec<_>) = documented.iter().partition(|(method, _)| *method == "DELETE");
@@ -448,15 +456,19 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
         let path = path
             .replace("/tenants/{id}", "/tenants/taskchampion-00")
             .replace("/sds/channels/{id}", "/sds/channels/room")
+            .replace("/docs/{id}", &format!("/docs/{id}"))
             .replace("/clients/{id}", &format!("/clients/{one}"));
+        let body: &[u8] = if path.ends_with("/merge") { &document } else { b"" };
         let to = dir.path().join("copies");
         let query = match path.rsplit('/').next() {
             Some("rows") => "?category=taskchampion.version".to_owned(),
             Some("prune") => "?older_than_days=1".to_owned(),
+            Some("import") => format!("?from={}", dir.path().display()),
+            Some("export") => format!("?to={}", dir.path().join("repo").display()),
             Some("backup") if method == "POST" => format!("?to={}", to.display()),
             _ => String::new(),
         };
-        let answer = common::owner_request(dir.path(), method, &format!("{path}{query}")).unwrap();
+        let answer = common::owner_request_with(dir.path(), method, &format!("{path}{query}"), body).unwrap();
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
     }
     let source =

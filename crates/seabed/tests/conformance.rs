@@ -60,7 +60,9 @@ fn our_vectors_pass() {
     let nim = (137 + 177) + 355 + (347 + 14 + 35 + 10) + (220 + 220 + 260) + (73 + 111);
     // Messages, filters (places, to the byte, sizes), repairs, messages of all layouts.
     let spec = (28 + 21) + (192 + 7 + 32) + (40 + 8) + 24;
-    assert_eq!(passed, persistency + nim + spec);
+    // Steps of the transcripts; messages and steps of the scenarios; messages of the storm, what each of four heard, and twice its order.
+    let runs = 3570 + (65 + 171) + (99 + 447 + 2 * 4);
+    assert_eq!(passed, persistency + nim + spec + runs);
 }
 
 #[test]
@@ -130,6 +132,15 @@ fn a_changed_vector_of_sds_fails() {
         ("sds-js/repair.json", "\"t_resp_offset_ms\": 253979", "\"t_resp_offset_ms\": 253980"),
         ("sds-js/repair.json", "\"participants\": 256", "\"participants\": 384"),
         ("sds-js/cross_dialect.json", "\"dialect\": \"logos_chat\"", "\"dialect\": \"spec\""),
+        ("sds/transcripts/t01.json", "\"bytes\": \"0a07616c696365", "\"bytes\": \"0a07616c696366"),
+        ("sds/transcripts/t01.json", "\"lamport\": 1", "\"lamport\": 2"),
+        ("sds/transcripts/t01.json", "\"event\": \"message_ready\"", "\"event\": \"message_sent\""),
+        ("sds/transcripts/t01.json", "\"op\": \"repair_sweep\"", "\"op\": \"no_sweep\""),
+        ("sds-js/scenarios.json", "\"wire_sha256\": \"5fe385", "\"wire_sha256\": \"5fe386"),
+        ("sds-js/scenarios.json", "\"lamport\": \"1760000001500\"", "\"lamport\": \"1760000001501\""),
+        ("sds-js/scenarios.json", "\"outgoing\": []", "\"outgoing\": [\"m\"]"),
+        ("sds-js/scenarios.json", "\"op\": \"sync\"", "\"op\": \"synch\""),
+        ("sds-js/storm.json", "\"content\": \"", "\"content\": \"00"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("vectors.json");

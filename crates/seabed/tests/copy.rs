@@ -75,7 +75,7 @@ fn to_a_database_and_back_every_history_is_to_the_byte_what_it_was() {
         let report = copied(&url(&from), &database);
         assert_eq!(report["resumed"], false);
         let shards = report["tenants"].as_array().unwrap();
-        assert_eq!(shards.len(), 65, "sixty-four shards, and the program's own tenant");
+        assert_eq!(shards.len(), 66, "sixty-four shards, the documents, and the program's own tenant");
 
         let verified = seabed().args(["verify", "--json"]).env("SEABED_STORE", &database).output().unwrap();
         assert!(verified.status.success(), "{}{}", stdout(&verified), stderr(&verified));

@@ -180,3 +180,27 @@ fn a_reply_is_written_when_what_it_says_is_stored() {
     );
     assert_eq!(run(dir.path(), &["sds", "show", "nowhere"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_clock_stands_where_it_is_set_also_at_zero() {
+    let mut peer = peer();
+    assert_eq!(peer.ok(json!({ "op": "clock", "set": 0 }))["now"], 0);
+    assert_eq!(peer.ok(json!({ "op": "clock", "advance": 5 }))["now"], 5);
+    let running = peer.ok(json!({ "op": "clock", "set": null }))["now"].as_u64().unwrap();
+    assert!(running > 1_700_000_000_000, "{running}");
+}
+
+#[test]
+fn a_message_of_another_channel_is_refused_and_changes_nothing() {
+    let mut peer = peer();
+    init(&mut peer, "alice", None);
+    let before = peer.ok(json!({ "op": "state", "peer": "alice" }));
+    let wire = peer.ok(json!({
+        "op": "encode", "dialect": "nim", "message_id": "x", "channel_id": "elsewhere", "lamport": "1", "content": "01",
+    }))["wire"]
+        .clone();
+    let refused = peer.raw(&json!({ "op": "recv", "peer": "alice", "wire": wire }).to_string());
+    assert_eq!((&refused["ok"], &refused["error"]), (&false.into(), &"invalid_argument".into()));
+    assert!(refused["message"].as_str().unwrap().contains("of channel elsewhere"), "{refused}");
+    assert_eq!(peer.ok(json!({ "op": "state", "peer": "alice" })), before);
+}

@@ -63,7 +63,7 @@ fn two_servers_started_at_once_on_an_empty_database_agree_and_see_each_others_wr
             let other = scope.spawn(start);
             [start(), other.join().unwrap()]
         });
-        assert_eq!(json(store, &["tenants"])["tenants"].as_array().unwrap().len(), 65);
+        assert_eq!(json(store, &["tenants"])["tenants"].as_array().unwrap().len(), 66);
         thread::scope(|scope| {
             for number in 0..CROWD {
                 let servers = &servers;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use seabed_kv::sqlite::simulation::{Engine, EngineOptions};
 use seabed_kv::{
-    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, Row, ScanSpec, Store, TenantId,
+    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Row, ScanSpec, Store, TenantId,
 };
 use seabed_testkit::Disk;
 
@@ -56,8 +56,8 @@ impl OnDiskTenant {
 }
 
 impl Backend for OnDisk {
-    fn own(&self) -> Result<()> {
-        Ok(())
+    fn own(&self) -> Op<()> {
+        Op::ready(Ok(()))
     }
 
     fn open(&self, _: &TenantId) -> Op<Arc<dyn TenantBackend>> {

@@ -10,8 +10,7 @@ use pollster::block_on;
 use seabed_automerge::{DocStore, DocumentId, DocumentPersister, PersistentAutomerge, verify};
 use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use seabed_kv::{
-    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, Store, Tenant,
-    TenantId,
+    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, ScanSpec, Store, Tenant, TenantId,
 };
 
 pub const NOW_MS: u64 = 1_700_000_000_000;
@@ -139,8 +138,8 @@ struct OddTenant {
 }
 
 impl Backend for Odd {
-    fn own(&self) -> Result<()> {
-        self.inner.own()
+    fn own(&self) -> Op<()> {
+        Op::ready(self.inner.own())
     }
 
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {

@@ -31,6 +31,8 @@ impl Address {
             "postgres+portable" | "postgresql+portable" => Dialect::Portable,
             _ => return Err(malformed("its scheme is another one")),
         };
+        // What libpq calls that is what encryption means here: the certificate and its name are always verified.
+        let rest = rest.replace("sslmode=verify-full", "sslmode=require");
         // Never with the text itself: it may hold a password.
         let mut config: Config =
             format!("postgres://{rest}").parse().map_err(|error: tokio_postgres::Error| {
@@ -127,6 +129,7 @@ mod tests {
         assert_eq!(mode("postgres://u@%2Frun%2Fpostgresql/d"), SslMode::Disable);
         assert_eq!(mode("postgres://u@db.example.org/d?sslmode=disable"), SslMode::Disable);
         assert_eq!(mode("postgres://u@127.0.0.1/d?sslmode=require"), SslMode::Require);
+        assert_eq!(mode("postgres://u@127.0.0.1/d?sslmode=verify-full"), SslMode::Require);
         assert_eq!(mode("postgres://u:xsslmode=y@db.example.org/d"), SslMode::Require);
     }
 

@@ -36,8 +36,8 @@ const PUT: i32 = 4;
 const DELETE: i32 = 5;
 const DELETE_PREFIX: i32 = 6;
 
-/// Commits the requests as one group and answers each, in order. What is acknowledged as durable, and refusals, are durable when this
-/// returns.
+/// Commits the requests as one group and answers each, in order; those that it does not answer were not begun, because the answers before
+/// them are large. What is acknowledged as durable, and refusals, are durable when this returns.
 pub(super) async fn commit(
     shared: &Shared,
     tenant: &TenantId,
@@ -48,7 +48,8 @@ pub(super) async fn commit(
     let locks = Locks::of(&shared.schema, tenant, requests);
     for attempt in 0.. {
         let connection = shared.connection().await.map_err(Stopped::Failed)?;
-        let sending = Sending { shared, connection: &connection, tenant, commit, locks: &locks };
+        let give_up = connection.give_up();
+        let sending = Sending { shared, connection: &connection, tenant, give_up, commit, locks: &locks };
         let committed = match (one(requests), puts(requests)) {
             (Some((check, write)), _) => sending.one(check, write).await,
             (None, Some(puts)) if !puts.is_empty() => sending.puts(puts, requests.len()).await,
@@ -64,6 +65,8 @@ pub(super) async fn commit(
     }
     Ok(Committed::default())
 }
+
+const APPLIED: Verdict = Verdict::Applied { deleted: 0 };
 
 /// How a group is to be committed.
 #[derive(Debug, Clone, Copy)]
@@ -279,6 +282,8 @@ struct Sending<'a> {
     shared: &'a Shared,
     connection: &'a Connection,
     tenant: &'a [u8],
+    /// When the server is to have ended, by its clock.
+    give_up: i64,
     commit: Committing,
     locks: &'a Locks,
 }
@@ -290,7 +295,8 @@ impl Sending<'_> {
             .map(|((category, key), payload)| Step::row(0, PUT, category, key, Some(payload)))
             .collect();
         let columns = Columns::of(&steps);
-        let parameters: [Parameter<'_>; 11] = [
+        let parameters: [Parameter<'_>; 12] = [
+            (&self.give_up, Type::INT8),
             (&self.commit.durable, Type::BOOL),
             (&self.commit.relied_on, Type::INT8),
             (&self.locks.numbers, Type::INT8_ARRAY),
@@ -305,14 +311,15 @@ impl Sending<'_> {
         ];
         let rows = self.connection.query(&self.shared.sql.APPLY_PUTS, &parameters).await?;
         let epoch = epoch(&rows, 0)?;
-        Ok(Committed { verdicts: (0..requests).map(|_| Verdict::Applied { deleted: 0 }).collect(), epoch })
+        Ok(Committed { verdicts: (0..requests).map(|_| APPLIED).collect(), epoch })
     }
 
     async fn one(&self, check: Option<&Check>, write: &Write) -> Result<Committed, Failure> {
         let check = check.map(|check| Step::check(0, check));
         let write = Step::write(0, write);
         let (first_row, second_row) = (self.locks.row(0), self.locks.row(1));
-        let parameters: [Parameter<'_>; 21] = [
+        let parameters: [Parameter<'_>; 22] = [
+            (&self.give_up, Type::INT8),
             (&self.commit.durable, Type::BOOL),
             (&self.commit.relied_on, Type::INT8),
             (&self.locks.category(0), Type::INT8),
@@ -339,7 +346,7 @@ impl Sending<'_> {
         let verdict = match rows.first() {
             Some(row) if row.try_get(0)? => Verdict::Refused(Refusal { check: 0, found: row.try_get(1)? }),
             Some(row) => Verdict::Applied { deleted: row_count(row.try_get(2)?) },
-            None => Verdict::Applied { deleted: 0 },
+            None => APPLIED,
         };
         Ok(Committed { verdicts: vec![verdict], epoch: epoch(&rows, 3)? })
     }
@@ -353,7 +360,8 @@ impl Sending<'_> {
         let columns = Columns::of(&steps);
         let positions: Vec<_> = steps.iter().map(|step| step.request).collect();
         let kinds: Vec<_> = steps.iter().map(|step| step.kind).collect();
-        let parameters: [Parameter<'_>; 13] = [
+        let parameters: [Parameter<'_>; 14] = [
+            (&self.give_up, Type::INT8),
             (&self.commit.durable, Type::BOOL),
             (&self.commit.relied_on, Type::INT8),
             (&self.locks.numbers, Type::INT8_ARRAY),
@@ -370,7 +378,8 @@ impl Sending<'_> {
         ];
         let rows = self.connection.query(&self.shared.sql.APPLY_MANY, &parameters).await?;
         // Of a request without steps, which is a flush, nothing is said.
-        let mut verdicts: Vec<_> = requests.iter().map(|_| Verdict::Applied { deleted: 0 }).collect();
+        let mut verdicts: Vec<_> =
+            requests.iter().map(|request| request.batch.is_empty().then_some(APPLIED)).collect();
         let epoch = epoch(&rows, 4)?;
         for row in rows {
             let position = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
@@ -380,10 +389,10 @@ impl Sending<'_> {
                 None => Verdict::Applied { deleted: row_count(row.try_get(3)?) },
             };
             if let Some(place) = verdicts.get_mut(position) {
-                *place = verdict;
+                *place = Some(verdict);
             }
         }
-        Ok(Committed { verdicts, epoch })
+        Ok(Committed { verdicts: verdicts.into_iter().map_while(|verdict| verdict).collect(), epoch })
     }
 }
 

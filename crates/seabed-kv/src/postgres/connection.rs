@@ -14,13 +14,13 @@ use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::{self, Failure};
-use crate::limits::{POSTGRES_ANSWER_MS_MAX, POSTGRES_BACKOFF_MS_MAX};
+use crate::limits::{POSTGRES_ANSWER_MS_MAX, POSTGRES_BACKOFF_MS_MAX, POSTGRES_STATEMENT_MS_MAX};
 use crate::sync::{Mutex, lock};
 use crate::{Error, Result};
 
@@ -37,9 +37,37 @@ pub(super) struct Connection {
     unfinished: AtomicBool,
     /// Whether a transaction stays open between two statements.
     in_transaction: AtomicBool,
+    clock: Clock,
+}
+
+/// What the server's clock said, and that it said so no later than that.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    said_ms: i64,
+    heard: Instant,
 }
 
 impl Connection {
+    /// When a statement that is sent now must have ended, in milliseconds by the server's clock: well before its answer is waited for no
+    /// more, wherever it was held up. What was given up never takes effect after that.
+    pub(super) fn give_up(&self) -> i64 {
+        let waits = self.clock.heard.elapsed() + Duration::from_millis(POSTGRES_STATEMENT_MS_MAX);
+        self.clock.said_ms.saturating_add(i64::try_from(waits.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Gives the connection up when another one may do better.
+    pub(super) fn heed(&self, failure: &Failure) {
+        self.unfinished.fetch_or(failure.is_of_connection(), Ordering::Relaxed);
+    }
+
+    async fn ask_clock(&mut self, clock: &str) -> Result<(), Failure> {
+        let rows = self.query(clock, &[]).await?;
+        if let Some(row) = rows.first() {
+            self.clock = Clock { said_ms: row.try_get(0)?, heard: Instant::now() };
+        }
+        Ok(())
+    }
+
     /// Sends one statement and takes its whole answer: one round trip.
     pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         self.finish(self.client.query_typed(sql, parameters)).await
@@ -107,7 +135,11 @@ impl Connection {
         if done.is_ok() && self.warned.load(Ordering::Relaxed) {
             return Err(Failure::Unreplicated);
         }
-        Ok(done?)
+        done.map_err(|error| {
+            let failure = Failure::from(error);
+            self.heed(&failure);
+            failure
+        })
     }
 }
 
@@ -147,6 +179,8 @@ pub(super) async fn pipelined<T>(statements: &mut [Pending<'_, T>]) -> Vec<Resul
 pub(super) struct Server {
     config: Config,
     tls: Option<MakeRustlsConnect>,
+    /// Asks for the server's clock.
+    clock: String,
     unreachable: Mutex<Option<Unreachable>>,
 }
 
@@ -158,8 +192,8 @@ struct Unreachable {
 }
 
 impl Server {
-    pub(super) fn new(config: Config, tls: Option<MakeRustlsConnect>) -> Self {
-        Self { config, tls, unreachable: Mutex::default() }
+    pub(super) fn new(config: Config, tls: Option<MakeRustlsConnect>, clock: String) -> Self {
+        Self { config, tls, clock, unreachable: Mutex::default() }
     }
 
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
@@ -183,8 +217,9 @@ impl managed::Manager for Server {
             return Err(unreachable.error.clone());
         }
         match self.connect().await {
-            Ok(connection) => {
+            Ok(mut connection) => {
                 *lock(&self.unreachable) = None;
+                connection.ask_clock(&self.clock).await.map_err(Failure::of_read)?;
                 Ok(connection)
             }
             Err(error) => {
@@ -217,11 +252,8 @@ where
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             match message {
                 Ok(AsyncMessage::Notice(notice)) => {
-                    // What it says when the wait for a synchronous standby was cut off after the commit.
-                    let warning = notice.parsed_severity() == Some(Severity::Warning)
-                        && [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code());
                     // Set before the answer that it comes ahead of is handed on.
-                    heard.fetch_or(warning, Ordering::Relaxed);
+                    heard.fetch_or(is_cut_off_wait(&notice), Ordering::Relaxed);
                     tracing::debug!(
                         code = notice.code().code(),
                         message = notice.message(),
@@ -242,5 +274,18 @@ where
         driver: driver.abort_handle(),
         unfinished: AtomicBool::new(false),
         in_transaction: AtomicBool::new(false),
+        clock: Clock { said_ms: i64::MAX, heard: Instant::now() },
     }
+}
+
+/// What the server says when the wait for a synchronous standby was cut off after the commit. Its words depend on its language; the place in
+/// its source does not, and a pooler that leaves that out is believed the worst.
+fn is_cut_off_wait(notice: &DbError) -> bool {
+    let is_warning = match notice.parsed_severity() {
+        Some(severity) => severity == Severity::Warning,
+        None => notice.severity() == "WARNING",
+    };
+    is_warning
+        && [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
+        && notice.routine().is_none_or(|routine| routine == "SyncRepWaitForLSN")
 }

@@ -13,6 +13,8 @@ pub(super) enum Failure {
     Silent,
     /// The transaction did not begin, and what was sent behind its beginning may have been applied piece by piece.
     Unbegun(Box<Self>),
+    /// The server found that its sender has given it up, or will have, and rolled it back.
+    TooLate,
     /// It was committed, but the wait for a synchronous standby was cut off.
     Unreplicated,
 }
@@ -27,7 +29,7 @@ impl Failure {
     fn database(&self) -> Option<&DbError> {
         match self {
             Self::Failed(error) => error.as_db_error(),
-            Self::Silent | Self::Unreplicated | Self::Unbegun(_) => None,
+            Self::Silent | Self::TooLate | Self::Unreplicated | Self::Unbegun(_) => None,
         }
     }
 
@@ -36,6 +38,13 @@ impl Failure {
         self.database().is_some_and(|error| {
             [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(error.code())
         })
+    }
+
+    /// Whether another connection may do better: this one leads to a server that takes no writes, or its clock is not the one that was
+    /// asked.
+    pub(super) fn is_of_connection(&self) -> bool {
+        matches!(self, Self::TooLate)
+            || self.is(&[SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::from_code(TOO_LATE)])
     }
 
     /// Whether the server said this code, so that nothing was applied.
@@ -47,7 +56,7 @@ impl Failure {
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Failed(error) => error.as_db_error().is_none_or(|error| is_ending(error.code())),
-            Self::Silent | Self::Unreplicated | Self::Unbegun(_) => false,
+            Self::Silent | Self::TooLate | Self::Unreplicated | Self::Unbegun(_) => false,
         }
     }
 
@@ -65,6 +74,7 @@ impl Failure {
             };
             failed && !is_ending(error.code()) && *error.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
         });
+        let aborted = aborted || matches!(self, Self::TooLate);
         let error = self.error();
         if aborted { error } else { error.unknown() }
     }
@@ -75,6 +85,7 @@ impl Failure {
                 ErrorKind::Timeout,
                 "PostgreSQL did not answer in time; the connection was given up",
             ),
+            Self::TooLate => Error::new(ErrorKind::Busy, HELD_UP),
             Self::Unreplicated => Error::new(
                 ErrorKind::Backend,
                 "PostgreSQL stopped waiting for its synchronous standby; it holds the commit, the standby may not",
@@ -84,6 +95,12 @@ impl Failure {
         }
     }
 }
+
+/// What functions.sql raises when the sender of a statement has given it up, or will have.
+const TOO_LATE: &str = "SB002";
+
+const HELD_UP: &str =
+    "PostgreSQL was held up, by another session or by its load; nothing was applied, try again later";
 
 /// A session that ends, or a server that does.
 fn is_ending(code: &SqlState) -> bool {
@@ -120,6 +137,10 @@ fn failed(error: tokio_postgres::Error) -> Error {
         (ErrorKind::Busy, "PostgreSQL is read-only here; try again once the address leads to the primary")
     } else if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) {
         (ErrorKind::Busy, "PostgreSQL rolled it back in favour of others again and again; try again later")
+    } else if [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(code)
+        || code.code() == TOO_LATE
+    {
+        (ErrorKind::Busy, HELD_UP)
     } else if *code == SqlState::FEATURE_NOT_SUPPORTED {
         (ErrorKind::Unsupported, "PostgreSQL is set up in a way that does not work here")
     } else if *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED {

@@ -24,12 +24,27 @@ BEGIN
 END
 $$;
 
--- Sets how long the commit of this transaction waits. `relied_on` is the epoch of commits that the caller was told of and that are not
--- known to be durable; the answer is that of this one, where it matters.
-CREATE OR REPLACE FUNCTION {schema}.begin_batch(durable boolean, relied_on bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+-- The milliseconds that are left before the caller gives up, by this server's clock.
+CREATE OR REPLACE FUNCTION {schema}.left_ms(give_up bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    left_ms bigint := give_up - (date_part('epoch', clock_timestamp()) * 1000)::bigint;
+BEGIN
+    IF left_ms <= 0 THEN
+        RAISE EXCEPTION 'it came, or would end, later than its sender waits' USING ERRCODE = 'SB002';
+    END IF;
+    RETURN left_ms;
+END
+$$;
+
+-- Bounds how long this transaction waits for each lock, and sets how long its commit waits. `relied_on` is the epoch of commits that the
+-- caller was told of and that are not known to be durable; the answer is that of this one, where it matters.
+CREATE OR REPLACE FUNCTION {schema}.begin_batch(give_up bigint, durable boolean, relied_on bigint)
+RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     current bigint;
 BEGIN
+    IF set_config('lock_timeout', least({schema}.left_ms(give_up), {statement_ms_max})::text, true) IS NULL THEN
+    END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'Seabed needs transactions that are READ COMMITTED by default' USING ERRCODE = '0A000';
     END IF;
@@ -55,15 +70,33 @@ $$;
 CREATE OR REPLACE FUNCTION {schema}.settle() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF current_setting('synchronous_standby_names') <> '' OR pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() THEN
-        PERFORM {schema}.begin_batch(true, NULL), pg_logical_emit_message(true, 'seabed', '');
+        IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+        PERFORM pg_logical_emit_message(true, 'seabed', '');
     END IF;
     RETURN true;
 END
 $$;
 
+-- The tenants that have rows and no name, from one to the next along the index.
+CREATE OR REPLACE FUNCTION {schema}.unnamed_tenants() RETURNS SETOF bytea LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    current bytea;
+BEGIN
+    SELECT tenant INTO current FROM {schema}.rows ORDER BY tenant LIMIT 1;
+    WHILE current IS NOT NULL LOOP
+        IF NOT EXISTS (SELECT FROM {schema}.tenants WHERE tenant = current) THEN
+            RETURN NEXT current;
+        END IF;
+        SELECT tenant INTO current FROM {schema}.rows WHERE tenant > current ORDER BY tenant LIMIT 1;
+    END LOOP;
+END
+$$;
+
 -- One write, put (4) or delete (5), with at most one check: absent (0), exists (1), equals (2), SHA-256 equals (3).
 CREATE OR REPLACE FUNCTION {schema}.apply_one(
-    durable boolean, relied_on bigint, first_category bigint, second_category bigint,
+    give_up bigint, durable boolean, relied_on bigint, first_category bigint, second_category bigint,
     first_key bigint, first_exclusive boolean, second_key bigint, second_exclusive boolean,
     p_tenant bytea,
     check_kind integer, check_category bytea, check_key bytea, check_digest bytea, expected bytea,
@@ -72,7 +105,7 @@ CREATE OR REPLACE FUNCTION {schema}.apply_one(
 ) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     deleted := 0;
-    epoch := {schema}.begin_batch(durable, relied_on);
+    epoch := {schema}.begin_batch(give_up, durable, relied_on);
     IF pg_advisory_xact_lock_shared(first_category) IS NULL THEN
     END IF;
     IF second_category IS NOT NULL AND pg_advisory_xact_lock_shared(second_category) IS NULL THEN
@@ -120,30 +153,35 @@ BEGIN
             PERFORM {schema}.settle();
         END IF;
     END IF;
+    IF {schema}.left_ms(give_up) IS NULL THEN
+    END IF;
 END
 $$;
 
 -- Puts alone, each of another row.
 CREATE OR REPLACE FUNCTION {schema}.apply_puts(
-    durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
+    give_up bigint, durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
     categories bytea[], keys bytea[], digests bytea[], tails bytea[], category_tails bytea[], payloads bytea[]
 ) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    epoch bigint := {schema}.begin_batch(durable, relied_on);
+    epoch bigint := {schema}.begin_batch(give_up, durable, relied_on);
 BEGIN
     PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
         FROM unnest(numbers, exclusives) AS lock(number, exclusive);
     INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
         SELECT p_tenant, put.* FROM unnest(categories, keys, digests, tails, category_tails, payloads) AS put
         ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    IF {schema}.left_ms(give_up) IS NULL THEN
+    END IF;
     RETURN epoch;
 END
 $$;
 
--- Any requests, one after another, step by step: the checks of each before its writes. A prefix delete (6) has the first key of its range
+-- Any requests, one after another, step by step: the checks of each before its writes. When refusals have answered enough bytes, the
+-- requests that are left are not begun and nothing is said of them. A prefix delete (6) has the first key of its range
 -- in `key` and `tail`, and the end of it in `value` and `digest`.
 CREATE OR REPLACE FUNCTION {schema}.apply_many(
-    durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
+    give_up bigint, durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
     requests integer[], kinds integer[], categories bytea[], keys bytea[], digests bytea[], tails bytea[],
     category_tails bytea[], payloads bytea[],
     OUT request integer, OUT failed integer, OUT held bytea, OUT deleted bigint, OUT epoch bigint
@@ -152,11 +190,12 @@ DECLARE
     step record;
     found_payload bytea;
     checked integer := 0;
+    answered_bytes bigint := 0;
     removed bigint;
     wrote boolean := false;
     refused boolean := false;
 BEGIN
-    epoch := {schema}.begin_batch(durable, relied_on);
+    epoch := {schema}.begin_batch(give_up, durable, relied_on);
     PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
         FROM unnest(numbers, exclusives) AS lock(number, exclusive);
     FOR step IN
@@ -167,6 +206,8 @@ BEGIN
             IF request IS NOT NULL THEN
                 RETURN NEXT;
             END IF;
+            request := NULL;
+            EXIT WHEN answered_bytes >= {answer_bytes_max};
             request := step.request;
             failed := NULL;
             held := NULL;
@@ -187,6 +228,7 @@ BEGIN
             END) THEN
                 failed := checked;
                 held := found_payload;
+                answered_bytes := answered_bytes + coalesce(octet_length(held), 0);
                 refused := true;
             END IF;
             checked := checked + 1;
@@ -215,6 +257,8 @@ BEGIN
     END IF;
     IF NOT (durable AND wrote) AND (durable OR refused) THEN
         PERFORM {schema}.settle();
+    END IF;
+    IF {schema}.left_ms(give_up) IS NULL THEN
     END IF;
 END
 $$;

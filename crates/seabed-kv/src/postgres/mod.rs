@@ -27,9 +27,10 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_postgres::types::Type;
 
 use self::address::Address;
-use self::connection::Server;
+use self::connection::{Parameter, Server};
 use self::failure::Failure;
 use self::queue::Writer;
+use self::reader::Reader;
 use self::sql::Statements;
 use self::view::PostgresView;
 use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
@@ -125,7 +126,8 @@ impl Shared {
                 .with_source(error)
             })?;
         let acquire_max = Some(Duration::from_millis(acquire_ms_max));
-        let pool = Pool::builder(Server::new(address.config, address.tls))
+        let sql = Statements::new(&schema);
+        let pool = Pool::builder(Server::new(address.config, address.tls, sql.CLOCK.clone()))
             .max_size(connections_max)
             .wait_timeout(acquire_max)
             .create_timeout(acquire_max)
@@ -135,7 +137,7 @@ impl Shared {
         Ok(Arc::new(Self {
             runtime: Some(runtime),
             pool,
-            sql: Statements::new(&schema),
+            sql,
             dialect: address.dialect,
             schema,
             connections_max,
@@ -160,6 +162,14 @@ impl Shared {
         let (completer, op) = pending(Arc::default());
         self.handle().spawn(async move { completer.complete(work.await) });
         op
+    }
+
+    /// A connection to look whether the tables are there, without making them; `None` when they are not.
+    async fn connection_if_made(&self) -> Result<Option<Object<Server>>> {
+        let connection = self.pool.get().await.map_err(|error| self.no_connection(error))?;
+        let is_made =
+            self.prepared.initialized() || schema::is_made(&connection, &self.sql, self.dialect).await?;
+        Ok(is_made.then_some(connection))
     }
 
     /// A connection to a server whose tables are there.
@@ -197,6 +207,22 @@ impl Drop for Shared {
     }
 }
 
+/// Does again what the server rolled back in favour of others, a bounded number of times.
+macro_rules! while_in_conflict {
+    ($statement:expr) => {{
+        let mut conflicts = 0;
+        loop {
+            match $statement {
+                Err(failure) if failure.is_conflict() && conflicts < $crate::limits::POSTGRES_RETRIES_MAX => {
+                    $crate::postgres::pause(conflicts).await;
+                    conflicts += 1;
+                }
+                done => break done,
+            }
+        }
+    }};
+}
+
 /// Waits before something is tried again: longer each time, and not as long as others.
 async fn pause(attempt: u32) {
     let most = 1_u64 << attempt.min(6);
@@ -214,9 +240,9 @@ impl PostgresBackend {
 }
 
 impl Backend for PostgresBackend {
-    fn own(&self) -> Result<()> {
+    fn own(&self) -> Op<()> {
         let shared = self.0.clone();
-        self.0.spawn(async move { shared.connection().await.map(|_| ()) }).wait()
+        self.0.spawn(async move { shared.connection().await.map(|_| ()) })
     }
 
     fn is_shared(&self) -> bool {
@@ -228,8 +254,8 @@ impl Backend for PostgresBackend {
         self.0.spawn(async move {
             let open = async {
                 let connection = shared.connection().await?;
-                let opened =
-                    connection.execute(&shared.sql.OPEN, &[(&id.as_str().as_bytes(), Type::BYTEA)]).await;
+                let tenant: [Parameter<'_>; 1] = [(&id.as_str().as_bytes(), Type::BYTEA)];
+                let opened = while_in_conflict!(connection.execute(&shared.sql.OPEN, &tenant).await);
                 opened.map_err(Failure::of_write)
             };
             open.await.map_err(|error| error.in_tenant(&id))?;
@@ -242,8 +268,13 @@ impl Backend for PostgresBackend {
     fn list(&self) -> Op<Vec<TenantId>> {
         let shared = self.0.clone();
         self.0.spawn(async move {
-            let rows =
-                shared.connection().await?.query(&shared.sql.LIST, &[]).await.map_err(Failure::of_read)?;
+            let Some(connection) = shared.connection_if_made().await? else { return Ok(Vec::new()) };
+            let listed = while_in_conflict!(connection.query(&shared.sql.LIST, &[]).await);
+            let mut rows = listed.map_err(Failure::of_read)?;
+            if shared.dialect == Dialect::Postgres {
+                let unnamed = connection.query(&shared.sql.APPLY_UNNAMED, &[]).await;
+                rows.extend(unnamed.map_err(Failure::of_read)?);
+            }
             let mut ids = Vec::with_capacity(rows.len());
             for row in rows {
                 let id: &[u8] = row.try_get(0).map_err(|error| Failure::from(error).of_read())?;
@@ -251,41 +282,54 @@ impl Backend for PostgresBackend {
                 ids.extend(std::str::from_utf8(id).ok().and_then(|id| TenantId::new(id).ok()));
             }
             ids.sort();
+            ids.dedup();
             Ok(ids)
         })
     }
 
     fn remove(&self, id: &TenantId) -> Op<()> {
         let (shared, id) = (self.0.clone(), id.clone());
-        self.0.spawn(async move {
-            let remove = async {
-                let tenant = id.as_str().as_bytes();
-                let connection = shared.connection().await?;
-                // In steps, so that no transaction becomes large. The name last: what is listed can be removed again.
-                let mut conflicts = 0;
-                loop {
-                    let step = connection.execute(&shared.sql.REMOVE_ROWS, &[(&tenant, Type::BYTEA)]).await;
-                    match step {
-                        Ok(0) => break,
-                        Ok(_) => {}
-                        Err(failure) if failure.is_conflict() && conflicts < POSTGRES_RETRIES_MAX => {
-                            pause(conflicts).await;
-                            conflicts += 1;
-                        }
-                        Err(failure) => return Err(failure.of_write()),
-                    }
-                }
-                let removed = connection.execute(&shared.sql.REMOVE, &[(&tenant, Type::BYTEA)]).await;
-                removed.map(|_| ()).map_err(Failure::of_write)
-            };
-            remove.await.map_err(|error: Error| error.in_tenant(&id))
-        })
+        self.0.spawn(async move { remove(&shared, &id).await.map_err(|error| error.in_tenant(&id)) })
     }
 
     fn close(&self) -> Op<()> {
         self.0.pool.close();
         Op::ready(Ok(()))
     }
+}
+
+/// Removes the rows in steps, so that no transaction becomes large, and the name last: what is listed can be removed again.
+async fn remove(shared: &Shared, id: &TenantId) -> Result<()> {
+    let tenant: Parameter<'_> = (&id.as_str().as_bytes(), Type::BYTEA);
+    let connection = shared.connection().await?;
+    let mut removed = false;
+    let failed = |failure: Failure, removed: bool| {
+        let error = failure.of_write();
+        if removed { error.unknown() } else { error }
+    };
+    // Who has the tenant open elsewhere may write between the last step and the name.
+    let mut attempts = 0;
+    while attempts < POSTGRES_RETRIES_MAX {
+        let reader = Reader { connection: &connection, sql: &shared.sql, tenant: id.as_str().as_bytes() };
+        let step = while_in_conflict!(reader.remove_step().await);
+        if step.map_err(|failure| failed(failure, removed))? > 0 {
+            removed = true;
+            continue;
+        }
+        let name = std::slice::from_ref(&tenant);
+        let step = while_in_conflict!(connection.execute(&shared.sql.REMOVE, name).await);
+        if step.map_err(|failure| failed(failure, removed))? > 0 {
+            return Ok(());
+        }
+        let left = while_in_conflict!(connection.query(&shared.sql.REMOVE_LEFT, name).await);
+        if left.map_err(|failure| failed(failure, removed))?.is_empty() {
+            return Ok(());
+        }
+        attempts += 1;
+    }
+    let message =
+        "another instance writes the tenant while it is removed; stop that one, and remove it again";
+    Err(Error::new(ErrorKind::Busy, message).unknown())
 }
 
 impl fmt::Debug for PostgresBackend {

@@ -18,15 +18,16 @@ use super::failure::Failure;
 use super::names::{Category, Cut};
 use super::queue::{Request, Verdict};
 use super::{Shared, pause};
-use crate::limits::POSTGRES_RETRIES_MAX;
+use crate::limits::{POSTGRES_ANSWER_BYTES_MAX, POSTGRES_RETRIES_MAX};
 use crate::{Check, Condition, Key, KeyRange, Refusal, Result, TenantId, Write};
 
-/// Commits the requests, as few transactions as their checks allow, and answers each, in order.
+/// Commits the requests, as few transactions as their checks allow, and answers each, in order; those that it does not answer were not begun,
+/// because the answers before them are large.
 pub(super) async fn commit(shared: &Shared, tenant: &TenantId, requests: &[Request]) -> Vec<Result<Verdict>> {
     let tenant = tenant.as_str().as_bytes();
     let mut verdicts = Vec::with_capacity(requests.len());
     let mut rest = requests;
-    while !rest.is_empty() {
+    while !rest.is_empty() && answer_bytes(&verdicts) < POSTGRES_ANSWER_BYTES_MAX {
         let (together, later) = rest.split_at(independent(rest));
         rest = later;
         let committed = match together {
@@ -40,11 +41,23 @@ pub(super) async fn commit(shared: &Shared, tenant: &TenantId, requests: &[Reque
             None => {
                 for request in together {
                     verdicts.push(alone(shared, tenant, request).await);
+                    if answer_bytes(&verdicts) >= POSTGRES_ANSWER_BYTES_MAX {
+                        return verdicts;
+                    }
                 }
             }
         }
     }
     verdicts
+}
+
+/// How much the refusals carry.
+fn answer_bytes(verdicts: &[Result<Verdict>]) -> usize {
+    let found = verdicts.iter().map(|verdict| match verdict {
+        Ok(Verdict::Refused(Refusal { found: Some(found), .. })) => found.len(),
+        _ => 0,
+    });
+    found.sum()
 }
 
 /// How many of the requests may share a transaction: their checks look at nothing that one before them writes.
@@ -240,19 +253,27 @@ async fn transaction(
         Ok(answers) => answers,
         Err(failure) => return Ok(Err(failure)),
     };
-    let mut rows = Vec::with_capacity(answers.len());
+    let statements = answers.len();
+    let mut rows = Vec::with_capacity(statements);
     for (position, answer) in answers.into_iter().enumerate() {
         match answer.map_err(Failure::from) {
             Ok(changed) => rows.push(changed),
+            // The last but one is the server's clock.
+            Err(failure) if failure.is(&[SqlState::DIVISION_BY_ZERO]) && position + 2 == statements => {
+                connection.heed(&Failure::TooLate);
+                return Ok(Err(Failure::TooLate));
+            }
             Err(failure) if failure.is(&[SqlState::DIVISION_BY_ZERO]) => return Ok(Ok(None)),
-            // Without a transaction every statement stands alone, and nobody knows which did.
-            Err(failure) if position == 0 => return Ok(Err(Failure::Unbegun(Box::new(failure)))),
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure) => {
+                connection.heed(&failure);
+                // Without a transaction every statement stands alone, and nobody knows which did.
+                return Ok(Err(if position == 0 { Failure::Unbegun(Box::new(failure)) } else { failure }));
+            }
         }
     }
     let mut deleted = vec![0; requests.len()];
-    // BEGIN and the setting came first, then the guards.
-    for (run, changed) in runs.iter().zip(rows.into_iter().skip(2 + guards.len())) {
+    // BEGIN and the settings came first, then the guards.
+    for (run, changed) in runs.iter().zip(rows.into_iter().skip(3 + guards.len())) {
         if let Run::Deletes(of, _) | Run::Range(of, ..) = run
             && let Some(deleted) = deleted.get_mut(*of)
         {
@@ -275,9 +296,11 @@ impl Sending<'_> {
     async fn all(&self, guards: &[Guard<'_>], runs: &[Run<'_>]) -> Result<Answers<u64>, Failure> {
         let sql = &self.shared.sql;
         let columns: Vec<_> = runs.iter().map(Columns::of).collect();
-        let mut statements: Vec<Pending<'_, u64>> = Vec::with_capacity(guards.len() + runs.len() + 3);
+        let give_up = self.connection.give_up();
+        let mut statements: Vec<Pending<'_, u64>> = Vec::with_capacity(guards.len() + runs.len() + 5);
         statements.push(self.connection.sending(&sql.BEGIN, Vec::new()));
         statements.push(self.connection.sending(&sql.DURABLE, Vec::new()));
+        statements.push(self.connection.sending(&sql.PATIENCE, Vec::new()));
         for guard in guards {
             let mut parameters: Vec<Parameter<'_>> = vec![
                 (&self.tenant, Type::BYTEA),
@@ -331,6 +354,7 @@ impl Sending<'_> {
             };
             statements.push(self.connection.sending(text, parameters));
         }
+        statements.push(self.connection.sending(&sql.IN_TIME, vec![(&give_up, Type::INT8)]));
         statements.push(self.connection.sending(&sql.COMMIT, Vec::new()));
         self.connection.all(pipelined(&mut statements)).await
     }

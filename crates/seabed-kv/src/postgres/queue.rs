@@ -193,7 +193,7 @@ impl Writer {
         }
     }
 
-    /// Commits one group; whether it was durable is the dialect's to say.
+    /// Commits one group, or the beginning of it; whether it was durable is the dialect's to say.
     async fn commit(&self, requests: &[Request]) -> (Vec<Result<Verdict>>, bool) {
         if self.shared.dialect == Dialect::Portable {
             return (portable::commit(&self.shared, &self.id, requests).await, true);
@@ -251,11 +251,30 @@ impl Writer {
         lock(&self.relaxed).lost.iter().any(|(from, to)| (from + 1..=*to).contains(&seq))
     }
 
-    async fn commit_group(self: &Arc<Self>, requests: Vec<Request>, completers: Vec<Completer<Outcome>>) {
-        let (verdicts, durable) = self.commit(&requests).await;
+    async fn commit_group(self: &Arc<Self>, mut requests: Vec<Request>, completers: Vec<Completer<Outcome>>) {
+        let mut completers = completers.into_iter();
+        while !requests.is_empty() {
+            let (mut verdicts, durable) = self.commit(&requests).await;
+            if verdicts.is_empty() {
+                verdicts.extend(requests.iter().map(|_| Err(unanswered())));
+            }
+            let rest = requests.split_off(verdicts.len().min(requests.len()));
+            self.answer(verdicts, durable, &requests, &mut completers);
+            requests = rest;
+        }
+    }
+
+    /// Tells the callers of one commit.
+    fn answer(
+        self: &Arc<Self>,
+        verdicts: Vec<Result<Verdict>>,
+        durable: bool,
+        requests: &[Request],
+        completers: &mut impl Iterator<Item = Completer<Outcome>>,
+    ) {
         self.groups.fetch_add(1, Ordering::Relaxed);
         let failed = verdicts.iter().any(Result::is_err);
-        for ((verdict, completer), request) in verdicts.into_iter().zip(completers).zip(&requests) {
+        for ((verdict, request), completer) in verdicts.into_iter().zip(requests).zip(completers) {
             completer.complete(match verdict {
                 Ok(Verdict::Applied { deleted }) => {
                     let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
@@ -302,6 +321,12 @@ impl Writer {
             completer.complete(ended.clone());
         }
     }
+}
+
+/// A server whose functions are not ours.
+fn unanswered() -> Error {
+    Error::new(ErrorKind::Backend, "PostgreSQL answered nothing; verify that its functions are Seabed's")
+        .unknown()
 }
 
 /// The task, while it runs.

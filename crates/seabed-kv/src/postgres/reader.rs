@@ -123,18 +123,8 @@ impl Reader<'_> {
         let mut after: Option<[Vec<u8>; 3]> = None;
         loop {
             let (is_first, [category, key, digest]) = (after.is_none(), &after.take().unwrap_or_default());
-            let from: [Parameter<'_>; 5] = [
-                (&self.tenant, Type::BYTEA),
-                (category, Type::BYTEA),
-                (key, Type::BYTEA),
-                (digest, Type::BYTEA),
-                (&is_first, Type::BOOL),
-            ];
-            let rows = self.connection.query(&self.sql.VERIFY_UNTIL, &from).await?;
-            let until: Option<[Vec<u8>; 3]> = match rows.first() {
-                Some(row) => Some([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?]),
-                None => None,
-            };
+            let until = self.step_end(is_first, [category, key, digest]).await?;
+            let from = self.step_start(&is_first, [category, key, digest]);
             let is_last = until.is_none();
             let until = until.unwrap_or_default();
             let mut parameters = from.to_vec();
@@ -157,6 +147,43 @@ impl Reader<'_> {
             report.findings.push(format!("{payloads} rows have a payload that cannot be read"));
         }
         Ok(report)
+    }
+
+    fn step_start<'a>(&'a self, is_first: &'a bool, after: [&'a Vec<u8>; 3]) -> [Parameter<'a>; 5] {
+        let [category, key, digest] = after;
+        [
+            (&self.tenant, Type::BYTEA),
+            (category, Type::BYTEA),
+            (key, Type::BYTEA),
+            (digest, Type::BYTEA),
+            (is_first, Type::BOOL),
+        ]
+    }
+
+    /// The last row of a step over all rows; `None` for the last step.
+    async fn step_end(&self, is_first: bool, after: [&Vec<u8>; 3]) -> Result<Option<[Vec<u8>; 3]>, Failure> {
+        let rows = self.connection.query(&self.sql.VERIFY_UNTIL, &self.step_start(&is_first, after)).await?;
+        Ok(match rows.first() {
+            Some(row) => Some([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?]),
+            None => None,
+        })
+    }
+
+    /// Removes a bounded number of rows; answers how many.
+    pub(super) async fn remove_step(self) -> Result<u64, Failure> {
+        let nothing = Vec::new();
+        let until = self.step_end(true, [&nothing; 3]).await?;
+        let is_last = until.is_none();
+        let [category, key, digest] = until.unwrap_or_default();
+        let parameters: [Parameter<'_>; 6] = [
+            (&self.tenant, Type::BYTEA),
+            (&is_last, Type::BOOL),
+            (&category, Type::BYTEA),
+            (&key, Type::BYTEA),
+            (&digest, Type::BYTEA),
+            (&self.connection.give_up(), Type::INT8),
+        ];
+        self.connection.execute(&self.sql.REMOVE_ROWS, &parameters).await
     }
 
     pub(super) async fn stats(self) -> Result<TenantStats, Failure> {

@@ -7,13 +7,14 @@ use super::connection::{Connection, Parameter};
 use super::failure::Failure;
 use super::sql::Statements;
 use super::{Dialect, pause};
-use crate::limits::POSTGRES_RETRIES_MAX;
+use crate::limits::{POSTGRES_ANSWER_BYTES_MAX, POSTGRES_RETRIES_MAX, POSTGRES_STATEMENT_MS_MAX};
 use crate::{Error, ErrorKind, Result};
 
-/// The version of the tables that this program writes.
-const VERSION: i64 = 1;
+/// The version of the tables and functions that this program writes. The tables of version 1 are the same; its functions stay, for servers
+/// that are not replaced yet.
+const VERSION: i64 = 2;
 
-/// Makes the schema unless it is there, and refuses one that is newer.
+/// Makes the schema unless it is there, with functions that are newer than those that are, and refuses one that is newer.
 pub(super) async fn prepare(
     connection: &Connection,
     sql: &Statements,
@@ -21,33 +22,8 @@ pub(super) async fn prepare(
     dialect: Dialect,
 ) -> Result<()> {
     for attempt in 0.. {
-        match version(connection, sql).await {
-            Ok(Some(found)) if found.version == VERSION && found.dialect == dialect.name() => break,
-            Ok(Some(found)) if found.version == VERSION => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "the schema is written in dialect {}, and this is dialect {}; the two do not see each other's locks: use one",
-                        found.dialect,
-                        dialect.name()
-                    ),
-                ));
-            }
-            Ok(Some(found)) => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "the schema has version {}, written by {}; this is seabed {}, which knows version {VERSION}",
-                        found.version,
-                        found.writer,
-                        env!("CARGO_PKG_VERSION")
-                    ),
-                ));
-            }
-            Ok(None) => {}
-            // Nobody has made it yet.
-            Err(failure) if failure.is(&[SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME]) => {}
-            Err(failure) => return Err(failure.of_read()),
+        if is_made(connection, sql, dialect).await? {
+            break;
         }
         match make(connection, sql, schema, dialect).await {
             Ok(()) => {}
@@ -57,6 +33,36 @@ pub(super) async fn prepare(
         }
     }
     Ok(())
+}
+
+/// Whether everything of this version is there. One that is newer, or of the other dialect, is refused.
+pub(super) async fn is_made(connection: &Connection, sql: &Statements, dialect: Dialect) -> Result<bool> {
+    let found = match version(connection, sql).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(false),
+        // Nobody has made it yet.
+        Err(failure) if failure.is(&[SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME]) => {
+            return Ok(false);
+        }
+        Err(failure) => return Err(failure.of_read()),
+    };
+    let refusal = if found.version > VERSION {
+        format!(
+            "the schema has version {}, written by {}; this is seabed {}, which knows version {VERSION}",
+            found.version,
+            found.writer,
+            env!("CARGO_PKG_VERSION")
+        )
+    } else if found.dialect != dialect.name() {
+        format!(
+            "the schema is written in dialect {}, and this is dialect {}; the two do not see each other's locks: use one",
+            found.dialect,
+            dialect.name()
+        )
+    } else {
+        return Ok(found.version == VERSION);
+    };
+    Err(Error::new(ErrorKind::Unsupported, refusal))
 }
 
 /// What stands in the table of versions.
@@ -88,7 +94,10 @@ async fn make(
         scripts.push(include_str!("functions.sql"));
     }
     for statement in scripts.into_iter().flat_map(|script| script.split(";\n\n")) {
-        connection.run(&statement.replace("{schema}", schema)).await?;
+        let statement = statement.replace("{schema}", schema);
+        let statement = statement.replace("{statement_ms_max}", &POSTGRES_STATEMENT_MS_MAX.to_string());
+        let statement = statement.replace("{answer_bytes_max}", &POSTGRES_ANSWER_BYTES_MAX.to_string());
+        connection.run(&statement).await?;
     }
     let writer = format!("seabed {}", env!("CARGO_PKG_VERSION"));
     let parameters: [Parameter<'_>; 3] =

@@ -23,11 +23,14 @@ statements! {
     // Both dialects.
     VERSION = "SELECT version, dialect, writer FROM {schema}.format ORDER BY version DESC LIMIT 1";
     WRITE_VERSION = "INSERT INTO {schema}.format (version, dialect, writer) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING";
+    CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)";
     OPEN = "INSERT INTO {schema}.tenants (tenant) VALUES ($1) ON CONFLICT (tenant) DO NOTHING";
-    LIST = "SELECT tenant FROM {schema}.tenants ORDER BY tenant";
-    REMOVE_ROWS = "DELETE FROM {schema}.rows WHERE tenant = $1 AND (category, key, digest) IN \
-                   (SELECT category, key, digest FROM {schema}.rows WHERE tenant = $1 LIMIT 1000)";
-    REMOVE = "DELETE FROM {schema}.tenants WHERE tenant = $1";
+    LIST = "SELECT tenant FROM {schema}.tenants";
+    // Along the index, to where a step of a verification would end. Not when its sender has given it up: the tenant may be another one by then.
+    REMOVE_ROWS = "DELETE FROM {schema}.rows WHERE tenant = $1 AND ($2 OR (category, key, digest) <= ($3, $4, $5)) \
+                   AND CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) < $6";
+    REMOVE = "DELETE FROM {schema}.tenants WHERE tenant = $1 AND NOT EXISTS (SELECT 1 FROM {schema}.rows WHERE tenant = $1)";
+    REMOVE_LEFT = "SELECT 1 FROM {schema}.rows WHERE tenant = $1 LIMIT 1";
     GET = "SELECT payload FROM {schema}.rows WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4";
     EXISTS = "SELECT 1 FROM {schema}.rows WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4";
     COUNT = "SELECT count(*) FROM {schema}.rows WHERE tenant = $1 AND category = $2 \
@@ -71,16 +74,22 @@ statements! {
 
     // Dialect `postgres`: the functions of functions.sql.
     APPLY_ONE = "SELECT refused, held, deleted, epoch FROM {schema}.apply_one(\
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)";
-    APPLY_PUTS = "SELECT {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+    APPLY_PUTS = "SELECT {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     APPLY_MANY = "SELECT request, failed, held, deleted, epoch FROM {schema}.apply_many(\
-                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    // Tenants that have rows and no name: what somebody wrote after another has dropped the tenant. From one to the next along the index.
+    APPLY_UNNAMED = "SELECT tenant FROM {schema}.unnamed_tenants() AS tenant";
+
 
     // Dialect `portable`: no functions of ours, one change of one table a statement.
     BEGIN = "BEGIN ISOLATION LEVEL SERIALIZABLE";
     BEGIN_READ = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY";
     DURABLE = "SET LOCAL synchronous_commit = on";
+    PATIENCE = "SET LOCAL statement_timeout = 10000";
     COMMIT = "COMMIT";
+    // Does not hold when its sender has given the transaction up, or will have.
+    IN_TIME = "SELECT 1 / CASE WHEN CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) < $1 THEN 1 ELSE 0 END";
     // A check that does not hold divides by zero, and so ends the transaction.
     CHECK_ABSENT = "SELECT 1 / CASE WHEN EXISTS (SELECT 1 FROM {schema}.rows \
                     WHERE tenant = $1 AND category = $2 AND key = $3 AND digest = $4) THEN 0 ELSE 1 END";
@@ -96,4 +105,16 @@ statements! {
                (SELECT gone.category, gone.key, gone.digest FROM unnest($2, $3, $4) AS gone(category, key, digest))";
     DELETE_RANGE = "DELETE FROM {schema}.rows WHERE tenant = $1 AND category = $2 \
                     AND key >= $3 AND (key, tail) >= ($3, $4) AND key <= $5 AND (key, tail) < ($5, $6)";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{POSTGRES_ANSWER_MS_MAX, POSTGRES_STATEMENT_MS_MAX};
+
+    #[test]
+    fn a_statement_ends_before_its_answer_is_waited_for_no_more() {
+        assert_eq!(PATIENCE, format!("SET LOCAL statement_timeout = {POSTGRES_STATEMENT_MS_MAX}"));
+        const { assert!(POSTGRES_STATEMENT_MS_MAX <= POSTGRES_ANSWER_MS_MAX / 2) };
+    }
 }

@@ -9,10 +9,11 @@ use deadpool::managed::Object;
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Server};
+use super::pause;
 use super::queue::Writer;
 use super::reader::Reader;
 use crate::backend::{TenantReport, TenantStats, View};
-use crate::limits::{SNAPSHOT_AGE_MS_MAX, SNAPSHOTS_MAX};
+use crate::limits::{POSTGRES_RETRIES_MAX, SNAPSHOT_AGE_MS_MAX, SNAPSHOTS_MAX};
 use crate::{Error, ErrorKind, KeyRange, Op, Page, Result, ScanSpec};
 
 /// A view of one tenant. Every read is a task of the store's own, so dropping its `Op` leaves nothing half read.
@@ -47,11 +48,22 @@ macro_rules! read {
         let view = $view.clone();
         $view.writer.shared.spawn(async move {
             let mut again = view.snapshot.is_none();
+            let mut conflicts = 0;
             loop {
                 let held = view.hold().await?;
                 let $reader = view.reader(held.connection(&view)?);
                 match $read.await {
                     Err(failure) if again && failure.is_lost() => again = false,
+                    // Where reads are serializable, too.
+                    Err(failure)
+                        if view.snapshot.is_none()
+                            && failure.is_conflict()
+                            && conflicts < POSTGRES_RETRIES_MAX =>
+                    {
+                        drop(held);
+                        pause(conflicts).await;
+                        conflicts += 1;
+                    }
                     done => return done.map_err(|failure| failure.of_read().in_tenant(&view.writer.id)),
                 }
             }

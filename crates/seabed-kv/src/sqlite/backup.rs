@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, TryLockError};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -16,7 +16,7 @@ use super::ffi;
 use super::schema::{sql, sync_directory};
 use crate::backend::{Admission, Copied};
 use crate::scheduler::Actor;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::{Batch, Durability, Error, ErrorKind, Result};
 
 /// How many pages are copied while the writer waits: 1 MiB, less than a millisecond.
@@ -32,14 +32,8 @@ pub(super) fn copy(
     to: &Path,
     previous: Option<&Path>,
 ) -> Result<Copied> {
-    let _one_at_a_time = match copying.try_lock() {
-        Ok(guard) => guard,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            let message = "a backup of this tenant is under way; wait until it has ended";
-            return Err(Error::new(ErrorKind::Busy, message));
-        }
-    };
+    // The copy belongs to the writer's connection, which carries one at a time: others wait, each on its caller's thread.
+    let _one_at_a_time = lock(copying);
     create(to)?;
     let copied = write(actor, to).and_then(|()| keep(to, previous));
     if !matches!(copied, Ok(Copied::Written)) {
@@ -262,8 +256,20 @@ mod tests {
         }
         std::fs::remove_file(&to).ok();
         assert_eq!(copy(&actor, &mutex, &to, None).unwrap(), Copied::Written);
-        let _held = mutex.lock().unwrap();
-        let error = copy(&actor, &mutex, &directory.path().join("second"), None).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Busy);
+    }
+
+    #[test]
+    fn copies_of_a_tenant_that_are_asked_for_at_once_are_made_one_after_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_pool, actor) = tenant(directory.path());
+        let mutex = Mutex::default();
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (to, actor, mutex) = (directory.path().join(format!("{number}")), &actor, &mutex);
+                scope.spawn(move || assert_eq!(copy(actor, mutex, &to, None).unwrap(), Copied::Written));
+            }
+        });
+        let length = |number| std::fs::metadata(directory.path().join(format!("{number}"))).unwrap().len();
+        assert!((1..4).all(|number| length(number) == length(0)));
     }
 }

@@ -434,18 +434,27 @@ impl SqliteEngine {
         (self.poisoned, self.is_file_in_doubt) = (true, true);
     }
 
+    /// Whether a flush of the file has failed: readers end before the next write.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_file_in_doubt(&self) -> bool {
+        self.is_file_in_doubt
+    }
+
     /// Every row, in order: what a simulator compares.
     #[cfg(feature = "simulation")]
     pub(super) fn rows(&self) -> Result<Vec<StoredRow>> {
         let closed = || Error::new(ErrorKind::Backend, "the file could not be opened again");
         let writer = self.connection.as_ref().ok_or_else(closed)?;
-        let mut statement = writer
-            .connection
-            .prepare("SELECT category,key,payload FROM kv ORDER BY category,key")
-            .map_err(sql)?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(sql)?;
-        rows.collect::<Result<_, _>>().map_err(sql)
+        all_rows(&writer.connection)
     }
+}
+
+#[cfg(feature = "simulation")]
+pub(super) fn all_rows(connection: &Connection) -> Result<Vec<StoredRow>> {
+    let mut statement =
+        connection.prepare("SELECT category,key,payload FROM kv ORDER BY category,key").map_err(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(sql)?;
+    rows.collect::<Result<_, _>>().map_err(sql)
 }
 
 impl Engine for SqliteEngine {

@@ -233,7 +233,8 @@ pub(super) fn read_index(connection: &Connection) -> Result<Option<Vec<u32>>, Er
     Ok(Some(words))
 }
 
-fn frames_of(words: &[u32]) -> usize {
+/// How many frames of the log an index knows.
+pub(super) fn frames_of(words: &[u32]) -> usize {
     words.get(INDEX_FRAMES_WORD).map_or(0, |frames| *frames as usize)
 }
 

@@ -1,7 +1,7 @@
 //! The index of a log, kept while nobody has its file open: then the next opening need not read all of the log to make it again.
 //!
-//! It holds for exactly the files that it was made of. Any other program that wrote to them meanwhile has changed their times, and then the
-//! log is read. What it says of the log is in the log, too: SQLite checks the index by its checksum, and every recovery makes it anew.
+//! It holds for exactly the files that it was made of. Any other program that wrote to them meanwhile has changed their times, or left a
+//! frame behind the last one of the index where times are coarse, and then the log is read. What it says of the log is in the log, too: SQLite checks the index by its checksum, and every recovery makes it anew.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -47,8 +47,13 @@ pub(super) struct Gate<'a>(MutexGuard<'a, State>);
 impl Gate<'_> {
     /// Called by the writer before it closes the last connection.
     pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) {
+        // Looked at before the index is read and after: a program that writes in between has changed one of the two.
+        let before = vfs.is_none().then(|| schema::stamps(path));
         let kept = ffi::read_index(connection).ok().flatten().and_then(|words| {
-            let files = if vfs.is_none() { Some(schema::file_state(path)?) } else { None };
+            let files = match before {
+                Some(before) => Some(schema::FileState::of(path).filter(|files| files.was(before))?),
+                None => None,
+            };
             Some(Kept { words, files })
         });
         *self.0 = State::Left(kept);
@@ -79,16 +84,55 @@ impl Gate<'_> {
 impl State {
     fn open(&self, connection: &Connection, path: &Path, vfs: Option<&str>) -> Result<bool> {
         if let Self::Left(Some(kept)) = self {
-            let is_current =
-                || kept.files.as_ref().is_none_or(|files| schema::file_state(path).as_ref() == Some(files));
+            let is_current = || {
+                let frames = ffi::frames_of(&kept.words);
+                kept.files.as_ref().is_none_or(|files| files.is_current(path, frames))
+            };
             // What stands in the way, SQLite will meet and tell.
             if ffi::write_index(connection, &kept.words, is_current).unwrap_or(false) {
                 return Ok(true);
             }
         }
         if vfs.is_none() {
-            schema::check_log_header(path)?;
+            // It may have been mapped above, and SQLite has not opened the log that would let go of it.
+            schema::check_log_header(path).inspect_err(|_| ffi::leave_index(connection))?;
         }
         Ok(false)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// Times may be as coarse as some milliseconds, so that two changes of the log have the same.
+    #[test]
+    fn an_index_that_lacks_a_frame_is_none_also_when_the_times_are_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let connection = Connection::open(at("made.db")).unwrap();
+        connection
+            .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+            .unwrap();
+        let words = ffi::read_index(&connection).unwrap().unwrap();
+        for (inserts, is_current) in [(0, true), (1, false)] {
+            for _ in 0..inserts {
+                connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+            }
+            let copy = at(&format!("copy-{inserts}.db"));
+            for suffix in ["", "-wal"] {
+                let [from, to] = [at("made.db"), copy.clone()].map(|path| {
+                    let mut path = path.into_os_string();
+                    path.push(suffix);
+                    path
+                });
+                std::fs::copy(from, to).unwrap();
+            }
+            let kept = Kept { words: words.clone(), files: schema::FileState::of(&copy) };
+            let opened = Connection::open(&copy).unwrap();
+            assert_eq!(State::Left(Some(kept)).open(&opened, &copy, None).unwrap(), is_current);
+            let rows: i64 = opened.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 1 + inserts);
+        }
     }
 }

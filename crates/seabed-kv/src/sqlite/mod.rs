@@ -151,8 +151,8 @@ impl SqliteBackend {
 }
 
 impl Backend for SqliteBackend {
-    fn own(&self) -> Result<()> {
-        self.running().map(|_| ())
+    fn own(&self) -> Op<()> {
+        Op::ready(self.running().map(|_| ()))
     }
 
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {

@@ -1,7 +1,7 @@
 //! The file: how it is made, and what is looked at before one is trusted. To the byte of its schema it is logos-delivery's.
 
 use std::fs::File;
-use std::io::{ErrorKind as IoErrorKind, Read};
+use std::io::{ErrorKind as IoErrorKind, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -347,31 +347,68 @@ fn log_header(path: &Path) -> Option<[u8; 32]> {
     Some(header)
 }
 
+/// Of a file its device, number, length, and when it was changed, by the file system's own clock.
+type Stamp = [u64; 5];
+
 /// What a file and its log look like from outside.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileState {
-    /// Of each its device, number, length, and when it was changed, by the file system's own clock.
-    stamps: [[u64; 5]; 2],
+    stamps: [Stamp; 2],
     /// Anew in each log: times may be as coarse as some milliseconds.
     log_header: [u8; 32],
 }
 
-/// How the file and its log are now; `None` when one is not there.
-pub(super) fn file_state(path: &Path) -> Option<FileState> {
-    let log_header = log_header(path)?;
-    Some(FileState { stamps: [stamp(path)?, stamp(&sibling(path, "-wal"))?], log_header })
+impl FileState {
+    /// How the file and its log are now; `None` when one is not there.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        Self::with_log(path, &mut File::open(sibling(path, "-wal")).ok()?)
+    }
+
+    fn with_log(path: &Path, log: &mut File) -> Option<Self> {
+        let mut log_header = [0; 32];
+        log.read_exact(&mut log_header).ok()?;
+        let stamps = [stamp(&std::fs::metadata(path).ok()?)?, stamp(&log.metadata().ok()?)?];
+        Some(Self { stamps, log_header })
+    }
+
+    /// Whether it was so at that time, too.
+    pub(super) fn was(&self, before: Option<[Stamp; 2]>) -> bool {
+        before == Some(self.stamps)
+    }
+
+    /// Whether file and log are still so, and the log ends behind its first frames: one that follows them has the salts of its header, a frame
+    /// of an earlier log has others. (It would be there without a trace where two changes have the same time.)
+    pub(super) fn is_current(&self, path: &Path, frames: usize) -> bool {
+        let Ok(mut log) = File::open(sibling(path, "-wal")) else { return false };
+        if Self::with_log(path, &mut log).as_ref() != Some(self) {
+            return false;
+        }
+        let header = |range| self.log_header.get(range).and_then(|bytes: &[u8]| bytes.try_into().ok());
+        let page_bytes = header(8..12).map_or(0, u32::from_be_bytes);
+        let mut salts = [0; 8];
+        let at = 32 + frames as u64 * (24 + u64::from(page_bytes)) + 8;
+        let read = log.seek(SeekFrom::Start(at)).and_then(|_| log.read_exact(&mut salts));
+        // What cannot be read is not there.
+        read.is_err() || self.log_header.get(16..24) != Some(&salts[..])
+    }
+}
+
+/// The times of the file and of its log.
+pub(super) fn stamps(path: &Path) -> Option<[Stamp; 2]> {
+    let of = |path: &Path| stamp(&std::fs::metadata(path).ok()?);
+    Some([of(path)?, of(&sibling(path, "-wal"))?])
 }
 
 #[cfg(unix)]
-fn stamp(path: &Path) -> Option<[u64; 5]> {
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+fn stamp(file: &std::fs::Metadata) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt as _;
-    let file = std::fs::metadata(path).ok()?;
     let changed = [file.ctime().cast_unsigned(), file.ctime_nsec().cast_unsigned()];
     Some([file.dev(), file.ino(), file.len(), changed[0], changed[1]])
 }
 
 #[cfg(not(unix))]
-fn stamp(_: &Path) -> Option<[u64; 5]> {
+fn stamp(_: &std::fs::Metadata) -> Option<Stamp> {
     None
 }
 

@@ -2,12 +2,41 @@
 
 use std::path::Path;
 
+use rusqlite::{Connection, OpenFlags};
+
 use super::cache::CacheBudget;
-use super::engine::SqliteEngine;
 pub use super::engine::{EngineOptions, StoredRow};
+use super::engine::{SqliteEngine, all_rows};
+use super::schema::sql;
 use crate::limits::CACHE_BYTES_MAX;
 use crate::scheduler::{Engine as _, Request, Rest, Verdict};
 use crate::{Batch, Commit, Durability, Outcome, Result};
+
+/// A view of a tenant's file that does not change, on a connection of its own: what a snapshot is.
+#[derive(Debug)]
+pub struct View(Connection);
+
+impl View {
+    /// Begins one of what is committed now, through the named VFS.
+    ///
+    /// # Errors
+    /// `Busy` when the log is being changed, `Corrupt` or `Backend`.
+    pub fn open(path: &Path, vfs: &str) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags_and_vfs(path, flags, vfs).map_err(sql)?;
+        // The view begins with the first read.
+        connection.execute_batch("BEGIN; SELECT 1 FROM kv LIMIT 1").map_err(sql)?;
+        Ok(Self(connection))
+    }
+
+    /// Every row, in the order of categories and keys.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Backend`.
+    pub fn rows(&self) -> Result<Vec<StoredRow>> {
+        all_rows(&self.0)
+    }
+}
 
 /// The engine of one tenant: what a writer thread runs, called directly.
 #[derive(Debug)]
@@ -55,6 +84,11 @@ impl Engine {
     /// Lets go of the file as a tenant does that is not in use: without a flush, or closed properly.
     pub fn rest(&mut self, closed: bool) -> bool {
         self.0.rest(if closed { Rest::Closed } else { Rest::Released })
+    }
+
+    /// Whether a carrying over has failed: a tenant then lets its readers go before it writes again, and so must who holds a [`View`].
+    pub fn lets_readers_go(&self) -> bool {
+        self.0.is_file_in_doubt()
     }
 
     /// Every row, in the order of categories and keys.

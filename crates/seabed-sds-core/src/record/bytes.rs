@@ -42,6 +42,15 @@ impl Key {
         key.0
     }
 
+    /// How many bytes of it are ids.
+    pub(crate) fn ids_bytes(&self) -> usize {
+        match self {
+            Self::Log(id) | Self::Incoming(id) | Self::Missing(id) | Self::Answer(id) => id.as_bytes().len(),
+            Self::Waits(id, dependency) => id.as_bytes().len() + dependency.as_bytes().len(),
+            _ => 0,
+        }
+    }
+
     /// Reads a key.
     ///
     /// # Errors

@@ -176,7 +176,15 @@ impl Node {
             ("seen", self.channel.history.seen.len(), limits.seen_ids_max),
             ("outgoing", self.channel.outgoing.len(), limits.outgoing_messages_max),
             ("incoming", self.channel.incoming.len(), limits.incoming_messages_max),
-            ("missing", self.channel.missing.len(), limits.repairs_out_max),
+            ("requests", self.channel.missing.asked(), limits.repairs_out_max),
+            (
+                "missing",
+                self.channel.missing.len(),
+                limits.repairs_out_max + limits.incoming_messages_max * limits.missing_ids_max,
+            ),
+            ("waiting bytes", self.channel.incoming.bytes(), limits.incoming_bytes_max),
+            ("sync messages", self.channel.history.syncs.len(), crate::SYNC_IDS_MAX),
+            ("met dependencies", self.channel.history.met.len(), crate::MET_IDS_MAX),
             ("answers", self.channel.answers.len(), limits.repairs_in_max),
         ] {
             if count > count_max {

@@ -183,7 +183,11 @@ impl Found<'_> {
     }
 }
 
-fn fits<'a>(field: &'static str, bytes: Option<&'a [u8]>, limit: usize) -> Result<&'a [u8], DecodeError> {
+pub(super) fn fits<'a>(
+    field: &'static str,
+    bytes: Option<&'a [u8]>,
+    limit: usize,
+) -> Result<&'a [u8], DecodeError> {
     let bytes = bytes.unwrap_or_default();
     if bytes.len() > limit {
         return Err(DecodeError::TooLong { field, length: bytes.len(), limit });

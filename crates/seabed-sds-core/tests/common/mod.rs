@@ -24,12 +24,21 @@ pub(crate) struct Peer {
     pub(crate) outputs: Vec<Output>,
     /// How many rows the last operation changed.
     pub(crate) changes: usize,
+    /// How many bytes these had, keys and channel included.
+    pub(crate) changed_bytes: usize,
 }
 
 impl Peer {
     pub(crate) fn new(name: &str, config: Config) -> Self {
         let channel = Channel::new("room".into(), name.into(), config, START_MS).expect("a configuration");
-        Self { channel, rows: BTreeMap::new(), now_ms: START_MS, outputs: Vec::new(), changes: 0 }
+        Self {
+            channel,
+            rows: BTreeMap::new(),
+            now_ms: START_MS,
+            outputs: Vec::new(),
+            changes: 0,
+            changed_bytes: 0,
+        }
     }
 
     pub(crate) fn nim_dialect(name: &str) -> Self {
@@ -40,14 +49,16 @@ impl Peer {
     pub(crate) fn handle(&mut self, input: Input<'_>) -> Result<Outcome, Error> {
         let handled = self.channel.handle(input, self.now_ms)?;
         self.changes = handled.changes.len();
+        self.changed_bytes = 0;
         for change in &handled.changes {
-            match change {
-                Change::Put(record) => {
-                    self.rows.insert(record.key().to_bytes(), record.to_bytes());
-                }
-                Change::Delete(key) => {
-                    self.rows.remove(&key.to_bytes());
-                }
+            let (key, value) = match change {
+                Change::Put(record) => (record.key().to_bytes(), Some(record.to_bytes())),
+                Change::Delete(key) => (key.to_bytes(), None),
+            };
+            self.changed_bytes += "room".len() + key.len() + value.as_ref().map_or(0, Vec::len);
+            match value {
+                Some(value) => drop(self.rows.insert(key, value)),
+                None => drop(self.rows.remove(&key)),
             }
         }
         let Released { outcome, outputs } = handled.effects.committed().release();

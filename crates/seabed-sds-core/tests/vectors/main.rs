@@ -11,6 +11,7 @@ mod bloom;
 mod fields;
 mod nim;
 mod repair;
+mod scenarios;
 mod snapshot;
 mod spec;
 

@@ -1,8 +1,8 @@
 //! A backend of contract (A) as a store: each row that changed becomes a call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use seabed_sds_core::snapshot::{
@@ -11,9 +11,9 @@ use seabed_sds_core::snapshot::{
 use seabed_sds_core::{Change, ChannelId, Config, Key, Message, MessageId, ParticipantId, Record};
 
 use super::fine::FineGrainedPersistence;
-use super::mirror::{self, Mirror};
+use super::mirror::{self, Mirror, Mirrors};
 use super::store::{ChannelBatch, ChannelStore, StoreResult};
-use crate::lock::lock;
+use crate::Clock;
 
 /// A [`FineGrainedPersistence`] plugged in as a [`ChannelStore`].
 ///
@@ -21,15 +21,19 @@ use crate::lock::lock;
 /// was before it is stored, what is after it is not.
 pub struct FineGrainedStore {
     backend: Arc<dyn FineGrainedPersistence>,
-    participant: ParticipantId,
-    config: Config,
-    channels: Mutex<BTreeMap<ChannelId, Mirror>>,
+    mirrors: Mirrors,
 }
 
 impl FineGrainedStore {
     /// The backend as a store, for a manager of this participant and configuration: they decide what is made of a loaded channel.
     pub fn new(backend: Arc<dyn FineGrainedPersistence>, participant: ParticipantId, config: Config) -> Self {
-        Self { backend, participant, config, channels: Mutex::default() }
+        Self { backend, mirrors: Mirrors::new(participant, config) }
+    }
+
+    /// The clock of the manager, by default the system's: from its time on is missed what the backend cannot say since when.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { mirrors: self.mirrors.with_clock(clock), ..self }
     }
 
     async fn call(&self, channel: &ChannelId, call: &Call) -> StoreResult<()> {
@@ -54,33 +58,35 @@ impl FineGrainedStore {
 #[async_trait]
 impl ChannelStore for FineGrainedStore {
     async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()> {
-        let before = lock(&self.channels).get(channel).cloned().unwrap_or_default();
+        let before = self.mirrors.get(channel);
         let changes = before.changes(batch);
-        let mut after = before.clone();
+        let mut after = Mirror::clone(&before);
         after.apply(&changes);
         for call in calls(&before, &after, &changes, &batch.hints) {
             self.call(channel, &call).await?;
         }
         // Not before: what failed comes again, and is then held against what the backend has for certain.
-        lock(&self.channels).insert(channel.clone(), after);
+        self.mirrors.put(channel, after);
         Ok(())
     }
 
     async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
         let data = self.backend.load_all_for_channel(channel).await?;
-        let records = mirror::loaded(data, &self.participant, &self.config)?;
-        lock(&self.channels).insert(channel.clone(), Mirror::new(&records));
-        Ok(records)
+        self.mirrors.load(channel, data)
     }
 
     async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
         self.backend.drop_channel(channel).await?;
-        lock(&self.channels).remove(channel);
+        self.mirrors.forget(channel);
         Ok(())
     }
 
     async fn list(&self) -> StoreResult<Vec<ChannelId>> {
-        Ok(lock(&self.channels).keys().cloned().collect())
+        Ok(self.mirrors.ids())
+    }
+
+    fn forget(&self, channel: &ChannelId) {
+        self.mirrors.forget(channel);
     }
 }
 
@@ -195,7 +201,7 @@ fn calls(before: &Mirror, after: &Mirror, changes: &[Change], hints: &[(MessageI
 impl fmt::Debug for FineGrainedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FineGrainedStore")
-            .field("channels", &lock(&self.channels).len())
+            .field("channels", &self.mirrors.ids().len())
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use seabed_sds_core::snapshot::{
     ChannelData, ChannelMeta, IncomingMessage, IncomingRepairEntry, OutgoingRepairEntry,
@@ -10,11 +10,61 @@ use seabed_sds_core::snapshot::{
 };
 use seabed_sds_core::wire::{self, Dialect, ReadDialect, WireLimits};
 use seabed_sds_core::{
-    AnswerEntry, Change, Config, DecodeError, HistoryEntry, IncomingEntry, Key, LogEntry, Message, MessageId,
-    Meta, MissingEntry, ParticipantId, Profile, Record, SeenEntry, Unacknowledged,
+    AnswerEntry, Change, ChannelId, Config, DecodeError, HistoryEntry, IncomingEntry, Key, LogEntry, Message,
+    MessageId, Meta, MissingEntry, ParticipantId, Profile, Record, SeenEntry, Unacknowledged, schedule,
 };
 
 use super::store::{ChannelBatch, StoreError, StoreResult};
+use crate::lock::lock;
+use crate::{Clock, SystemClock};
+
+/// The channels of an adapter, for a manager of one participant and configuration.
+pub(crate) struct Mirrors {
+    participant: ParticipantId,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    channels: Mutex<BTreeMap<ChannelId, Arc<Mirror>>>,
+}
+
+impl Mirrors {
+    pub(crate) fn new(participant: ParticipantId, config: Config) -> Self {
+        Self { participant, config, clock: Arc::new(SystemClock), channels: Mutex::default() }
+    }
+
+    pub(crate) fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// A channel as its backend has it for certain.
+    pub(crate) fn get(&self, channel: &ChannelId) -> Arc<Mirror> {
+        lock(&self.channels).get(channel).cloned().unwrap_or_default()
+    }
+
+    /// The backend has that now.
+    pub(crate) fn put(&self, channel: &ChannelId, mirror: Mirror) {
+        lock(&self.channels).insert(channel.clone(), Arc::new(mirror));
+    }
+
+    /// The rows of what a backend has loaded: none of a channel that is not there, and nothing is remembered of such.
+    pub(crate) fn load(&self, channel: &ChannelId, data: ChannelData) -> StoreResult<Vec<Record>> {
+        if data == ChannelData::default() {
+            self.forget(channel);
+            return Ok(Vec::new());
+        }
+        let records = records(data, &self.participant, &self.config, self.clock.now_ms());
+        let records = records.map_err(StoreError::from_source)?;
+        self.put(channel, Mirror::new(&records));
+        Ok(records)
+    }
+
+    pub(crate) fn forget(&self, channel: &ChannelId) {
+        lock(&self.channels).remove(channel);
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ChannelId> {
+        lock(&self.channels).keys().cloned().collect()
+    }
+}
 
 /// The rows of a channel of which a snapshot is made.
 #[derive(Debug, Clone, Default)]
@@ -143,14 +193,6 @@ pub(crate) fn outgoing_repair(entry: &MissingEntry) -> Option<OutgoingRepairEntr
     entry.request_due_ms.map(|t_req_ms| OutgoingRepairEntry { entry: entry.entry.clone(), t_req_ms })
 }
 
-/// The same as a store gives them: none of a channel that is not there.
-pub(crate) fn loaded(data: ChannelData, own: &ParticipantId, config: &Config) -> StoreResult<Vec<Record>> {
-    if data == ChannelData::default() {
-        return Ok(Vec::new());
-    }
-    records(data, own, config).map_err(StoreError::from_source)
-}
-
 /// The rows of a channel whose state somebody else kept: what a snapshot does not carry begins anew, and the ids that were seen are
 /// those of the history.
 ///
@@ -160,6 +202,7 @@ pub(crate) fn records(
     data: ChannelData,
     own: &ParticipantId,
     config: &Config,
+    now_ms: u64,
 ) -> Result<Vec<Record>, DecodeError> {
     let ChannelData { meta, history } = data;
     let mut records = vec![Record::Meta(Meta { lamport: meta.lamport, ..Meta::default() })];
@@ -186,14 +229,16 @@ pub(crate) fn records(
         records.push(Record::Unacknowledged { number, state });
     }
     let mut missing = BTreeMap::new();
+    let logged = here.clone();
     // A crash between two calls may have left a message in both places: then it was delivered.
     let waiting: Vec<_> =
         meta.incoming.into_iter().filter(|entry| !here.contains(&entry.message.message_id)).collect();
     for (number, entry) in (here.len() as u64..).zip(waiting) {
         here.insert(entry.message.message_id.clone());
-        for dependency_id in entry.missing {
+        // What it waits for may have been delivered before a crash: then the channel delivers it, too.
+        for dependency_id in entry.missing.into_iter().filter(|id| !logged.contains(id)) {
             let message_id = entry.message.message_id.clone();
-            missing.insert(dependency_id.clone(), unasked(&dependency_id));
+            missing.insert(dependency_id.clone(), missed_anew(&dependency_id, own, config, now_ms));
             records.push(Record::Waits { message_id, dependency_id });
         }
         records.push(Record::Seen { number, entry: seen(&entry.message, own, false) });
@@ -205,12 +250,15 @@ pub(crate) fn records(
             gap: false,
         }));
     }
+    let mut asked = BTreeSet::new();
     for (id, OutgoingRepairEntry { entry, t_req_ms }) in meta.outgoing_repair {
-        let asked =
+        let entry =
             MissingEntry { entry, first_missed_ms: t_req_ms, request_due_ms: Some(t_req_ms), requests: 0 };
-        missing.insert(id, asked);
+        asked.insert(id.clone());
+        missing.insert(id, entry);
     }
-    missing.retain(|id, entry| entry.request_due_ms.is_some() || !here.contains(id));
+    // What is here, if only to wait itself, is not missing; nim-sds asks for that.
+    missing.retain(|id, _| !logged.contains(id) && (asked.contains(id) || !here.contains(id)));
     records.extend(missing.into_values().map(Record::Missing));
     for (_, IncomingRepairEntry { entry, cached_message, t_resp_ms }) in meta.incoming_repair {
         let message = match config.profile {
@@ -228,9 +276,16 @@ fn seen(message: &Message, own: &ParticipantId, delivered: bool) -> SeenEntry {
     SeenEntry { message_id: message.message_id.clone(), seen_ms: 0, own, delivered }
 }
 
-fn unasked(id: &MessageId) -> MissingEntry {
+/// What a message waits for and nothing says when to ask for it: torn, or asked for before. It is missed from now on.
+fn missed_anew(id: &MessageId, own: &ParticipantId, config: &Config, now_ms: u64) -> MissingEntry {
+    // nim-sds asks once.
+    let asks = config.repair && !own.is_empty() && config.profile == Profile::Seabed;
+    let request_due_ms = asks.then(|| {
+        let (min_ms, max_ms) = (config.repair_t_min_ms, config.repair_t_max_ms);
+        now_ms.saturating_add(schedule::t_req(config.dialect, own, id, min_ms, max_ms))
+    });
     let entry = HistoryEntry { message_id: id.clone(), ..HistoryEntry::default() };
-    MissingEntry { entry, first_missed_ms: 0, request_due_ms: None, requests: 0 }
+    MissingEntry { entry, first_missed_ms: now_ms, request_due_ms, requests: 0 }
 }
 
 fn cached(bytes: &[u8]) -> Result<Message, DecodeError> {

@@ -1,17 +1,16 @@
 //! A backend of contract (B) as a store: each batch becomes at most one snapshot and one history update.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use seabed_sds_core::snapshot::HistoryUpdate;
 use seabed_sds_core::{Change, ChannelId, Config, Key, Message, ParticipantId, Record};
 
-use super::mirror::{self, Mirror};
+use super::mirror::{Mirror, Mirrors};
 use super::snapshot::SnapshotPersistence;
 use super::store::{ChannelBatch, ChannelStore, StoreResult};
-use crate::lock::lock;
+use crate::Clock;
 
 /// A [`SnapshotPersistence`] plugged in as a [`ChannelStore`].
 ///
@@ -19,15 +18,19 @@ use crate::lock::lock;
 /// next batch: the manager keeps what could not be committed, the latest word on an id winning (sds.md section 22.4).
 pub struct SnapshotStore {
     backend: Arc<dyn SnapshotPersistence>,
-    participant: ParticipantId,
-    config: Config,
-    channels: Mutex<BTreeMap<ChannelId, Mirror>>,
+    mirrors: Mirrors,
 }
 
 impl SnapshotStore {
     /// The backend as a store, for a manager of this participant and configuration: they decide what is made of a loaded snapshot.
     pub fn new(backend: Arc<dyn SnapshotPersistence>, participant: ParticipantId, config: Config) -> Self {
-        Self { backend, participant, config, channels: Mutex::default() }
+        Self { backend, mirrors: Mirrors::new(participant, config) }
+    }
+
+    /// The clock of the manager, by default the system's: from its time on is missed what the backend cannot say since when.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { mirrors: self.mirrors.with_clock(clock), ..self }
     }
 }
 
@@ -39,9 +42,9 @@ impl ChannelStore for SnapshotStore {
                 tracing::warn!(%channel, %message, %error, "a retrieval hint was not stored");
             }
         }
-        let before = lock(&self.channels).get(channel).cloned().unwrap_or_default();
+        let before = self.mirrors.get(channel);
         let changes = before.changes(batch);
-        let mut after = before.clone();
+        let mut after = Mirror::clone(&before);
         after.apply(&changes);
         let saved = self.backend.save_channel_meta(channel, &after.meta()).await;
         // A snapshot that was not saved does not keep the history from its place: the next one is complete.
@@ -53,25 +56,27 @@ impl ChannelStore for SnapshotStore {
         };
         saved.and(updated)?;
         // Not before: what failed comes again, and is then held against what the backend has for certain.
-        lock(&self.channels).insert(channel.clone(), after);
+        self.mirrors.put(channel, after);
         Ok(())
     }
 
     async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
         let data = self.backend.load_channel(channel).await?;
-        let records = mirror::loaded(data, &self.participant, &self.config)?;
-        lock(&self.channels).insert(channel.clone(), Mirror::new(&records));
-        Ok(records)
+        self.mirrors.load(channel, data)
     }
 
     async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
         self.backend.drop_channel(channel).await?;
-        lock(&self.channels).remove(channel);
+        self.mirrors.forget(channel);
         Ok(())
     }
 
     async fn list(&self) -> StoreResult<Vec<ChannelId>> {
-        Ok(lock(&self.channels).keys().cloned().collect())
+        Ok(self.mirrors.ids())
+    }
+
+    fn forget(&self, channel: &ChannelId) {
+        self.mirrors.forget(channel);
     }
 }
 
@@ -98,6 +103,6 @@ fn history_update(before: &Mirror, changes: &[Change]) -> HistoryUpdate {
 
 impl fmt::Debug for SnapshotStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotStore").field("channels", &lock(&self.channels).len()).finish_non_exhaustive()
+        f.debug_struct("SnapshotStore").field("channels", &self.mirrors.ids().len()).finish_non_exhaustive()
     }
 }

@@ -61,8 +61,8 @@ pub trait ChannelStore: Send + Sync {
     /// Applies a batch to a channel, whole or not at all, making the channel when it is not there.
     ///
     /// # Errors
-    /// The store's, in its words. Whether the batch was applied may be unknown; the manager then loads the channel again (Strict), or
-    /// commits the same rows again (`BestEffort`).
+    /// The store's, in its words. Whether the batch was applied may be unknown; the manager then loads the channel again, and when it finds
+    /// the batch there commits it once more (Strict), or commits the same rows again (`BestEffort`).
     async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()>;
 
     /// Every row of a channel; none when it is not there.
@@ -82,6 +82,12 @@ pub trait ChannelStore: Send + Sync {
     /// # Errors
     /// The store's, in its words.
     async fn list(&self) -> StoreResult<Vec<ChannelId>>;
+
+    /// The manager has the channel in memory no more, and loads it before it commits to it again: what is remembered of it beside its
+    /// rows can go. Nothing by default.
+    fn forget(&self, channel: &ChannelId) {
+        let _ = channel;
+    }
 }
 
 /// What one operation changed in a channel.
@@ -116,17 +122,30 @@ pub struct StoreError(Arc<Detail>);
 struct Detail {
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    not_applied: bool,
 }
 
 impl StoreError {
     /// An error with a sentence that says what was wrong and what to do.
     pub fn new(message: impl Into<String>) -> Self {
-        Self(Arc::new(Detail { message: message.into(), source: None }))
+        Self(Arc::new(Detail { message: message.into(), source: None, not_applied: false }))
     }
 
     /// The same with its cause, whose words are the message.
     pub fn from_source(source: impl StdError + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Detail { message: source.to_string(), source: Some(Box::new(source)) }))
+        let (message, source) = (source.to_string(), Some(Box::new(source) as _));
+        Self(Arc::new(Detail { message, source, not_applied: false }))
+    }
+
+    /// The same of a batch of which certainly nothing was applied, and never will be. Of any other the manager finds out.
+    pub fn not_applied(message: impl Into<String>) -> Self {
+        Self(Arc::new(Detail { message: message.into(), source: None, not_applied: true }))
+    }
+
+    /// Whether what was to be stored may be there all the same.
+    pub(crate) fn may_be_applied(&self) -> bool {
+        let kernel = self.kernel().is_none_or(|error| error.applied() != seabed_kv::Applied::No);
+        kernel && !self.0.not_applied
     }
 
     /// The kernel's error, when it came from there: with its kind, and whether anything was applied.

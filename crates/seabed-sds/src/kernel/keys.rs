@@ -26,6 +26,11 @@ pub(crate) fn channel_prefix(channel: &ChannelId) -> Vec<u8> {
     Key::builder().blob(channel.as_bytes()).build().unwrap_or_default().into_bytes()
 }
 
+/// The key of the row that every channel has.
+pub(crate) fn first_row(channel: &ChannelId) -> Vec<u8> {
+    [channel_prefix(channel), seabed_sds_core::Key::Meta.to_bytes()].concat()
+}
+
 /// The channel of a row, and the key of its record.
 pub(crate) fn read_key(key: &[u8]) -> Option<(ChannelId, &[u8])> {
     let mut reader = KeyReader::new(key);

@@ -9,9 +9,10 @@ use seabed_sds_core::wire::{self, Dialect, ReadDialect, WireLimits};
 use seabed_sds_core::{Change, Channel, ChannelId, Config, DecodeError, Message, ParticipantId, Record};
 
 use super::KernelStore;
-use super::keys::{CHANNEL, LOG, META, channel_prefix, corrupt};
+use super::keys::{CHANNEL, LOG, META, channel_prefix, corrupt, first_row};
 use crate::contract::mirror::{self, Mirror};
-use crate::contract::{ChannelBatch, SnapshotPersistence, StoreResult};
+use crate::contract::{ChannelBatch, ChannelStore, SnapshotPersistence, StoreResult};
+use crate::{Clock, SystemClock};
 
 /// Contract (B) on the rows of logos-delivery's persistency, so that its database is used as it lies, and it reads what was written here.
 ///
@@ -112,15 +113,16 @@ impl KernelStore {
         let Some(data) = read(tenant, channel).await? else {
             return Err(invalid(tenant, format!("logos-delivery has no channel {channel} here")));
         };
-        let records = mirror::records(data, participant, config).map_err(|error| {
+        let now_ms = SystemClock.now_ms();
+        let records = mirror::records(data, participant, config, now_ms).map_err(|error| {
             corrupt(tenant, &format!("a cached answer of channel {channel} does not read: {error}"))
         })?;
         // What a channel makes of them is what it would write.
-        let loaded = Channel::load(channel.clone(), participant.clone(), config.clone(), records, 0)
+        let loaded = Channel::load(channel.clone(), participant.clone(), config.clone(), records, now_ms)
             .map_err(|error| corrupt(tenant, &format!("channel {channel}: {error}")))?;
         let changes = loaded.records().map(Change::Put).collect();
         let (mut batch, _) = self.batch(channel, &ChannelBatch { changes, ..ChannelBatch::default() });
-        batch.check_exists(META, meta_key(channel)?).check_absent(CHANNEL, channel_prefix(channel));
+        batch.check_exists(META, meta_key(channel)?).check_absent(CHANNEL, first_row(channel));
         delete_rows(&mut batch, channel)?;
         self.applied(batch, channel).await
     }

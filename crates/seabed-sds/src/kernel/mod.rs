@@ -2,6 +2,7 @@
 
 pub(crate) mod keys;
 pub(crate) mod logos;
+mod pieces;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use seabed_kv::{Batch, Durability, KeyRange, Op, Outcome, ScanSpec, Store, Tenant};
+use seabed_kv::limits::{BATCH_BYTES_MAX, BATCH_STEPS_MAX};
+use seabed_kv::{Applied, Batch, Durability, KeyRange, Op, ScanSpec, Store, Tenant};
 use seabed_sds_core::{Change, ChannelId, Key, Record};
 
 use crate::contract::{ChannelBatch, ChannelStore, StoreError, StoreResult};
@@ -24,6 +26,9 @@ pub use logos::LogosRows;
 ///
 /// Channels that logos-delivery's persistency keeps in the same tenant are left as they are: [`LogosRows`] reads and goes on with them
 /// in place, [`migrate`](KernelStore::migrate) makes them channels of this store, [`export`](KernelStore::export) leads back.
+///
+/// An operation is a batch. Only what [`BestEffort`](crate::ReleasePolicy::BestEffort) has heaped up behind a failing store can be more than the kernel takes
+/// at once: it is applied in several, each of which leaves a channel that can go on.
 ///
 /// One manager at a time works on a channel: another one's commit is refused by its first row, and that manager loads the channel again.
 ///
@@ -48,7 +53,7 @@ pub struct KernelStore {
     durability: Durability,
     /// Whether the row that names the version is there.
     formatted: AtomicBool,
-    /// What the first row of each channel holds, as far as this store has read or written it.
+    /// What the first row of each channel in use holds, as far as this store has read or written it.
     expected: Mutex<BTreeMap<ChannelId, Option<Vec<u8>>>>,
 }
 
@@ -125,11 +130,6 @@ impl KernelStore {
         (batch, first.flatten())
     }
 
-    /// What this store knows of the first row may not be so any more.
-    fn forget(&self, channel: &ChannelId) {
-        lock(&self.expected).remove(channel);
-    }
-
     /// The rows of a channel, read page by page.
     async fn records(&self, channel: &ChannelId) -> seabed_kv::Result<Vec<Record>> {
         let prefix = channel_prefix(channel);
@@ -144,30 +144,57 @@ impl KernelStore {
         Ok(records)
     }
 
-    async fn apply(&self, channel: &ChannelId, changes: &ChannelBatch) -> StoreResult<()> {
-        let (batch, first) = self.batch(channel, changes);
-        // Known again only when this has ended well.
+    async fn apply(&self, channel: &ChannelId, batch: Batch, first: Option<Vec<u8>>) -> StoreResult<()> {
+        // Known again only when this has ended.
         let expected = lock(&self.expected).remove(channel);
-        match self.tenant.apply(batch, self.durability).await? {
-            Outcome::Applied(_) => {
-                self.formatted.store(true, Ordering::SeqCst);
-                if expected.is_some() || first.is_some() {
-                    lock(&self.expected).insert(channel.clone(), first);
+        let remember = |first| drop(lock(&self.expected).insert(channel.clone(), first));
+        let outcome = match self.tenant.apply(batch, self.durability).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if let (Some(expected), Applied::No) = (expected, error.applied()) {
+                    remember(expected);
                 }
-                Ok(())
+                return Err(error.into());
             }
-            Outcome::Refused(_) => Err(StoreError::new(format!(
-                "somebody else has written the channel {channel} in {}; one manager at a time works on a channel",
-                self.tenant.id()
-            ))),
+        };
+        if outcome.is_applied() {
+            self.formatted.store(true, Ordering::SeqCst);
+            if expected.is_some() || first.is_some() {
+                remember(first);
+            }
+            return Ok(());
         }
+        // Also of a manager whose memory wins, until it loads the channel again.
+        if let Some(expected) = expected {
+            remember(expected);
+        }
+        Err(StoreError::not_applied(format!(
+            "somebody else has written the channel {channel} in {}; one manager at a time works on a channel",
+            self.tenant.id()
+        )))
     }
 }
 
 #[async_trait]
 impl ChannelStore for KernelStore {
     async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()> {
-        self.apply(channel, batch).await
+        let (whole, first) = self.batch(channel, batch);
+        if whole.bytes() <= BATCH_BYTES_MAX && whole.checks().len() + whole.writes().len() <= BATCH_STEPS_MAX
+        {
+            return self.apply(channel, whole, first).await;
+        }
+        drop(whole);
+        let changes = if batch.replaces {
+            pieces::replacing(&batch.changes, &self.records(channel).await?)
+        } else {
+            batch.changes.clone()
+        };
+        for changes in pieces::pieces(changes, pieces::PIECE_BYTES) {
+            let piece = ChannelBatch { changes, ..ChannelBatch::default() };
+            let (piece, first) = self.batch(channel, &piece);
+            self.apply(channel, piece, first).await?;
+        }
+        Ok(())
     }
 
     async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
@@ -192,6 +219,10 @@ impl ChannelStore for KernelStore {
     async fn list(&self) -> StoreResult<Vec<ChannelId>> {
         Ok(channels(&self.tenant).await?)
     }
+
+    fn forget(&self, channel: &ChannelId) {
+        lock(&self.expected).remove(channel);
+    }
 }
 
 /// The channels that have rows of this layer, in ascending order. One seek a channel: its rows are skipped.
@@ -215,5 +246,36 @@ impl fmt::Debug for KernelStore {
             .field("tenant", &self.tenant)
             .field("durability", &self.durability)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{SdsManager, UnknownChannels};
+
+    #[test]
+    fn ids_of_channels_that_nobody_has_are_not_remembered() {
+        let store = Store::memory();
+        let kept = Arc::new(KernelStore::open(&store).wait().unwrap());
+        let in_use = || lock(&kept.expected).len();
+        let alice = SdsManager::builder("alice").build().unwrap();
+        let builder = SdsManager::builder("bob").store(kept.clone());
+        let bob = builder.unknown_channels(UnknownChannels::KnownOnly).build().unwrap();
+        for number in 0..100 {
+            let channel = format!("hostile {number}");
+            let wire = alice.send(channel.as_str(), "m1", b"x").wait().unwrap().release().wire;
+            assert!(bob.receive(wire).wait().unwrap().message().is_none());
+            assert_eq!(bob.status(channel.as_str()).wait().unwrap(), None);
+            bob.mark_dependencies_met(channel.as_str(), Vec::new()).wait().unwrap_err();
+            bob.remove_channel(channel.as_str()).wait().unwrap();
+        }
+        assert_eq!((bob.channels().len(), in_use()), (0, 0));
+        bob.ensure_channel("room").wait().unwrap();
+        assert_eq!(in_use(), 1);
+        bob.cleanup().wait().unwrap();
+        assert_eq!(in_use(), 0);
     }
 }

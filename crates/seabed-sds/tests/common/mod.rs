@@ -2,8 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails is a test that fails")]
 
-use std::sync::Arc;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use seabed_sds::contract::{ChannelBatch, ChannelStore, MemoryStore, StoreError, StoreResult, async_trait};
 use seabed_sds::core::wire::Dialect;
@@ -79,6 +81,83 @@ impl ChannelStore for Faulty {
     }
 }
 
+/// A store whose commits and drops wait at a gate, and begin to fail when told.
+#[derive(Debug)]
+pub struct Gated<S> {
+    pub inner: S,
+    gate: Mutex<Gate>,
+    called: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    /// How many more may pass.
+    open_for: usize,
+    callers: usize,
+    waiting: Vec<Waker>,
+}
+
+impl<S> Gated<S> {
+    pub fn new(inner: S) -> Arc<Self> {
+        Arc::new(Self { inner, gate: Mutex::default(), called: Condvar::new() })
+    }
+
+    /// Lets so many pass, and no more.
+    pub fn open_for(&self, calls: usize) {
+        let mut gate = self.gate.lock().unwrap();
+        gate.open_for = calls;
+        let waiting = std::mem::take(&mut gate.waiting);
+        drop(gate);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Blocks until so many have come to the gate since it was made.
+    pub fn wait_for_callers(&self, callers: usize) {
+        let gate = self.gate.lock().unwrap();
+        drop(self.called.wait_while(gate, |gate| gate.callers < callers).unwrap());
+    }
+
+    async fn pass(&self) {
+        self.gate.lock().unwrap().callers += 1;
+        self.called.notify_all();
+        std::future::poll_fn(|context| {
+            let mut gate = self.gate.lock().unwrap();
+            if let Some(left) = gate.open_for.checked_sub(1) {
+                gate.open_for = left;
+                return Poll::Ready(());
+            }
+            gate.waiting.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl<S: ChannelStore> ChannelStore for Gated<S> {
+    async fn commit(&self, channel: &ChannelId, batch: &ChannelBatch) -> StoreResult<()> {
+        self.pass().await;
+        self.inner.commit(channel, batch).await
+    }
+
+    async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
+        self.inner.load(channel).await
+    }
+
+    async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
+        self.pass().await;
+        self.inner.drop_channel(channel).await
+    }
+
+    async fn list(&self) -> StoreResult<Vec<ChannelId>> {
+        self.inner.list().await
+    }
+}
+
+pub fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
 /// Short times, so that little has to pass.
 pub fn config() -> Config {
     Config {
@@ -92,7 +171,16 @@ pub fn config() -> Config {
 }
 
 pub fn manager(name: &str, store: Arc<dyn ChannelStore>, clock: &Arc<ManualClock>) -> SdsManager {
-    SdsManager::builder(name).config(config()).store(store).clock(clock.clone()).build().unwrap()
+    manager_with(config(), name, store, clock)
+}
+
+pub fn manager_with(
+    config: Config,
+    name: &str,
+    store: Arc<dyn ChannelStore>,
+    clock: &Arc<ManualClock>,
+) -> SdsManager {
+    SdsManager::builder(name).config(config).store(store).clock(clock.clone()).build().unwrap()
 }
 
 pub fn best_effort(name: &str, store: Arc<dyn ChannelStore>, clock: &Arc<ManualClock>) -> SdsManager {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use pollster::block_on;
 use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use seabed_kv::{
-    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Refusal, Result, ScanSpec, Store,
-    Tenant, TenantId,
+    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Refusal, ScanSpec, Store, Tenant,
+    TenantId,
 };
 use seabed_taskchampion::{
     AddSnapshot, AddVersion, ChildVersion, Config, GetSnapshot, TaskChampion, Upload, verify,
@@ -295,8 +295,8 @@ async fn once_pending() {
 }
 
 impl Backend for Odd {
-    fn own(&self) -> Result<()> {
-        self.inner.own()
+    fn own(&self) -> Op<()> {
+        Op::ready(self.inner.own())
     }
 
     fn is_shared(&self) -> bool {

@@ -1,6 +1,5 @@
 //! `seabed clients`: TaskChampion's clients, one history of tasks each.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +12,9 @@ use uuid::Uuid;
 
 use crate::access::Access;
 use crate::cli::Place;
+use crate::cli::show::{confirm, fields, table};
 use crate::node::{Failure, Node};
-use crate::output::{self, Exit, Table};
+use crate::output;
 
 /// What is shown of a client, in this order.
 const CLIENT_COLUMNS: [&str; 9] = [
@@ -178,16 +178,8 @@ pub(crate) fn command(args: &ClientsArgs) -> anyhow::Result<ExitCode> {
             if place.json {
                 output::json(&answer)?;
             } else {
-                for name in CLIENT_COLUMNS.map(|column| column.trim_start_matches('>')) {
-                    let mut path = std::iter::once("client").chain(name.split('.'));
-                    let value = path.try_fold(&answer, |value, name| value.get(name));
-                    let shown = value.map_or("-".to_owned(), |value| cell(name, value));
-                    output::line(format!("{:<28} {shown}", heading(name).to_lowercase()))?;
-                }
-                for name in ["covered_versions", "covered_bytes"] {
-                    let shown = answer.get(name).map_or("-".to_owned(), |value| cell(name, value));
-                    output::line(format!("{:<28} {shown}", heading(name).to_lowercase()))?;
-                }
+                fields(answer.get("client"), &CLIENT_COLUMNS)?;
+                fields(Some(&answer), &["covered_versions", "covered_bytes"])?;
                 output::line("")?;
                 table(&answer, "versions", &["version", "parent", ">bytes", "received_unix_s"])?;
             }
@@ -262,53 +254,4 @@ fn prune_command(days: u32, dry_run: bool, yes: bool, place: &Place) -> anyhow::
     // Asked for, and declined or impossible.
     let failed = !report.skipped.is_empty() || (!dry_run && !dropped);
     Ok(if failed { ExitCode::from(output::EXIT_FAILED) } else { ExitCode::SUCCESS })
-}
-
-fn confirm(question: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Exit::usage(
-            "this deletes data and there is no terminal to ask on; add --yes if you mean it",
-        ));
-    }
-    write!(std::io::stderr(), "{question} [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// The objects of a list as a table. A column that begins with `>` is set to the right; a dot goes into an object.
-fn table(answer: &Value, list: &str, columns: &[&str]) -> anyhow::Result<()> {
-    let rows: Vec<_> = answer.get(list).and_then(Value::as_array).into_iter().flatten().collect();
-    if rows.is_empty() {
-        return output::line(format!("no {list}"));
-    }
-    let headings: Vec<_> = columns.iter().map(|column| heading(column)).collect();
-    let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
-    for row in rows {
-        table.row(columns.iter().map(|column| {
-            let path = column.trim_start_matches('>');
-            path.split('.')
-                .try_fold(row, |value, name| value.get(name))
-                .map_or("-".to_owned(), |value| cell(path, value))
-        }));
-    }
-    table.print()
-}
-
-/// A column's name without its unit, which the cells carry.
-fn heading(column: &str) -> String {
-    column.trim_end_matches("_unix_s").replace(['_', '.'], " ").to_uppercase()
-}
-
-fn cell(name: &str, value: &Value) -> String {
-    match (value, value.as_u64()) {
-        (Value::Null, _) => "-".to_owned(),
-        (Value::String(text), _) => text.clone(),
-        (_, Some(bytes)) if name.ends_with("bytes") => output::size(bytes),
-        (_, Some(seconds)) if name.ends_with("unix_s") => i64::try_from(seconds)
-            .ok()
-            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-            .map_or_else(|| value.to_string(), |time| time.to_string()),
-        _ => value.to_string(),
-    }
 }

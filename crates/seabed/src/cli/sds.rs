@@ -3,9 +3,11 @@
 mod channels;
 mod decode;
 mod encode;
+mod logos;
 mod message;
 mod peer;
 mod show;
+mod simulate;
 
 use std::io::Read;
 use std::path::Path;
@@ -31,7 +33,9 @@ Examples:
   seabed sds encode message.json         the bytes of a message
   seabed sds channels                    what is stored here
   seabed sds show room                   every row of a channel
-  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines"
+  seabed sds migrate --participant alice take over what logos-delivery left here
+  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines
+  seabed sds simulate --participants 50 --loss 0.2   what a bad network does"
 )]
 pub(crate) struct SdsArgs {
     #[command(subcommand)]
@@ -48,8 +52,14 @@ enum SdsCommand {
     Channels(channels::ChannelsArgs),
     /// Show the rows of a channel
     Show(show::ShowArgs),
+    /// Take over the channels that logos-delivery left in a store
+    Migrate(logos::MigrateArgs),
+    /// Give channels back to logos-delivery
+    Export(logos::ExportArgs),
     /// Be a participant that JSON lines drive
     Peer(peer::PeerArgs),
+    /// Tell what a configuration does on a bad network
+    Simulate(simulate::SimulateArgs),
 }
 
 pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
@@ -58,7 +68,10 @@ pub(crate) fn command(args: &SdsArgs) -> anyhow::Result<ExitCode> {
         SdsCommand::Encode(args) => encode::command(args),
         SdsCommand::Channels(args) => channels::command(args),
         SdsCommand::Show(args) => show::command(args),
+        SdsCommand::Migrate(args) => logos::migrate(args),
+        SdsCommand::Export(args) => logos::export(args),
         SdsCommand::Peer(args) => peer::command(args),
+        SdsCommand::Simulate(args) => simulate::command(args),
     }
 }
 

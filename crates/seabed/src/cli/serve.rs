@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use seabed_automerge::{DocStore, LiveServer};
 use seabed_taskchampion::{ORIGINAL_FILE, TaskChampion};
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use crate::config::ServeArgs;
 use crate::node::{Node, sentence};
 use crate::output;
 use crate::own;
+use crate::server::automerge::Guard;
 use crate::server::{self, Server, socket, trace};
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -66,8 +68,12 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     if let (Some(original), Some(root)) = (original, url.root()) {
         refuse_newer_original(&taskchampion, root, &original).await?;
     }
+    let documents = DocStore::open(&store).await.with_context(place)?;
+    let node = Node::new(store, url);
+    let tokens = node.tokens().await.with_context(place)?.clone();
+    let live = LiveServer::open(documents, args.automerge(), Guard::new(tokens)).await.with_context(place)?;
     let silence_max = Duration::from_millis(args.silence_ms_max);
-    Server::new(Node::new(store, url), listeners, taskchampion, args.connections_max, silence_max).await
+    Server::new(node, listeners, taskchampion, live, args.connections_max, silence_max).await
 }
 
 /// Replacing the original's binary must not fork anybody's history: a store beside the original's database would answer "no such
@@ -141,9 +147,24 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     }
     output::line("")?;
     paste(&addresses, args, clients.is_ok_and(|clients| clients == 0))?;
+    automerge(&addresses)?;
     output::line("")?;
     let urls: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
     output::line(format!("ready: serving on {}", urls.join(" ")))
+}
+
+/// What an application of automerge-repo is given.
+fn automerge(addresses: &[SocketAddr]) -> anyhow::Result<()> {
+    let Some(first) = addresses.first() else { return Ok(()) };
+    let shown =
+        if first.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], first.port())) } else { *first };
+    output::line("")?;
+    output::line("automerge-repo, in the network of a Repo:")?;
+    output::line(format!("  new WebSocketClientAdapter(\"ws://{shown}/automerge\")"))?;
+    if addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
+        output::line("From another machine it needs a token, ...?token=TOKEN: seabed token create NAME")?;
+    }
+    Ok(())
 }
 
 /// A fresh pair of credentials is printed for the first client only: what a server prints is often kept in a log.

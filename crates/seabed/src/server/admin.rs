@@ -6,12 +6,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use seabed_automerge::{DocumentDetail, DocumentId, ExportReport, ImportReport, LiveMetrics};
 use seabed_taskchampion::PruneReport;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -21,9 +23,10 @@ use crate::backup;
 use crate::cli::inspect::{Rows, RowsQuery, TenantDetail};
 use crate::cli::tenants::Tenants;
 use crate::cli::verify::Report;
-use crate::cli::{clients, inspect, sds, tenants, verify};
+use crate::cli::{clients, docs, inspect, sds, tenants, token, verify};
 use crate::node::{Failure, Node};
 use crate::server::limits::Peer;
+use crate::tokens::Scope;
 
 type Answer<T> = Result<Json<T>, Failure>;
 type Shared = State<Arc<Node>>;
@@ -38,6 +41,17 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/clients", get(list_clients))
         .route("/clients/prune", get(prunable).post(prune))
         .route("/clients/{id}", get(show_client).delete(delete_client))
+        .route("/docs", get(list_documents))
+        .route("/docs/import", post(import_documents))
+        .route("/docs/export", post(export_documents))
+        .route("/docs/compact", post(compact_documents))
+        .route("/docs/{id}", get(show_document).delete(delete_document))
+        .route("/docs/{id}/save", get(save_document))
+        .route("/docs/{id}/json", get(document_json))
+        .route("/docs/{id}/merge", post(merge_document).layer(DefaultBodyLimit::max(docs::FILE_BYTES_MAX)))
+        .route("/automerge", get(show_automerge))
+        .route("/tokens", get(list_tokens).post(create_token))
+        .route("/tokens/{id}", delete(revoke_token))
         .route("/sds/channels", get(list_channels))
         .route("/sds/channels/{id}", get(show_channel))
         .route("/verify", get(check))
@@ -111,6 +125,86 @@ async fn prune(State(node): Shared, query: Asked<PruneQuery>) -> Answer<PruneRep
     Ok(Json(clients::prune(&node, asked(query)?.older_than_days, false).await?))
 }
 
+async fn list_documents(State(node): Shared) -> Answer<docs::Documents> {
+    Ok(Json(docs::list(&node).await?))
+}
+
+async fn show_document(State(node): Shared, Path(id): Path<String>) -> Answer<DocumentDetail> {
+    Ok(Json(docs::show(&node, document_id(&id)?).await?))
+}
+
+async fn delete_document(State(node): Shared, Path(id): Path<String>) -> Answer<docs::Deleted> {
+    Ok(Json(docs::delete(&node, document_id(&id)?).await?))
+}
+
+async fn save_document(State(node): Shared, Path(id): Path<String>) -> Result<impl IntoResponse, Failure> {
+    let saved = docs::save(&node, document_id(&id)?).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], saved))
+}
+
+async fn document_json(State(node): Shared, Path(id): Path<String>) -> Answer<serde_json::Value> {
+    Ok(Json(docs::json(&node, document_id(&id)?).await?))
+}
+
+async fn merge_document(State(node): Shared, Path(id): Path<String>, saved: Bytes) -> Answer<docs::Merged> {
+    Ok(Json(docs::merge(&node, document_id(&id)?, &saved).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportQuery {
+    from: PathBuf,
+}
+
+async fn import_documents(State(node): Shared, query: Asked<ImportQuery>) -> Answer<ImportReport> {
+    Ok(Json(docs::import(&node, &asked(query)?.from).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportQuery {
+    to: PathBuf,
+    #[serde(default)]
+    document: Option<String>,
+}
+
+async fn export_documents(State(node): Shared, query: Asked<ExportQuery>) -> Answer<ExportReport> {
+    let ExportQuery { to, document } = asked(query)?;
+    let only = document.as_deref().map(document_id).transpose()?;
+    Ok(Json(docs::export(&node, &to, only).await?))
+}
+
+async fn compact_documents(State(node): Shared, query: Asked<docs::CompactQuery>) -> Answer<docs::Compacted> {
+    let query = asked(query)?;
+    let only = query.document.as_deref().map(document_id).transpose()?;
+    Ok(Json(docs::compact(&node, only, query.options()).await?))
+}
+
+async fn show_automerge(State(node): Shared) -> Answer<LiveMetrics> {
+    let missing = || Failure::not_found("no server of Automerge documents runs here");
+    Ok(Json(node.live().ok_or_else(missing)?.metrics()))
+}
+
+async fn list_tokens(State(node): Shared) -> Answer<token::All> {
+    Ok(Json(token::run(&node).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenQuery {
+    name: String,
+    access: Scope,
+}
+
+async fn create_token(State(node): Shared, query: Asked<TokenQuery>) -> Answer<token::Created> {
+    let TokenQuery { name, access } = asked(query)?;
+    Ok(Json(token::create(&node, &name, access).await?))
+}
+
+async fn revoke_token(State(node): Shared, Path(id): Path<String>) -> Answer<token::Revoked> {
+    Ok(Json(token::revoke(&node, &id).await?))
+}
+
 async fn list_channels(State(node): Shared) -> Answer<sds::Channels> {
     Ok(Json(sds::channels(&node).await?))
 }
@@ -147,6 +241,10 @@ type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
 fn asked<T>(query: Asked<T>) -> Result<T, Failure> {
     query.map(|Query(query)| query).map_err(|error| Failure::bad_request(error.body_text()))
+}
+
+fn document_id(text: &str) -> Result<DocumentId, Failure> {
+    text.parse().map_err(|error| Failure::bad_request(format!("'{text}': {error}")))
 }
 
 fn client_id(text: &str) -> Result<Uuid, Failure> {

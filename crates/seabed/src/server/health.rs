@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use seabed_automerge::DocumentId;
 use seabed_kv::Tenant;
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -71,8 +72,10 @@ impl Health {
         {
             return readiness.clone();
         }
-        let (store, taskchampion) = tokio::join!(part(self.write()), part(self.read_taskchampion()));
-        let parts = BTreeMap::from([("store", store), ("taskchampion", taskchampion)]);
+        let (store, taskchampion, automerge) =
+            tokio::join!(part(self.write()), part(self.read_taskchampion()), part(self.read_automerge()));
+        let parts =
+            BTreeMap::from([("store", store), ("taskchampion", taskchampion), ("automerge", automerge)]);
         let readiness = Readiness { ready: parts.values().all(|part| part.ready), parts };
         *last = Some((Instant::now(), readiness.clone()));
         readiness
@@ -87,6 +90,11 @@ impl Health {
         let layer = self.node.taskchampion().await.map_err(|failure| failure.message)?;
         let layer = layer.ok_or("it is not open")?;
         layer.client(Uuid::nil()).await.map(|_| ()).map_err(sentence)
+    }
+
+    async fn read_automerge(&self) -> Result<(), String> {
+        let live = self.node.live().ok_or("it is not open")?;
+        live.documents().meta(DocumentId::from_bytes([0; 16])).await.map(|_| ()).map_err(sentence)
     }
 }
 
@@ -103,6 +111,7 @@ mod tests {
     use axum::body::Body;
     use axum::http::Request;
     use http_body_util::BodyExt;
+    use seabed_automerge::{DocStore, Everybody, LiveOptions, LiveServer};
     use seabed_kv::Store;
     use tower::ServiceExt;
 
@@ -123,7 +132,9 @@ mod tests {
         let own = own::open(&store).await.unwrap();
         let config = seabed_taskchampion::Config::default();
         let layer = seabed_taskchampion::TaskChampion::open(&store, config).await.unwrap();
-        let node = Node::new(store.clone(), StoreUrl::Memory).with_taskchampion(layer);
+        let documents = DocStore::open(&store).await.unwrap();
+        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
+        let node = Node::new(store.clone(), StoreUrl::Memory).with_taskchampion(layer).with_live(live);
         let router = router(Arc::new(node), own.clone());
         assert_eq!(ask(&router).await.0, StatusCode::OK);
 
@@ -133,6 +144,7 @@ mod tests {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer["parts"]["store"]["ready"], false, "{answer}");
         assert_eq!(answer["parts"]["taskchampion"]["ready"], true, "{answer}");
+        assert_eq!(answer["parts"]["automerge"]["ready"], true, "{answer}");
     }
 
     #[tokio::test]

@@ -40,8 +40,10 @@ const LINGER_READS: usize = 16;
 /// the layer's.) And it is closed with care: a connection that is dropped while bytes are still arriving is reset, and the
 /// reset takes the answer with it that the peer was just about to read.
 #[derive(Debug)]
-pub(crate) struct Unstalled<S> {
+pub(crate) struct Unstalled<S, P> {
     stream: S,
+    /// The permit of its connection: held for as long as the stream is, also when it has become a WebSocket.
+    _permit: P,
     silence_max: Duration,
     /// When a write has waited for too long; once the writing side is closed, when lingering ends.
     deadline: Pin<Box<Sleep>>,
@@ -49,9 +51,16 @@ pub(crate) struct Unstalled<S> {
     closed: bool,
 }
 
-impl<S> Unstalled<S> {
-    pub(crate) fn new(stream: S, silence_max: Duration) -> Self {
-        Self { stream, silence_max, deadline: Box::pin(sleep(silence_max)), waiting: false, closed: false }
+impl<S, P> Unstalled<S, P> {
+    pub(crate) fn new(stream: S, permit: P, silence_max: Duration) -> Self {
+        Self {
+            stream,
+            _permit: permit,
+            silence_max,
+            deadline: Box::pin(sleep(silence_max)),
+            waiting: false,
+            closed: false,
+        }
     }
 
     /// Starts the clock with the first write that has to wait, and stops it with the next that went through.
@@ -69,7 +78,7 @@ impl<S> Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Unstalled<S> {
+impl<S: AsyncRead + Unpin, P> Unstalled<S, P> {
     /// Reads until the peer has closed its side too, or has been given its time.
     fn linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for _ in 0..LINGER_READS {
@@ -87,7 +96,7 @@ impl<S: AsyncRead + Unpin> Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Unstalled<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -97,7 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncWrite for Unstalled<S, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -146,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_stops_reading_is_given_up() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut stream = Unstalled::new(ours, Duration::from_millis(20));
+        let mut stream = Unstalled::new(ours, (), Duration::from_millis(20));
         let error = stream.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -154,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_connection_is_read_to_its_end() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut stream = Unstalled::new(ours, Duration::from_mins(1));
+        let mut stream = Unstalled::new(ours, (), Duration::from_mins(1));
         let (closed, sent) = tokio::join!(stream.shutdown(), async {
             // Far more than fits in between, and then the end.
             theirs.write_all(&vec![0; 100_000]).await?;
@@ -167,7 +176,7 @@ mod tests {
     async fn a_closed_connection_is_not_waited_for_for_ever() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let begin = Instant::now();
-        Unstalled::new(ours, Duration::from_mins(1)).shutdown().await.unwrap();
+        Unstalled::new(ours, (), Duration::from_mins(1)).shutdown().await.unwrap();
         assert_eq!(begin.elapsed(), Duration::from_millis(LINGER_MS_MAX));
     }
 }

@@ -199,6 +199,19 @@ impl Server {
         request(self.address(), "GET", path, headers, b"").unwrap()
     }
 
+    /// The status of the answer to a request that may be answered by another protocol.
+    pub(crate) fn get_head(&self, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let mut stream = BufReader::new(self.connect());
+        let mut head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address());
+        for (name, value) in headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        stream.get_mut().write_all(format!("{head}\r\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap()
+    }
+
     /// A request of a TaskChampion client.
     pub(crate) fn ask(
         &self,
@@ -281,9 +294,19 @@ pub(crate) fn request(
 
 /// One request of the owner, through the socket of the server of `dir`.
 pub(crate) fn owner_request(dir: &Path, method: &str, path: &str) -> std::io::Result<Answer> {
+    owner_request_with(dir, method, path, b"")
+}
+
+/// The same, with a body.
+pub(crate) fn owner_request_with(
+    dir: &Path,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(dir.join("seabed.sock"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    request_over(stream, "localhost", method, path, &[], b"")
+    request_over(stream, "localhost", method, path, &[], body)
 }
 
 fn request_over(

@@ -6,8 +6,10 @@
 mod bloom;
 mod fields;
 mod nim;
+mod scenario;
 mod snapshot;
 mod spec;
+mod transcript;
 
 use serde_json::Value;
 
@@ -52,12 +54,22 @@ fn is_state(vector: &Value) -> bool {
 
 /// Whether a file is of this family. One vector of the right shape is enough: the others may be damaged.
 pub(super) fn is_one(vectors: &Value) -> bool {
-    LISTS.iter().any(|(name, members, _)| list(vectors, name).iter().any(|vector| has(vector, members)))
+    transcript::is_one(vectors)
+        || scenario::is_one(vectors)
+        || LISTS
+            .iter()
+            .any(|(name, members, _)| list(vectors, name).iter().any(|vector| has(vector, members)))
         || STATES.iter().any(|(name, _)| list(vectors, name).iter().any(is_state))
 }
 
 /// Every vector of one file.
 pub(super) fn check(vectors: &Value, tally: &mut Tally) {
+    if transcript::is_one(vectors) {
+        return transcript::check(vectors, tally);
+    }
+    if scenario::is_one(vectors) {
+        return scenario::check(vectors, tally);
+    }
     let states = STATES.iter().any(|(name, _)| list(vectors, name).iter().any(is_state));
     let mut checked = Vec::new();
     let mut each = |name: &'static str, check: Check| {

@@ -69,17 +69,26 @@ struct Peers {
     clock: Arc<PeerClock>,
 }
 
-/// A clock that can be frozen.
-#[derive(Debug, Default)]
+/// A clock that can be frozen, at any time but the last one.
+#[derive(Debug)]
 struct PeerClock {
-    /// 0 while it is the system's.
+    /// [`RUNNING`] while it is the system's.
     frozen_ms: AtomicU64,
+}
+
+/// No time that a clock stands at.
+const RUNNING: u64 = u64::MAX;
+
+impl Default for PeerClock {
+    fn default() -> Self {
+        Self { frozen_ms: AtomicU64::new(RUNNING) }
+    }
 }
 
 impl Clock for PeerClock {
     fn now_ms(&self) -> u64 {
         match self.frozen_ms.load(Ordering::SeqCst) {
-            0 => SystemClock.now_ms(),
+            RUNNING => SystemClock.now_ms(),
             frozen => frozen,
         }
     }
@@ -136,7 +145,7 @@ impl Peers {
                 let ClockRequest { set, advance } = reply::fields(fields)?;
                 let now = self.clock.now_ms();
                 match (sets, advance) {
-                    (true, None) => self.clock.frozen_ms.store(set.unwrap_or(0), Ordering::SeqCst),
+                    (true, None) => self.clock.frozen_ms.store(set.unwrap_or(RUNNING), Ordering::SeqCst),
                     (false, Some(by)) => self.clock.frozen_ms.store(now.saturating_add(by), Ordering::SeqCst),
                     _ => return Err(Refusal::request("say either `set` or `advance`")),
                 }

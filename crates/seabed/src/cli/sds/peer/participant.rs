@@ -111,7 +111,16 @@ impl Participant {
                 json!({ "wire": sync.map(|sync| hex::encode(sync.wire)) })
             }
             Request::Recv { wire } => {
-                received(manager.receive(reply::bytes("wire", &wire)?).wait()?.release())
+                let wire = reply::bytes("wire", &wire)?;
+                // A participant is in one channel: what is of another one would be kept where nobody can ask for it.
+                let other =
+                    manager.peek_channel_id(&wire).ok().filter(|id| id.as_bytes() != channel.as_bytes());
+                if let Some(other) = other {
+                    return Err(Refusal::request(format!(
+                        "the message is of channel {other}, and not of {channel}"
+                    )));
+                }
+                received(manager.receive(wire).wait()?.release())
             }
             Request::MarkMet { message_ids } => {
                 let ids: Vec<_> = message_ids.iter().map(|id| id.as_str().into()).collect();

@@ -1,0 +1,694 @@
+//! One document's actor: takes all messages that wait, has them received together, stores what is new in one batch, then answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use automerge::Automerge;
+use automerge::sync::Message;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use uuid::Uuid;
+
+use super::frame::{self, Ephemeral, Outgoing, RemoteHeads};
+use super::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS, STORED_PEERS_MAX};
+use super::replica::Replica;
+use super::room::{Answer, Line, Room, SessionId, What};
+use super::session::Session;
+use super::{Access, Inner};
+use crate::append::{Append, Appended, Written};
+use crate::chunks::guarded;
+use crate::clock::now_unix_ms;
+use crate::committed::Committed;
+use crate::compact::Replace;
+use crate::error::{Error, ErrorKind};
+use crate::limits::ATTEMPTS_MAX;
+use crate::{DocumentId, salvage};
+
+/// What arrives in a document's mailbox.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A connection speaks of the document for the first time.
+    Open {
+        session: Arc<Session>,
+        access: Access,
+    },
+    /// A sync message, decoded. Room for the next ones is made when it is done.
+    Sync {
+        from: SessionId,
+        message: Message,
+        request: bool,
+        waiting: Waiting,
+    },
+    Ephemeral {
+        from: SessionId,
+        message: Ephemeral,
+    },
+    Heads {
+        from: SessionId,
+        said: BTreeMap<String, RemoteHeads>,
+    },
+    Unavailable {
+        from: SessionId,
+    },
+    /// More can be told to a connection, or it wants to hear more.
+    Due {
+        session: SessionId,
+    },
+    /// What a connection may do has changed.
+    Access {
+        session: SessionId,
+        access: Access,
+    },
+    Leave {
+        session: SessionId,
+    },
+    /// Somebody else may have stored something.
+    Changed,
+    /// The memory is wanted back.
+    Evict,
+}
+
+/// A message's share of what its connection may have waiting.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) _messages: OwnedSemaphorePermit,
+    pub(super) bytes: OwnedSemaphorePermit,
+}
+
+/// A sync message that is to be received.
+struct Received {
+    from: SessionId,
+    message: Message,
+    request: bool,
+}
+
+/// What a message did that was not taken.
+enum Fault {
+    /// automerge refused it.
+    Refused(String),
+    /// automerge panicked over it.
+    Panicked(String),
+}
+
+/// Why the document could not be worked on.
+enum Trouble {
+    /// It was deleted, and stays so.
+    Deleted,
+    /// It is damaged, or of another version.
+    Unreadable(Error),
+    /// The store does not work; what was not stored is forgotten.
+    Store(Error),
+    /// It is to be loaded again, for this reason.
+    Lost(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Unsupported => Self::Unreadable(error),
+            _ => Self::Store(error),
+        }
+    }
+}
+
+type Work<T> = Result<T, Trouble>;
+
+/// The one who works on a document.
+pub(super) struct Actor {
+    server: Arc<Inner>,
+    document: DocumentId,
+    room: Room,
+    /// `None` while it is not in memory.
+    replica: Option<Replica>,
+    sessions: BTreeMap<SessionId, Attached>,
+}
+
+struct Attached {
+    session: Arc<Session>,
+    access: Access,
+    /// It has asked, and was not to know that the document exists.
+    denied: bool,
+}
+
+/// The connections as the room sees them.
+struct Lines(BTreeMap<SessionId, Arc<Session>>, DocumentId);
+
+impl Line for Lines {
+    fn takes_more(&self, to: SessionId) -> bool {
+        self.0.get(&to).is_some_and(|session| session.has_space(Some(self.1)))
+    }
+
+    fn hears_of(&self, to: SessionId, storage: &str) -> bool {
+        self.0.get(&to).is_some_and(|session| session.hears_of(storage))
+    }
+}
+
+impl Actor {
+    pub(super) fn new(server: Arc<Inner>, document: DocumentId) -> Self {
+        Self { server, document, room: Room::default(), replica: None, sessions: BTreeMap::new() }
+    }
+
+    /// Works until nobody needs the document any more.
+    pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Mail>) {
+        let mut quiet = Duration::from_millis(QUIET_MS);
+        loop {
+            match tokio::time::timeout(quiet, mailbox.recv()).await {
+                Ok(Some(first)) => {
+                    self.batch(first, &mut mailbox).await;
+                    quiet = Duration::from_millis(QUIET_MS);
+                }
+                // The server ends.
+                Ok(None) => break,
+                Err(_) if quiet.as_millis() < u128::from(IDLE_MS_MAX) => {
+                    self.compact().await;
+                    quiet = Duration::from_millis(IDLE_MS_MAX);
+                }
+                Err(_) => {
+                    if self.server.rooms.end(self.document) {
+                        return;
+                    }
+                    // Somebody has it open, and has said nothing for long.
+                    self.unload();
+                }
+            }
+        }
+        self.store_states().await;
+    }
+
+    /// One round: everything that waits.
+    async fn batch(&mut self, first: Mail, mailbox: &mut mpsc::Receiver<Mail>) {
+        let (mut received, mut waiting, mut accesses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut changed, mut evict, mut bytes) = (false, false, 0);
+        let mut next = Some(first);
+        while let Some(mail) = next {
+            match mail {
+                Mail::Open { session, access } => self.open(session, access),
+                Mail::Sync { from, message, request, waiting: share } => {
+                    bytes += share.bytes.num_permits();
+                    received.push(Received { from, message, request });
+                    waiting.push(share);
+                }
+                Mail::Ephemeral { from, message } => self.relay(from, &message),
+                Mail::Heads { from, said } => self.room.hear_from(from, said, now_unix_ms()),
+                Mail::Unavailable { from } => self.room.unavailable(from),
+                Mail::Due { session } => self.room.set_due(session),
+                Mail::Access { session, access } => accesses.push((session, access)),
+                Mail::Leave { session } => self.leave(session).await,
+                Mail::Changed => changed = true,
+                Mail::Evict => evict = true,
+            }
+            let full = received.len() >= BATCH_MESSAGES_MAX || bytes >= BATCH_BYTES_MAX;
+            next = if full { None } else { mailbox.try_recv().ok() };
+        }
+        let senders: BTreeSet<_> = received.iter().map(|received| received.from).collect();
+        if let Err(trouble) = self.work(accesses, received, changed).await {
+            self.fail(trouble, &senders).await;
+        }
+        // Only now: who is read from again is not ahead of the disk.
+        drop(waiting);
+        if evict {
+            self.unload();
+        } else {
+            self.note();
+        }
+    }
+
+    async fn work(
+        &mut self,
+        accesses: Vec<(SessionId, Access)>,
+        received: Vec<Received>,
+        changed: bool,
+    ) -> Work<()> {
+        for (session, access) in accesses {
+            self.set_access(session, access).await?;
+        }
+        if !received.is_empty() {
+            self.load().await?;
+            for from in received.iter().map(|received| received.from).collect::<BTreeSet<_>>() {
+                self.enter(from).await?;
+            }
+            self.receive(received).await?;
+        }
+        if changed && self.is_behind().await? {
+            self.load().await?;
+            self.catch_up().await?;
+            self.room.set_all_due();
+        }
+        if self.room.is_due() {
+            self.load().await?;
+            self.commit_and_answer().await?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, session: Arc<Session>, access: Access) {
+        self.sessions.insert(session.number, Attached { session, access, denied: false });
+    }
+
+    /// Lets a peer in that asks for the document.
+    async fn enter(&mut self, from: SessionId) -> Work<()> {
+        let Some(attached) = self.sessions.get_mut(&from) else { return Ok(()) };
+        attached.denied = attached.access == Access::None;
+        if self.room.has(from) || attached.denied {
+            return Ok(());
+        }
+        let (access, storage) = (attached.access, attached.session.storage.clone());
+        let stored = match &storage {
+            Some(storage) => {
+                // One that does not read costs a round trip.
+                let state = self.server.documents.sync_state(self.document, storage.as_bytes()).await;
+                state
+                    .or_else(|error| if error.kind() == ErrorKind::Corrupt { Ok(None) } else { Err(error) })?
+            }
+            None => None,
+        };
+        if let Some(replica) = &self.replica {
+            self.room.enter(from, access, storage, stored, replica);
+        }
+        Ok(())
+    }
+
+    /// What a connection may do has changed. Who was denied what it asked for is let in.
+    async fn set_access(&mut self, session: SessionId, access: Access) -> Work<()> {
+        let Some(attached) = self.sessions.get_mut(&session) else { return Ok(()) };
+        attached.access = access;
+        let denied = attached.denied;
+        if access == Access::None {
+            if self.room.has(session) {
+                attached.denied = true;
+                self.room.leave(session);
+                self.tell(&Answer { to: session, what: What::Unavailable });
+            }
+        } else if denied {
+            self.load().await?;
+            self.enter(session).await?;
+            self.room.set_due(session);
+        } else {
+            self.room.set_access(session, access);
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self, session: SessionId) {
+        if self.sessions.remove(&session).is_some() {
+            if self.room.has(session) {
+                self.store_states().await;
+                self.room.leave(session);
+            }
+            self.server.rooms.detach(self.document);
+        }
+    }
+
+    /// Has automerge receive messages, and cuts off whose message was not taken.
+    async fn receive(&mut self, received: Vec<Received>) -> Work<()> {
+        let now = now_unix_ms();
+        let denied: Vec<_> =
+            received.iter().map(|received| received.from).filter(|from| !self.room.has(*from)).collect();
+        for from in denied {
+            self.tell(&Answer { to: from, what: What::Unavailable });
+        }
+        let count = received.len() as u64;
+        let (faults, overgrown) = self
+            .compute(move |room, replica| {
+                let mut faults = Vec::new();
+                for Received { from, message, request } in received {
+                    match guarded(|| room.receive(replica, from, message, request, now)) {
+                        Ok(Ok(())) => {}
+                        Ok(Err(refused)) => faults.push((from, Fault::Refused(refused))),
+                        Err(panic) => {
+                            faults.push((from, Fault::Panicked(panic)));
+                            break;
+                        }
+                    }
+                }
+                let overgrown = replica.is_overgrown();
+                (faults, overgrown)
+            })
+            .await?;
+        self.server.metrics.messages.add(count);
+        let (mut lost, refused) = (None, !faults.is_empty());
+        for (from, fault) in faults {
+            let why = match fault {
+                Fault::Refused(why) => {
+                    self.server.metrics.refused.add(1);
+                    why
+                }
+                Fault::Panicked(why) => {
+                    self.server.metrics.panics.add(1);
+                    lost = Some(format!("automerge panicked: {why}"));
+                    why
+                }
+            };
+            tracing::warn!(document = ?self.document, error = why, "a sync message was not taken");
+            self.cut_off(from, &format!("a sync message was not taken: {why}"));
+        }
+        if overgrown {
+            lost = lost.or(Some("too many changes wait for others that do not come".to_owned()));
+        }
+        if let Some(why) = lost {
+            return Err(Trouble::Lost(why));
+        }
+        if refused && let Some(replica) = &self.replica {
+            // With what it refused automerge may have dropped what waits for other changes.
+            self.room.begin_anew(replica);
+        }
+        Ok(())
+    }
+
+    /// Stores what is new, and then tells it: nothing that is told names a change that is not durable.
+    async fn commit_and_answer(&mut self) -> Work<()> {
+        let mut answers = Vec::new();
+        for _ in 0..ATTEMPTS_MAX {
+            let lines = self.lines();
+            let (changes, further) = self
+                .compute(move |room, replica| {
+                    guarded(|| {
+                        let further = room.answers(replica, &lines);
+                        (replica.unstored(), further)
+                    })
+                })
+                .await?
+                .map_err(|panic| Trouble::Lost(format!("automerge panicked: {panic}")))?;
+            answers.extend(further);
+            if changes.is_empty() {
+                // All that they name was there before.
+                return self.release(Committed::durable(answers));
+            }
+            let Some(replica) = &self.replica else { return Ok(()) };
+            let expected = replica.meta.clone();
+            let states = if expected.as_ref().is_some_and(|meta| meta.peers >= STORED_PEERS_MAX) {
+                Vec::new()
+            } else {
+                self.room.unstored_states()
+            };
+            let count = changes.len() as u64;
+            let append = Append {
+                changes,
+                sync_states: states.clone(),
+                now_unix_ms: now_unix_ms(),
+                staged_id: *Uuid::new_v4().as_bytes(),
+            };
+            let appended =
+                self.server.documents.append(self.document, expected.as_ref(), append, answers).await?;
+            match appended {
+                Appended::Applied { meta, effects } => {
+                    self.server.metrics.commits.add(1);
+                    self.server.metrics.changes.add(count);
+                    if let Some(replica) = &mut self.replica {
+                        replica.set_stored(meta);
+                    }
+                    self.room.set_stored_states(&states);
+                    return self.release(effects);
+                }
+                Appended::Behind { effects } => {
+                    answers = effects;
+                    self.catch_up().await?;
+                    self.room.set_all_due();
+                }
+                Appended::Deleted => return Err(Trouble::Deleted),
+            }
+        }
+        Err(busy_document().into())
+    }
+
+    /// Lets answers leave.
+    #[allow(clippy::unnecessary_wraps, reason = "the end of work that may fail")]
+    fn release(&self, answers: Committed<Vec<Answer>>) -> Work<()> {
+        for answer in answers.release() {
+            self.tell(&answer);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, answer: &Answer) {
+        let Some(Attached { session, .. }) = self.sessions.get(&answer.to) else { return };
+        let document = self.document;
+        let message = match &answer.what {
+            What::Sync(data) => Outgoing::Sync { document, data: data.clone() },
+            What::Unavailable => Outgoing::Unavailable { document },
+            What::Heads { storage, heads } => Outgoing::Heads { document, storage, heads },
+        };
+        session.send(frame::encode(&self.server.peer, &session.peer, message));
+    }
+
+    /// Passes an ephemeral message on to those who have room for it.
+    fn relay(&mut self, from: SessionId, message: &Ephemeral) {
+        let to = self.room.relay(from, message);
+        let Some(sender) = self.sessions.get(&from).map(|attached| attached.session.clone()) else { return };
+        for session in to.into_iter().filter_map(|to| self.sessions.get(&to)) {
+            let session = &session.session;
+            if session.has_space(None) {
+                let outgoing = Outgoing::Ephemeral { document: self.document, from: &sender.peer, message };
+                session.send(frame::encode(&self.server.peer, &session.peer, outgoing));
+            } else {
+                self.server.metrics.dropped.add(1);
+            }
+        }
+    }
+
+    fn lines(&self) -> Lines {
+        let sessions = self.sessions.iter();
+        Lines(sessions.map(|(number, attached)| (*number, attached.session.clone())).collect(), self.document)
+    }
+
+    /// Ends a connection, with the reason.
+    fn cut_off(&self, session: SessionId, why: &str) {
+        if let Some(Attached { session, .. }) = self.sessions.get(&session) {
+            let error = Outgoing::Error { message: why };
+            session.end(Some(frame::encode(&self.server.peer, &session.peer, error)));
+        }
+    }
+
+    /// After trouble: what was not stored is forgotten, and those who sent it are told to begin again.
+    async fn fail(&mut self, trouble: Trouble, senders: &BTreeSet<SessionId>) {
+        self.replica = None;
+        let why = match trouble {
+            Trouble::Deleted => {
+                let told = self.room.deleted();
+                for answer in told {
+                    self.tell(&answer);
+                }
+                for from in senders {
+                    self.tell(&Answer { to: *from, what: What::Unavailable });
+                }
+                return;
+            }
+            Trouble::Unreadable(error) => {
+                tracing::error!(document = ?self.document, %error, "the document cannot be read");
+                self.server.metrics.unreadable.add(1);
+                for from in senders {
+                    self.tell(&Answer { to: *from, what: What::Unavailable });
+                }
+                return;
+            }
+            Trouble::Store(error) => {
+                tracing::error!(document = ?self.document, %error, "the document was not stored");
+                self.server.metrics.failures.add(1);
+                "the server could not store or read the document; connect again"
+            }
+            Trouble::Lost(why) => {
+                tracing::error!(document = ?self.document, why, "the document is loaded again");
+                self.server.metrics.reloads.add(1);
+                "the document is being loaded again; connect again"
+            }
+        };
+        for sender in senders {
+            self.cut_off(*sender, why);
+        }
+        // The others never notice, but for what they send twice.
+        if self.load().await.is_ok()
+            && let Some(replica) = &self.replica
+        {
+            self.room.begin_anew(replica);
+        } else {
+            let rest: Vec<_> = self.sessions.keys().copied().collect();
+            for session in rest {
+                self.cut_off(session, why);
+            }
+        }
+    }
+
+    /// Loads the document, unless it is in memory. A document that is not there is an empty one.
+    async fn load(&mut self) -> Work<()> {
+        if self.replica.is_some() {
+            return Ok(());
+        }
+        let loaded = match self.server.documents.load(self.document).await {
+            Ok(loaded) => loaded,
+            Err(error) if error.kind() == ErrorKind::Corrupt => return self.recover().await,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(loaded) = loaded else {
+            if self.server.documents.is_deleted(self.document).await? {
+                return Err(Trouble::Deleted);
+            }
+            self.replica = Some(Replica::new(Automerge::new(), None));
+            return Ok(());
+        };
+        let bytes = loaded.bytes;
+        match self.server.blocking(move || salvage::load(&bytes)).await {
+            Some(Ok(automerge)) => {
+                self.replica = Some(Replica::new(automerge, Some(loaded.meta)));
+                self.server.metrics.loads.add(1);
+                Ok(())
+            }
+            _ => self.recover().await,
+        }
+    }
+
+    /// What of it can be read; the rest goes into quarantine.
+    async fn recover(&mut self) -> Work<()> {
+        match self.server.documents.recover(self.document, now_unix_ms()).await? {
+            Some(recovered) => {
+                self.replica = Some(Replica::new(recovered.document, Some(recovered.meta)));
+                Ok(())
+            }
+            None => Err(Trouble::Deleted),
+        }
+    }
+
+    /// Whether others have stored something, or have deleted the document.
+    async fn is_behind(&self) -> Work<bool> {
+        let meta = self.server.documents.meta(self.document).await?;
+        let seen = self.replica.as_ref().and_then(|replica| replica.meta.as_ref());
+        if meta.is_none() && seen.is_some() {
+            return Err(Trouble::Deleted);
+        }
+        Ok(meta.as_ref() != seen)
+    }
+
+    /// Takes in what others have stored.
+    async fn catch_up(&mut self) -> Work<()> {
+        let Some(seen) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else {
+            return self.catch_up_whole().await;
+        };
+        let Some(loaded) = self.server.documents.since(self.document, &seen).await? else {
+            return Err(Trouble::Deleted);
+        };
+        let (bytes, meta) = (loaded.bytes, loaded.meta);
+        let absorbed =
+            self.compute(move |_, replica| guarded(|| replica.absorb_changes(&bytes, &meta))).await?;
+        match absorbed {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => self.catch_up_whole().await,
+            Ok(Err(why)) | Err(why) => Err(Trouble::Lost(why)),
+        }
+    }
+
+    async fn catch_up_whole(&mut self) -> Work<()> {
+        let Some(loaded) = self.server.documents.load(self.document).await? else {
+            let deleted = self.server.documents.is_deleted(self.document).await?;
+            return if deleted { Err(Trouble::Deleted) } else { Ok(()) };
+        };
+        let absorbed = self
+            .compute(move |_, replica| guarded(|| replica.absorb_document(&loaded.bytes, loaded.meta)))
+            .await?;
+        match absorbed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) | Err(why) => Err(Trouble::Lost(why)),
+        }
+    }
+
+    /// Stores the states of synchronisation that have changed: when a peer leaves, and not for each of its messages. Losing one costs
+    /// a round trip, so nobody waits for it.
+    async fn store_states(&mut self) {
+        let Some(meta) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else { return };
+        let states = self.room.unstored_states();
+        if states.is_empty() || meta.peers >= STORED_PEERS_MAX {
+            return;
+        }
+        let append = Append { sync_states: states.clone(), now_unix_ms: now_unix_ms(), ..Append::default() };
+        let relaxed = seabed_kv::Durability::Relaxed;
+        match self.server.documents.write(self.document, Some(&meta), append, relaxed).await {
+            Ok(Written::Applied(meta)) => {
+                if let Some(replica) = &mut self.replica {
+                    replica.meta = Some(meta);
+                }
+                self.room.set_stored_states(&states);
+            }
+            // Others write, and the next one to leave tries again.
+            Ok(Written::Behind | Written::Deleted) => {}
+            Err(error) => tracing::warn!(document = ?self.document, %error, "a sync state was not stored"),
+        }
+    }
+
+    /// Compacts the document when that is worth it.
+    async fn compact(&mut self) {
+        let due = self.replica.as_ref().and_then(|replica| replica.meta.clone());
+        let Some(meta) = due.filter(crate::Meta::compaction_is_due) else { return };
+        let snapshot = self.compute(|_, replica| guarded(|| replica.snapshot())).await;
+        let Ok(Ok(Some(snapshot))) = snapshot else { return };
+        let replace = Replace {
+            snapshot,
+            now_unix_ms: now_unix_ms(),
+            staged_id: *Uuid::new_v4().as_bytes(),
+            ..Replace::default()
+        };
+        match self.server.documents.replace(self.document, &meta, replace, ()).await {
+            Ok(Appended::Applied { meta, effects }) => {
+                effects.release();
+                self.server.metrics.compactions.add(1);
+                if let Some(replica) = &mut self.replica {
+                    replica.meta = Some(meta);
+                }
+                self.note();
+            }
+            // Others write, and may compact it themselves.
+            Ok(Appended::Behind { .. } | Appended::Deleted) => {}
+            Err(error) => {
+                // It may have happened all the same: the document is read again.
+                tracing::warn!(document = ?self.document, %error, "the document was not compacted");
+                self.unload();
+            }
+        }
+    }
+
+    /// Gives the memory back; the peers stay.
+    fn unload(&mut self) {
+        // What is not stored is nobody's: the last round has ended.
+        if self.replica.take().is_some() {
+            self.server.metrics.unloads.add(1);
+        }
+        self.note();
+    }
+
+    fn note(&self) {
+        let resident = self.replica.as_ref().map(|replica| (replica.resident_bytes(), replica.meta.clone()));
+        for mailbox in self.server.rooms.note(self.document, resident) {
+            // One that is full is in use, and notes itself again.
+            let _ = mailbox.try_send(Mail::Evict);
+        }
+    }
+
+    /// Runs what may take long on a thread that is for that.
+    async fn compute<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Room, &mut Replica) -> T + Send + 'static,
+    ) -> Work<T> {
+        let Some(mut replica) = self.replica.take() else {
+            return Err(Trouble::Lost("it is not in memory".to_owned()));
+        };
+        let mut room = std::mem::take(&mut self.room);
+        let worked = self
+            .server
+            .blocking(move || {
+                let answer = work(&mut room, &mut replica);
+                (room, replica, answer)
+            })
+            .await;
+        let Some((room, replica, answer)) = worked else {
+            // Nobody knows any more what anybody was told.
+            for session in self.sessions.keys() {
+                self.cut_off(*session, "the server has lost what it knew of a document; connect again");
+            }
+            return Err(Trouble::Lost("the work on it was broken off".to_owned()));
+        };
+        self.room = room;
+        self.replica = Some(replica);
+        Ok(answer)
+    }
+}
+
+fn busy_document() -> Error {
+    Error::new(ErrorKind::Busy, "the document is being written by too many at once; ask again")
+}

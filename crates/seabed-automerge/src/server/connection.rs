@@ -1,0 +1,335 @@
+//! One connection: the handshake, then a reader that hands messages to rooms and a writer that sends what they answer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use automerge::sync::Message as SyncMessage;
+use axum::body::Bytes;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::actor::{Mail, Waiting};
+use super::frame::{self, Incoming, Outgoing, PROTOCOL, Said};
+use super::limits::{
+    JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, WRITE_BYTES_PER_MS, WRITE_MS_MAX,
+};
+use super::policy::Identity;
+use super::session::Session;
+use super::{Access, Inner};
+use crate::DocumentId;
+use crate::chunks::guarded;
+
+/// Why a connection is ended, as its client is told; `None` when there is nothing to tell.
+type End = Option<String>;
+
+/// Serves a connection to its end.
+pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identity) {
+    let (mut sink, mut stream) = socket.split();
+    let joined = timeout(Duration::from_millis(JOIN_MS_MAX), join(&server, &mut stream, identity)).await;
+    let session = match joined.unwrap_or_else(|_| Err((String::new(), Some("nobody has joined".to_owned()))))
+    {
+        Ok(session) => session,
+        Err((peer, why)) => {
+            server.metrics.malformed.add(1);
+            let error =
+                frame::encode(&server.peer, &peer, Outgoing::Error { message: &why.unwrap_or_default() });
+            // Who is not there any more need not be told.
+            let _ = write(&mut sink, Message::Binary(error.into())).await;
+            let _ = close(&mut sink).await;
+            return;
+        }
+    };
+    server.metrics.connections.add(1);
+    let peer = Outgoing::Peer { storage: &server.storage };
+    session.send(frame::encode(&server.peer, &session.peer, peer));
+    let mut reader = Reader {
+        server: &server,
+        session: &session,
+        pace: Pace::new(server.options.messages_per_second_max),
+    };
+    let writer = Writer { session: &session };
+    tokio::select! {
+        end = reader.read(&mut stream) => {
+            let told = end.map(|why| {
+                tracing::info!(why, "a connection of an Automerge client is ended");
+                frame::encode(&server.peer, &session.peer, Outgoing::Error { message: &why })
+            });
+            session.end(told);
+            // What it was sent last, and no more than that.
+            let _ = timeout(Duration::from_millis(WRITE_MS_MAX), writer.write(&mut sink)).await;
+        }
+        stalled = writer.write(&mut sink) => {
+            if stalled {
+                server.metrics.stalled.add(1);
+            }
+        }
+    }
+    session.end(None);
+    server.leave(&session);
+    let rooms = std::mem::take(&mut *session.rooms());
+    for mailbox in rooms.into_values() {
+        // A room that is gone has nobody to forget.
+        let _ = mailbox.send(Mail::Leave { session: session.number }).await;
+    }
+    let _ = timeout(Duration::from_millis(WRITE_MS_MAX), close(&mut sink)).await;
+}
+
+/// The first message: who it is, and which versions it speaks. The error is whom to tell what.
+async fn join(
+    server: &Arc<Inner>,
+    stream: &mut SplitStream<WebSocket>,
+    identity: Identity,
+) -> Result<Arc<Session>, (String, End)> {
+    loop {
+        let message = match stream.next().await {
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Text(_))) => {
+                return Err((String::new(), Some("messages are binary".to_owned())));
+            }
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err((String::new(), None)),
+        };
+        let (peer, incoming) = frame::decode(&message).map_err(|why| (String::new(), Some(why)))?;
+        let Incoming::Join { peer, storage, versions } = incoming else {
+            return Err((peer, Some("the first message is not a join".to_owned())));
+        };
+        // Clients of before there were versions speak this one.
+        if versions.is_some_and(|versions| !versions.iter().any(|version| version == PROTOCOL)) {
+            return Err((peer, Some("unsupported protocol version".to_owned())));
+        }
+        return server.enter(peer.clone(), storage, identity).map_err(|why| (peer, Some(why)));
+    }
+}
+
+/// How quickly messages may come.
+struct Pace {
+    per_second: u32,
+    /// When the next message may be taken, as if they came evenly; at most a second behind.
+    next: Instant,
+}
+
+impl Pace {
+    fn new(per_second: u32) -> Self {
+        Self { per_second: per_second.max(1), next: Instant::now() }
+    }
+
+    /// How long to wait before the message that has come is taken.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let second = Duration::from_secs(1);
+        let earliest = now.checked_sub(second).unwrap_or(now);
+        self.next = self.next.max(earliest) + second / self.per_second;
+        self.next.saturating_duration_since(now)
+    }
+}
+
+struct Reader<'a> {
+    server: &'a Arc<Inner>,
+    session: &'a Arc<Session>,
+    pace: Pace,
+}
+
+impl Reader<'_> {
+    /// Until the connection ends.
+    async fn read(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+        loop {
+            let Ok(message) = timeout(Duration::from_millis(SILENCE_MS_MAX), stream.next()).await else {
+                self.server.metrics.stalled.add(1);
+                return Some(format!("nothing was heard for {SILENCE_MS_MAX} ms (SILENCE_MS_MAX)"));
+            };
+            match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    tokio::time::sleep(self.pace.wait(Instant::now())).await;
+                    match self.take(&bytes).await {
+                        Ok(true) => {}
+                        Ok(false) => return None,
+                        Err(why) => {
+                            self.server.metrics.malformed.add(1);
+                            return Some(why);
+                        }
+                    }
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Text(_))) => return Some("messages are binary".to_owned()),
+                Some(Ok(Message::Close(_))) | None => return None,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a connection of an Automerge client broke");
+                    return Some(error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Takes one message; `false` when the client leaves.
+    async fn take(&mut self, bytes: &Bytes) -> Result<bool, String> {
+        let (sender, incoming) = frame::decode(bytes)?;
+        // As the JavaScript server has it: nobody speaks for somebody else.
+        if sender != self.session.peer {
+            return Ok(true);
+        }
+        match incoming {
+            Incoming::Leave => return Ok(false),
+            Incoming::Join { .. } | Incoming::Other => {}
+            Incoming::Subscribe { add, remove } => {
+                self.session.subscribe(add, &remove);
+                let session = self.session.number;
+                let rooms: Vec<_> = self.session.rooms().values().cloned().collect();
+                for mailbox in rooms {
+                    self.post(&mailbox, Mail::Due { session }).await?;
+                }
+            }
+            Incoming::Document { document, said } => self.say(document, said, bytes.len()).await?,
+        }
+        Ok(true)
+    }
+
+    async fn say(&mut self, document: DocumentId, said: Said, bytes: usize) -> Result<(), String> {
+        let from = self.session.number;
+        let open = self.session.rooms().get(&document).cloned();
+        let mail = match said {
+            Said::Sync { data, request } => {
+                let decoded = guarded(|| SyncMessage::decode(&data)).map_err(|panic| {
+                    self.server.metrics.panics.add(1);
+                    format!("the sync message does not read: {panic}")
+                })?;
+                let message = decoded.map_err(|error| format!("the sync message does not read: {error}"))?;
+                let mailbox = match open {
+                    Some(mailbox) => mailbox,
+                    None => self.open(document).await?,
+                };
+                let waiting = self.wait_for_space(bytes).await?;
+                return self.post(&mailbox, Mail::Sync { from, message, request, waiting }).await;
+            }
+            Said::Ephemeral(message) => Mail::Ephemeral { from, message },
+            Said::Heads(said) => Mail::Heads { from, said },
+            Said::Unavailable => Mail::Unavailable { from },
+        };
+        // Of a document that it has not asked for it has nothing to say.
+        match open {
+            Some(mailbox) => self.post(&mailbox, mail).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a document for this connection.
+    async fn open(&mut self, document: DocumentId) -> Result<mpsc::Sender<Mail>, String> {
+        let most = self.server.options.documents_per_connection_max;
+        if self.session.rooms().len() >= most {
+            return Err(format!(
+                "more than the {most} documents that a connection may have open (DOCUMENTS_PER_CONNECTION_MAX)"
+            ));
+        }
+        let mailbox = Inner::attach(self.server, document).ok_or("the server is ending")?;
+        self.session.rooms().insert(document, mailbox.clone());
+        let access = self.server.policy.access(&self.session.identity, document);
+        self.post(&mailbox, Mail::Open { session: self.session.clone(), access }).await?;
+        Ok(mailbox)
+    }
+
+    /// Until no more than its share of this client's messages waits for rooms.
+    async fn wait_for_space(&self, bytes: usize) -> Result<Waiting, String> {
+        // A longer one waits until it is alone.
+        let share = u32::try_from(bytes.min(MESSAGE_BYTES_WAITING_MAX)).unwrap_or(u32::MAX);
+        let acquired = |permit: Result<_, _>| permit.map_err(|_| "the server is ending".to_owned());
+        let bytes = acquired(Semaphore::acquire_many_owned(self.session.bytes.clone(), share).await)?;
+        Ok(Waiting { _messages: acquired(self.session.messages.clone().acquire_owned().await)?, bytes })
+    }
+
+    async fn post(&self, mailbox: &mpsc::Sender<Mail>, mail: Mail) -> Result<(), String> {
+        mailbox.send(mail).await.map_err(|_| "the server is ending".to_owned())
+    }
+}
+
+struct Writer<'a> {
+    session: &'a Arc<Session>,
+}
+
+impl Writer<'_> {
+    /// Writes what there is, and pings, until the connection is to end. `true` when it did not take what was sent.
+    async fn write(&self, sink: &mut SplitSink<WebSocket, Message>) -> bool {
+        let every = Duration::from_millis(PING_MS);
+        let mut pings = interval_at(Instant::now() + every, every);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while let Some(bytes) = self.session.next() {
+                if write(sink, Message::Binary(bytes.into())).await.is_err() {
+                    return true;
+                }
+                self.remind(self.session.owed()).await;
+            }
+            if self.session.is_ended() {
+                return false;
+            }
+            tokio::select! {
+                () = self.session.changed.notified() => {}
+                _ = pings.tick() => if write(sink, Message::Ping(Bytes::new())).await.is_err() {
+                    return true;
+                },
+            }
+        }
+    }
+
+    /// Tells rooms that have more to say that they may.
+    async fn remind(&self, owed: BTreeSet<DocumentId>) {
+        for document in owed {
+            let mailbox = self.session.rooms().get(&document).cloned();
+            if let Some(mailbox) = mailbox {
+                // A room that is gone has nothing to say.
+                let _ = mailbox.send(Mail::Due { session: self.session.number }).await;
+            }
+        }
+    }
+}
+
+/// Writes a message, in bounded time.
+async fn write(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), ()> {
+    let bytes = match &message {
+        Message::Binary(bytes) => bytes.len() as u64,
+        _ => 0,
+    };
+    let most = Duration::from_millis(WRITE_MS_MAX.saturating_add(bytes / WRITE_BYTES_PER_MS));
+    match timeout(most, sink.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(()),
+    }
+}
+
+async fn close(sink: &mut SplitSink<WebSocket, Message>) -> Result<(), ()> {
+    let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+    write(sink, Message::Close(Some(frame))).await
+}
+
+impl Inner {
+    /// What a connection may do with a document is asked again.
+    pub(super) async fn recheck(&self, session: &Arc<Session>) {
+        if !self.policy.admits(&session.identity) {
+            let error = Outgoing::Error { message: "access was withdrawn" };
+            session.end(Some(frame::encode(&self.peer, &session.peer, error)));
+            return;
+        }
+        let rooms: Vec<_> =
+            session.rooms().iter().map(|(document, mailbox)| (*document, mailbox.clone())).collect();
+        for (document, mailbox) in rooms {
+            let access: Access = self.policy.access(&session.identity, document);
+            // A room that is gone has nobody left.
+            let _ = mailbox.send(Mail::Access { session: session.number, access }).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_a_second_is_taken_at_once_and_what_follows_in_its_time() {
+        let mut pace = Pace::new(10);
+        let now = Instant::now() + Duration::from_mins(1);
+        let waits: Vec<_> = (0..12).map(|_| pace.wait(now).as_millis()).collect();
+        assert_eq!(waits[..10], [0; 10]);
+        assert_eq!(waits[10..], [100, 200]);
+    }
+}

@@ -1,0 +1,381 @@
+//! The live server: automerge-repo's WebSocket protocol over [`DocStore`].
+//!
+//! `frame` is the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
+//! client, `rooms` knows which documents are in use.
+
+mod actor;
+mod connection;
+mod frame;
+pub mod limits;
+mod metrics;
+mod policy;
+mod replica;
+mod room;
+mod rooms;
+mod session;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::{FromRequestParts as _, Request, State, WebSocketUpgrade};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
+
+use crate::error::Result as StoreResult;
+use crate::{DocStore, DocumentId};
+use actor::{Actor, Mail};
+use metrics::Counters;
+use room::SessionId;
+use rooms::Rooms;
+use session::Session;
+
+#[doc(hidden)]
+pub use frame::fuzz_frames;
+pub use metrics::LiveMetrics;
+pub use policy::{Access, Admission, Denied, Everybody, Identity, Policy};
+
+/// What the server's owner decides. The defaults are the [limits](self::limits).
+///
+/// ```
+/// use seabed_automerge::LiveOptions;
+///
+/// let small = LiveOptions { resident_bytes_max: 64 * 1024 * 1024, ..LiveOptions::default() };
+/// assert_eq!(small.message_bytes_max, 64 * 1024 * 1024);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// The longest message that is taken, in bytes.
+    pub message_bytes_max: usize,
+    /// How many documents one connection has open.
+    pub documents_per_connection_max: usize,
+    /// How many messages a connection sends in a second.
+    pub messages_per_second_max: u32,
+    /// About how many bytes of documents are kept in memory.
+    pub resident_bytes_max: u64,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            documents_per_connection_max: limits::DOCUMENTS_PER_CONNECTION_MAX,
+            messages_per_second_max: limits::MESSAGES_PER_SECOND_MAX,
+            resident_bytes_max: limits::RESIDENT_BYTES_MAX,
+        }
+    }
+}
+
+/// A server of documents for automerge-repo's clients. Cheap to clone; every clone is the same.
+///
+/// Nothing that it says names a change that is not durable. It needs a tokio runtime with timers.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use seabed_automerge::{DocStore, Everybody, LiveOptions, LiveServer};
+///
+/// let documents = DocStore::open(&seabed_kv::Store::memory()).await?;
+/// let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await?;
+/// let app: axum::Router = live.router();
+/// // let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// // axum::serve(listener, app).await?;
+/// # drop(app);
+/// live.close().await;
+/// # Ok::<(), seabed_kv::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct LiveServer(Arc<Inner>);
+
+/// What every connection and every document share.
+#[derive(Debug)]
+struct Inner {
+    documents: DocStore,
+    options: LiveOptions,
+    policy: Box<dyn Policy>,
+    /// Our peer id: of this process alone.
+    peer: String,
+    /// Our storage id: of the store, for ever.
+    storage: String,
+    rooms: Rooms,
+    sessions: Mutex<Sessions>,
+    numbers: AtomicU64,
+    metrics: Counters,
+    /// As many documents are worked on at once as there are processors.
+    work: Semaphore,
+    /// Everything that runs holds the sender; the receiver hears when the last of them has ended.
+    running: Mutex<(Option<Running>, Option<mpsc::Receiver<()>>)>,
+}
+
+/// Held by what the end of the server waits for.
+type Running = mpsc::Sender<()>;
+
+#[derive(Debug, Default)]
+struct Sessions {
+    by_number: HashMap<SessionId, Arc<Session>>,
+    by_peer: HashMap<String, SessionId>,
+    closed: bool,
+}
+
+impl LiveServer {
+    /// Opens a server on documents; makes the store's storage id when it has none.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn open(documents: DocStore, options: LiveOptions, policy: impl Policy) -> StoreResult<Self> {
+        let storage = documents.storage_id(|| *Uuid::new_v4().as_bytes()).await?;
+        let (running, ended) = mpsc::channel(1);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let inner = Inner {
+            rooms: Rooms::new(options.resident_bytes_max),
+            documents,
+            options,
+            policy: Box::new(policy),
+            peer: format!("seabed-{}", Uuid::new_v4()),
+            storage: Uuid::from_bytes(storage).to_string(),
+            sessions: Mutex::default(),
+            numbers: AtomicU64::new(0),
+            metrics: Counters::default(),
+            work: Semaphore::new(processors),
+            running: Mutex::new((Some(running), Some(ended))),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The routes `/` and `/automerge`, for upgrades to a WebSocket alone. Merge them with routers of your own, or serve them as they are.
+    pub fn router(&self) -> Router {
+        Router::new().route("/", any(upgrade)).route("/automerge", any(upgrade)).with_state(self.0.clone())
+    }
+
+    /// The documents that it serves.
+    pub fn documents(&self) -> &DocStore {
+        &self.0.documents
+    }
+
+    /// The id under which this store is known to clients, for ever.
+    pub fn storage_id(&self) -> &str {
+        &self.0.storage
+    }
+
+    /// Asks the policy again about everybody who is connected. To be called when its mind has changed.
+    pub async fn recheck(&self) {
+        let sessions: Vec<_> = self.0.sessions().by_number.values().cloned().collect();
+        for session in sessions {
+            self.0.recheck(&session).await;
+        }
+    }
+
+    /// Looks whether others have stored something of the documents in use: another server of the same store, a command. To be called
+    /// each second ([`limits::POLL_MS`]); costs a small read a document.
+    ///
+    /// # Errors
+    /// Those of the store's reads.
+    pub async fn poll(&self) -> StoreResult<()> {
+        for used in self.0.rooms.in_use() {
+            if self.0.documents.meta(used.document).await? != used.seen {
+                // One that is full is in use, and is looked at again.
+                let _ = used.mailbox.try_send(Mail::Changed);
+            }
+        }
+        Ok(())
+    }
+
+    /// How it is, and what has happened.
+    pub fn metrics(&self) -> LiveMetrics {
+        let (open, resident, resident_bytes) = self.0.rooms.sizes();
+        LiveMetrics {
+            sessions: self.0.sessions().by_number.len() as u64,
+            documents_open: open as u64,
+            documents_resident: resident as u64,
+            resident_bytes,
+            ..self.0.metrics.read()
+        }
+    }
+
+    /// Ends every connection, and returns when everything that was received is stored. No connection is taken any more.
+    pub async fn close(&self) {
+        let sessions: Vec<_> = {
+            let mut sessions = self.0.sessions();
+            sessions.closed = true;
+            sessions.by_number.values().cloned().collect()
+        };
+        for session in sessions {
+            session.end(None);
+        }
+        self.0.rooms.close();
+        let ended = {
+            let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.0 = None;
+            running.1.take()
+        };
+        // Whoever asks a second time is not waiting for it.
+        if let Some(mut ended) = ended {
+            let _ = ended.recv().await;
+        }
+    }
+}
+
+impl fmt::Debug for LiveServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveServer")
+            .field("options", &self.0.options)
+            .field("policy", &self.0.policy)
+            .finish()
+    }
+}
+
+/// Grants a connection, or says why not.
+async fn upgrade(State(server): State<Arc<Inner>>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let identity = match server.policy.authenticate(&parts).await {
+        Ok(identity) => identity,
+        Err(Denied { status, message }) => {
+            server.metrics.denied.add(1);
+            return (status, message + "\n").into_response();
+        }
+    };
+    let Some(running) = server.running() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server is ending\n").into_response();
+    };
+    let bytes_max = server.options.message_bytes_max;
+    upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(async move |socket| {
+        connection::run(server, socket, identity).await;
+        drop(running);
+    })
+}
+
+impl Inner {
+    /// What a task holds that the end of the server waits for; `None` when it is ending.
+    fn running(&self) -> Option<Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a client in. It takes the place of a connection of the same identity and peer: that one is often dead, and does not know.
+    fn enter(
+        &self,
+        peer: String,
+        storage: Option<String>,
+        identity: Identity,
+    ) -> Result<Arc<Session>, String> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let mut sessions = self.sessions();
+        if sessions.closed {
+            return Err("the server is ending".to_owned());
+        }
+        if let Some(older) = sessions.by_peer.get(&peer).and_then(|older| sessions.by_number.get(older)) {
+            if older.identity != identity {
+                return Err("another client is connected under this peer id; choose another".to_owned());
+            }
+            older.end(None);
+        }
+        let session = Arc::new(Session::new(number, peer.clone(), storage, identity));
+        sessions.by_peer.insert(peer, number);
+        sessions.by_number.insert(number, session.clone());
+        Ok(session)
+    }
+
+    /// A client is gone.
+    fn leave(&self, session: &Session) {
+        let mut sessions = self.sessions();
+        sessions.by_number.remove(&session.number);
+        if sessions.by_peer.get(&session.peer) == Some(&session.number) {
+            sessions.by_peer.remove(&session.peer);
+        }
+    }
+
+    /// The mailbox of a document for one more connection; `None` when the server is ending.
+    fn attach(self: &Arc<Self>, document: DocumentId) -> Option<mpsc::Sender<Mail>> {
+        let running = self.running()?;
+        self.rooms.attach(document, || {
+            let (mailbox, mail) = mpsc::channel(limits::MAILBOX_MESSAGES_MAX);
+            let actor = Actor::new(self.clone(), document);
+            tokio::spawn(async move {
+                Box::pin(actor.run(mail)).await;
+                drop(running);
+            });
+            mailbox
+        })
+    }
+
+    /// Runs what may take long, no more of it at once than there are processors; `None` when it was broken off.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _turn = self.work.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::ChangeHash;
+    use automerge::sync::{Message, State as SyncState, SyncDoc as _};
+    use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable as _};
+
+    use super::actor::Waiting;
+    use super::replica::tests::POISON;
+    use super::*;
+
+    async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
+        let waiting = Waiting {
+            _messages: session.messages.clone().acquire_owned().await.unwrap(),
+            bytes: session.bytes.clone().acquire_many_owned(1).await.unwrap(),
+        };
+        mailbox.send(Mail::Sync { from: session.number, message, request: false, waiting }).await.unwrap();
+    }
+
+    async fn heard(session: &Session) -> Vec<u8> {
+        loop {
+            if let Some(frame) = session.next() {
+                return frame;
+            }
+            session.changed.notified().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_inside_automerge_costs_a_session_and_the_others_go_on() {
+        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
+        let document = DocumentId::from_bytes([7; 16]);
+        let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
+        let (good, evil) = (enter("good"), enter("evil"));
+        let mut mailboxes = Vec::new();
+        for session in [&good, &evil] {
+            let mailbox = Inner::attach(&live.0, document).unwrap();
+            let open = Mail::Open { session: session.clone(), access: Access::Write };
+            mailbox.send(open).await.unwrap();
+            mailboxes.push(mailbox);
+        }
+        let (mut automerge, mut state) = (Automerge::new(), SyncState::new());
+        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).unwrap();
+        say(&good, &mailboxes[0], automerge.generate_sync_message(&mut state).unwrap()).await;
+        heard(&good).await;
+
+        let mut message = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
+        message.need = vec![POISON];
+        say(&evil, &mailboxes[1], message).await;
+        let last = String::from_utf8_lossy(&heard(&evil).await).into_owned();
+        assert!(last.contains("a sync message was not taken") && evil.is_ended(), "{last}");
+        // The other one is told to begin again, and goes on.
+        heard(&good).await;
+        assert!(!good.is_ended());
+        let metrics = live.metrics();
+        assert_eq!((metrics.panics_total, metrics.reloads_total), (1, 1));
+        let message = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
+        assert_ne!(message.heads, Vec::<ChangeHash>::new());
+        say(&good, &mailboxes[0], message).await;
+        heard(&good).await;
+    }
+}

@@ -1,0 +1,225 @@
+//! A document in memory, and what of it is stored.
+
+use std::collections::BTreeSet;
+
+use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
+use automerge::{Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _, SaveOptions};
+
+use super::limits::ORPHAN_BYTES_MAX;
+use crate::chunks;
+use crate::meta::Meta;
+use crate::salvage;
+
+/// What a document takes in memory beside what it is made of.
+const RESIDENT_BYTES_MIN: u64 = 16 * 1024;
+/// What an operation takes in memory, about.
+const OPERATION_BYTES: u64 = 32;
+
+/// The document, and the heads up to which it is stored. Heads are enough: whatever they rest on is stored too.
+#[derive(Debug)]
+pub(super) struct Replica {
+    automerge: Automerge,
+    stored: Vec<ChangeHash>,
+    /// `None` until there is something to store.
+    pub(super) meta: Option<Meta>,
+    /// Whether changes that wait for others are stored, so that a snapshot must have them.
+    stored_orphans: bool,
+    /// How many bytes arrived since everything that had arrived could be applied.
+    orphan_bytes: usize,
+}
+
+impl Replica {
+    /// Of a document as it was loaded.
+    pub(super) fn new(automerge: Automerge, meta: Option<Meta>) -> Self {
+        let stored = automerge.get_heads();
+        let stored_orphans = !automerge.get_missing_deps(&[]).is_empty();
+        Self { automerge, stored, meta, stored_orphans, orphan_bytes: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.automerge.get_heads().is_empty()
+    }
+
+    pub(super) fn heads(&self) -> Vec<ChangeHash> {
+        self.automerge.get_heads()
+    }
+
+    pub(super) fn has(&self, hash: &ChangeHash) -> bool {
+        self.automerge.get_change_meta_by_hash(hash).is_some()
+    }
+
+    /// Takes a message of a peer; the error is a reason to cut the peer off.
+    pub(super) fn receive(&mut self, state: &mut State, message: Message) -> Result<(), String> {
+        #[cfg(test)]
+        assert!(!message.need.contains(&tests::POISON), "the test asked for a panic");
+        let bytes: usize = if state.read_only { 0 } else { message.changes.iter().map(<[u8]>::len).sum() };
+        let received = self.automerge.receive_sync_message(state, message);
+        received.map_err(|error: AutomergeError| error.to_string())?;
+        if bytes > 0 {
+            let waits = !self.automerge.get_missing_deps(&[]).is_empty();
+            self.orphan_bytes = if waits { self.orphan_bytes.saturating_add(bytes) } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Whether too much waits for changes that do not come: it is to be loaded again, without that.
+    pub(super) fn is_overgrown(&self) -> bool {
+        self.orphan_bytes > ORPHAN_BYTES_MAX
+    }
+
+    /// What to tell a peer, as far as there is something to tell.
+    pub(super) fn generate(&self, state: &mut State) -> Option<Message> {
+        let mut message = self.automerge.generate_sync_message(state)?;
+        // A whole document would bring with it what waits for other changes, and is stored nowhere.
+        if message.version == MessageVersion::V2 && !self.automerge.get_missing_deps(&[]).is_empty() {
+            message.changes = ChunkList::from(self.save_applied());
+        }
+        Some(message)
+    }
+
+    /// What is not stored yet.
+    pub(super) fn unstored(&self) -> Vec<Change> {
+        if self.stored == self.automerge.get_heads() {
+            Vec::new()
+        } else {
+            self.automerge.get_changes(&self.stored)
+        }
+    }
+
+    /// Everything in memory is stored now.
+    pub(super) fn set_stored(&mut self, meta: Meta) {
+        self.stored = self.automerge.get_heads();
+        self.meta = Some(meta);
+    }
+
+    /// Takes in what others have stored after what was seen here: single changes, in the order in which they were stored. `false`
+    /// when that is something else, and the document is to be read as a whole.
+    pub(super) fn absorb_changes(&mut self, stream: &[u8], meta: &Meta) -> Result<bool, String> {
+        let Some(changes) = chunks::changes(stream) else { return Ok(false) };
+        let mut stored: BTreeSet<_> = self.stored.iter().copied().collect();
+        for change in &changes {
+            for dependency in change.deps() {
+                stored.remove(dependency);
+            }
+            stored.insert(change.hash());
+        }
+        self.automerge.apply_changes(changes).map_err(|error| error.to_string())?;
+        // One that waits for others is no head.
+        if stored.iter().any(|hash| !self.has(hash)) {
+            return Ok(false);
+        }
+        self.stored = stored.into_iter().collect();
+        self.meta = Some(meta.clone());
+        Ok(true)
+    }
+
+    /// Takes in the whole document as others have stored it.
+    pub(super) fn absorb_document(&mut self, bytes: &[u8], meta: Meta) -> Result<(), String> {
+        let mut theirs = salvage::load(bytes)?;
+        self.automerge.merge(&mut theirs).map_err(|error| error.to_string())?;
+        self.stored = theirs.get_heads();
+        self.stored_orphans |= !theirs.get_missing_deps(&[]).is_empty();
+        self.meta = Some(meta);
+        Ok(())
+    }
+
+    /// The snapshot that may take the place of everything stored; `None` while that is not to be.
+    pub(super) fn snapshot(&mut self) -> Option<Vec<u8>> {
+        if self.stored_orphans {
+            self.stored_orphans = !self.automerge.get_missing_deps(&[]).is_empty();
+        }
+        let whole = !self.stored_orphans && self.stored == self.automerge.get_heads();
+        whole.then(|| self.save_applied())
+    }
+
+    /// Without what waits for other changes.
+    fn save_applied(&self) -> Vec<u8> {
+        self.automerge.save_with_options(SaveOptions { retain_orphans: false, ..SaveOptions::default() })
+    }
+
+    /// About how many bytes of memory the document takes.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        let stored =
+            self.meta.as_ref().map_or(0, |meta| meta.change_bytes.saturating_add(meta.snapshot_bytes));
+        let operations = self.automerge.stats().num_ops.saturating_mul(OPERATION_BYTES);
+        let orphans = self.orphan_bytes as u64;
+        RESIDENT_BYTES_MIN.saturating_add(stored).saturating_add(operations).saturating_add(orphans)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use automerge::ROOT;
+    use automerge::transaction::Transactable as _;
+
+    use super::*;
+
+    /// Whoever says that they need this makes automerge panic, as far as the server can tell.
+    pub(crate) const POISON: ChangeHash = ChangeHash([0xEE; 32]);
+
+    pub(crate) fn edited(document: &mut Automerge, key: &str) {
+        document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, key)).unwrap();
+    }
+
+    fn meta(changes: u64) -> Meta {
+        Meta { changes, ..Meta::default() }
+    }
+
+    #[test]
+    fn what_others_have_stored_is_not_stored_again() {
+        let mut shared = Automerge::new();
+        edited(&mut shared, "first");
+        let mut ours = Replica::new(shared.fork(), Some(meta(1)));
+        let mut theirs = shared.fork();
+        edited(&mut theirs, "theirs");
+        edited(&mut ours.automerge, "ours");
+        let stream: Vec<u8> = theirs.save_after(&shared.get_heads());
+        assert_eq!(ours.absorb_changes(&stream, &meta(2)), Ok(true));
+        let unstored = ours.unstored();
+        assert_eq!(unstored.len(), 1);
+        assert_eq!(unstored[0].actor_id(), ours.automerge.get_actor());
+        ours.set_stored(meta(3));
+        assert!(ours.unstored().is_empty() && ours.snapshot().is_some());
+
+        // As a whole: the same.
+        let mut again = Replica::new(shared.fork(), Some(meta(1)));
+        edited(&mut again.automerge, "again");
+        again.absorb_document(&theirs.save(), meta(2)).unwrap();
+        assert_eq!(again.unstored().len(), 1);
+        assert_eq!(
+            again.absorb_changes(&theirs.save(), &meta(2)),
+            Ok(false),
+            "a snapshot is read as a whole"
+        );
+    }
+
+    #[test]
+    fn what_waits_for_others_is_neither_stored_nor_told_nor_kept_for_ever() {
+        let mut author = Automerge::new();
+        edited(&mut author, "first");
+        edited(&mut author, "second");
+        let orphan = author.get_changes(&[]).pop().unwrap();
+        let mut replica = Replica::new(Automerge::new(), None);
+        edited(&mut replica.automerge, "ours");
+        let mut state = State::new();
+        let mut said = author.generate_sync_message(&mut State::new()).unwrap();
+        said.changes = ChunkList::from(orphan.raw_bytes().to_vec());
+        replica.receive(&mut state, said).unwrap();
+        assert_eq!(replica.unstored().len(), 1, "ours alone");
+        assert!(!replica.is_overgrown());
+        replica.set_stored(meta(1));
+        let snapshot = Automerge::load(&replica.snapshot().unwrap()).unwrap();
+        assert!(snapshot.get_missing_deps(&[]).is_empty());
+        // To somebody with nothing goes the whole document, without the orphan.
+        let (mut empty, mut nothing) = (Automerge::new(), State::new());
+        let mut to_empty = State::new();
+        replica.receive(&mut to_empty, empty.generate_sync_message(&mut nothing).unwrap()).unwrap();
+        let whole = replica.generate(&mut to_empty).unwrap();
+        assert_eq!(whole.version, MessageVersion::V2);
+        empty.receive_sync_message(&mut nothing, whole).unwrap();
+        assert_eq!((empty.get_heads(), empty.get_missing_deps(&[])), (replica.heads(), Vec::new()));
+
+        replica.orphan_bytes = ORPHAN_BYTES_MAX + 1;
+        assert!(replica.is_overgrown());
+    }
+}

@@ -1,0 +1,557 @@
+//! A room: one document's peers, and what each is to be told. Rules alone: no clock, no socket, no store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::sync::{Message, State};
+
+use super::Access;
+use super::frame::{Ephemeral, RemoteHeads};
+use super::limits::{EPHEMERAL_SESSIONS_MAX, REMOTES_PER_DOCUMENT_MAX};
+use super::replica::Replica;
+
+/// A connection, by its number.
+pub(super) type SessionId = u64;
+
+/// Everybody who has asked for the document.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    peers: BTreeMap<SessionId, Peer>,
+    /// Who may have to be told something.
+    due: BTreeSet<SessionId>,
+    /// What storages are known to have.
+    remotes: BTreeMap<String, RemoteHeads>,
+    /// The last ephemeral message of each sender.
+    senders: BTreeMap<(SessionId, String), u64>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    state: State,
+    access: Access,
+    /// Whose sync state is kept beyond the connection; `None` for a peer that keeps nothing itself.
+    storage: Option<String>,
+    /// The encoded state that is stored.
+    stored: Option<Vec<u8>>,
+    /// It has asked, and is to be told when nobody has the document.
+    wants: bool,
+    /// It has said itself that it has not got the document.
+    without: bool,
+    /// Until when it was told what storages have.
+    told: BTreeMap<String, u64>,
+}
+
+/// Something to tell one peer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub(super) to: SessionId,
+    pub(super) what: What,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum What {
+    Sync(Vec<u8>),
+    Unavailable,
+    Heads { storage: String, heads: RemoteHeads },
+}
+
+/// What a room asks about a peer's connection when it writes answers.
+pub(super) trait Line {
+    /// Whether more may be sent to it now; otherwise it says when.
+    fn takes_more(&self, to: SessionId) -> bool;
+    /// Whether it wants to hear what a storage has.
+    fn hears_of(&self, to: SessionId, storage: &str) -> bool;
+}
+
+impl Room {
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.peers.contains_key(&session)
+    }
+
+    /// Lets a peer in, with the state that was stored of it.
+    pub(super) fn enter(
+        &mut self,
+        session: SessionId,
+        access: Access,
+        storage: Option<String>,
+        stored: Option<Vec<u8>>,
+        replica: &Replica,
+    ) {
+        let known = stored.as_deref().and_then(|state| State::decode(state).ok());
+        // What it says that both have, and the document has not, is of another time; starting anew costs a round trip.
+        let mut state =
+            known.filter(|state| state.shared_heads.iter().all(|head| replica.has(head))).unwrap_or_default();
+        state.read_only = access != Access::Write;
+        let peer =
+            Peer { state, access, storage, stored, wants: false, without: false, told: BTreeMap::new() };
+        self.peers.insert(session, peer);
+    }
+
+    /// Changes what a peer may do.
+    pub(super) fn set_access(&mut self, session: SessionId, access: Access) {
+        if let Some(peer) = self.peers.get_mut(&session)
+            && peer.access != access
+        {
+            peer.access = access;
+            peer.state.set_read_only(access != Access::Write);
+            self.due.insert(session);
+        }
+    }
+
+    /// A peer is gone.
+    pub(super) fn leave(&mut self, session: SessionId) {
+        self.peers.remove(&session);
+        self.due.remove(&session);
+        self.senders.retain(|(sender, _), _| *sender != session);
+        self.ask_again();
+    }
+
+    /// Who waits to hear whether the document exists may have to be told now.
+    fn ask_again(&mut self) {
+        let waiting = self.peers.iter().filter(|(_, peer)| peer.wants).map(|(session, _)| *session);
+        self.due.extend(waiting);
+    }
+
+    /// A peer may be told more now, or wants to hear more.
+    pub(super) fn set_due(&mut self, session: SessionId) {
+        if self.peers.contains_key(&session) {
+            self.due.insert(session);
+        }
+    }
+
+    /// Everybody is to be told what is new.
+    pub(super) fn set_all_due(&mut self) {
+        self.due.extend(self.peers.keys());
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Takes a sync message; the error is a reason to cut the peer off. On a panic too: the replica is to be dropped then.
+    pub(super) fn receive(
+        &mut self,
+        replica: &mut Replica,
+        from: SessionId,
+        message: Message,
+        request: bool,
+        now_unix_ms: u64,
+    ) -> Result<(), String> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let before = replica.heads();
+        peer.wants |= request;
+        peer.without = message.heads.is_empty();
+        let heads = message.heads.clone();
+        let received = replica.receive(&mut peer.state, message);
+        self.due.insert(from);
+        // Also after an error: what of it was whole is there.
+        if replica.heads() != before {
+            self.set_all_due();
+        }
+        if received.is_ok()
+            && let Some(storage) = self.peers.get(&from).and_then(|peer| peer.storage.clone())
+        {
+            self.hear(storage, RemoteHeads { heads, unix_ms: now_unix_ms }, now_unix_ms);
+        }
+        received
+    }
+
+    /// A peer has not got the document.
+    pub(super) fn unavailable(&mut self, from: SessionId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.without = true;
+            self.ask_again();
+        }
+    }
+
+    /// A peer says what storages have. Of those that are here themselves nobody else is believed.
+    pub(super) fn hear_from(
+        &mut self,
+        from: SessionId,
+        said: BTreeMap<String, RemoteHeads>,
+        now_unix_ms: u64,
+    ) {
+        if !self.peers.contains_key(&from) {
+            return;
+        }
+        for (storage, heads) in said {
+            let here = self.peers.values().any(|peer| peer.storage.as_deref() == Some(&storage));
+            if !here {
+                self.hear(storage, heads, now_unix_ms);
+            }
+        }
+    }
+
+    fn hear(&mut self, storage: String, mut said: RemoteHeads, now_unix_ms: u64) {
+        // A clock that is ahead would silence everybody who comes later.
+        said.unix_ms = said.unix_ms.min(now_unix_ms);
+        if let Some(known) = self.remotes.get(&storage)
+            && (known.heads == said.heads || known.unix_ms > said.unix_ms)
+        {
+            return;
+        }
+        // Two within a millisecond are two.
+        if let Some(known) = self.remotes.get(&storage) {
+            said.unix_ms = said.unix_ms.max(known.unix_ms.saturating_add(1));
+        } else if self.remotes.len() >= REMOTES_PER_DOCUMENT_MAX
+            && let Some(oldest) = self.remotes.iter().min_by_key(|(_, heads)| heads.unix_ms)
+        {
+            let oldest = oldest.0.clone();
+            self.remotes.remove(&oldest);
+            for peer in self.peers.values_mut() {
+                peer.told.remove(&oldest);
+            }
+        }
+        self.remotes.insert(storage, said);
+        self.set_all_due();
+    }
+
+    /// To whom an ephemeral message goes: everybody but its sender, once.
+    pub(super) fn relay(&mut self, from: SessionId, message: &Ephemeral) -> Vec<SessionId> {
+        if !self.peers.contains_key(&from) {
+            return Vec::new();
+        }
+        let key = (from, message.session.clone());
+        if self.senders.get(&key).is_some_and(|last| *last >= message.count) {
+            return Vec::new();
+        }
+        if self.senders.len() >= EPHEMERAL_SESSIONS_MAX && !self.senders.contains_key(&key) {
+            self.senders.pop_first();
+        }
+        self.senders.insert(key, message.count);
+        self.peers.keys().copied().filter(|session| *session != from).collect()
+    }
+
+    /// What is to be told, to those who can be told. It may leave when everything in the replica is durable.
+    pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        let empty = replica.is_empty();
+        // Somebody has the document, and is about to send it.
+        let promised = self.peers.values().any(|peer| {
+            let heads = peer.state.their_heads.as_deref().unwrap_or_default();
+            peer.access == Access::Write && !peer.without && !heads.is_empty()
+        });
+        for session in std::mem::take(&mut self.due) {
+            let Some(peer) = self.peers.get_mut(&session) else { continue };
+            if !line.takes_more(session) {
+                self.due.insert(session);
+                continue;
+            }
+            let mut tell = |what| answers.push(Answer { to: session, what });
+            if empty && peer.wants {
+                if !promised {
+                    peer.wants = false;
+                    tell(What::Unavailable);
+                }
+            } else {
+                peer.wants = false;
+                if let Some(message) = replica.generate(&mut peer.state) {
+                    tell(What::Sync(message.encode()));
+                }
+            }
+            for (storage, heads) in &self.remotes {
+                let told = peer.told.get(storage).is_some_and(|told| *told >= heads.unix_ms);
+                let itself = peer.storage.as_ref() == Some(storage);
+                let here = || heads.heads.iter().all(|head| replica.has(head));
+                if !told && !itself && line.hears_of(session, storage) && here() {
+                    peer.told.insert(storage.clone(), heads.unix_ms);
+                    tell(What::Heads { storage: storage.clone(), heads: heads.clone() });
+                }
+            }
+        }
+        answers
+    }
+
+    /// States that are not stored as they are now, by storage.
+    pub(super) fn unstored_states(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let changed = self.peers.values().filter_map(|peer| {
+            let storage = peer.storage.as_ref()?;
+            let encoded = peer.state.encode();
+            (peer.stored.as_ref() != Some(&encoded)).then(|| (storage.clone().into_bytes(), encoded))
+        });
+        // Two connections of one storage have one row.
+        changed.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+
+    /// These are stored now.
+    pub(super) fn set_stored_states(&mut self, states: &[(Vec<u8>, Vec<u8>)]) {
+        for (storage, state) in states {
+            for peer in self.peers.values_mut() {
+                if peer.storage.as_ref().is_some_and(|of| of.as_bytes() == *storage) {
+                    peer.stored = Some(state.clone());
+                }
+            }
+        }
+    }
+
+    /// The replica was loaded anew, without what was not stored: everybody begins anew, and sends again what they believe to be here.
+    pub(super) fn begin_anew(&mut self, replica: &Replica) {
+        for peer in self.peers.values_mut() {
+            let mut state = State::new();
+            let shared = std::mem::take(&mut peer.state.shared_heads);
+            state.shared_heads = shared.into_iter().filter(|head| replica.has(head)).collect();
+            state.their_capabilities = peer.state.their_capabilities.take();
+            state.read_only = peer.state.read_only;
+            state.needs_reset = true;
+            peer.state = state;
+        }
+        self.set_all_due();
+    }
+
+    /// Nobody is told anything any more but that there is no such document.
+    pub(super) fn deleted(&mut self) -> Vec<Answer> {
+        self.due.clear();
+        self.remotes.clear();
+        let sessions = std::mem::take(&mut self.peers).into_keys();
+        sessions.map(|to| Answer { to, what: What::Unavailable }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use automerge::sync::SyncDoc as _;
+    use automerge::{Automerge, ChangeHash};
+
+    use super::super::replica::tests::edited;
+    use super::*;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    /// Connections that take everything, but for one that is full.
+    #[derive(Default)]
+    struct Test {
+        full: Cell<Option<SessionId>>,
+        hears: RefCell<BTreeSet<(SessionId, String)>>,
+    }
+
+    impl Line for Test {
+        fn takes_more(&self, to: SessionId) -> bool {
+            self.full.get() != Some(to)
+        }
+
+        fn hears_of(&self, to: SessionId, storage: &str) -> bool {
+            self.hears.borrow().contains(&(to, storage.to_owned()))
+        }
+    }
+
+    /// A client with its own document and state.
+    struct Client {
+        session: SessionId,
+        document: Automerge,
+        state: State,
+    }
+
+    struct Scene {
+        room: Room,
+        replica: Replica,
+        line: Test,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self {
+                room: Room::default(),
+                replica: Replica::new(Automerge::new(), None),
+                line: Test::default(),
+            }
+        }
+
+        fn enter(&mut self, session: SessionId, access: Access) -> Client {
+            self.room.enter(session, access, Some(format!("disk {session}")), None, &self.replica);
+            Client { session, document: Automerge::new(), state: State::new() }
+        }
+
+        fn say(&mut self, client: &mut Client, request: bool) -> Vec<Answer> {
+            if let Some(message) = client.document.generate_sync_message(&mut client.state) {
+                let Self { room, replica, .. } = self;
+                room.receive(replica, client.session, message, request, NOW_MS).unwrap();
+            }
+            self.answers()
+        }
+
+        fn answers(&mut self) -> Vec<Answer> {
+            self.room.answers(&self.replica, &self.line)
+        }
+
+        /// Until nobody has anything more to say; answers what was said to others.
+        fn settle(&mut self, client: &mut Client, mut answers: Vec<Answer>) -> Vec<Answer> {
+            let mut others = Vec::new();
+            while !answers.is_empty() {
+                for Answer { to, what } in std::mem::take(&mut answers) {
+                    match what {
+                        What::Sync(bytes) if to == client.session => {
+                            let message = Message::decode(&bytes).unwrap();
+                            client.document.receive_sync_message(&mut client.state, message).unwrap();
+                            answers.extend(self.say(client, false));
+                        }
+                        what => others.push(Answer { to, what }),
+                    }
+                }
+            }
+            others
+        }
+    }
+
+    fn unavailable(to: SessionId) -> Answer {
+        Answer { to, what: What::Unavailable }
+    }
+
+    #[test]
+    fn who_asks_for_what_nobody_has_is_told_so_and_gets_it_when_it_comes() {
+        let mut scene = Scene::new();
+        let mut asker = scene.enter(1, Access::Write);
+        assert_eq!(scene.say(&mut asker, true), [unavailable(1)]);
+        assert_eq!(scene.answers(), []);
+
+        let mut author = scene.enter(2, Access::Write);
+        edited(&mut author.document, "late");
+        let answers = scene.say(&mut author, false);
+        let others = scene.settle(&mut author, answers);
+        let late = scene.settle(&mut asker, others);
+        assert!(late.iter().all(|answer| answer.to == 2), "{late:?}");
+        assert_eq!(asker.document.get_heads(), author.document.get_heads());
+    }
+
+    #[test]
+    fn who_asks_for_what_somebody_has_promised_waits_for_it_or_for_their_leaving() {
+        let mut scene = Scene::new();
+        let (mut author, mut asker) = (scene.enter(1, Access::Write), scene.enter(2, Access::Write));
+        edited(&mut author.document, "promised");
+        // It says its heads first, and the changes when it is asked.
+        assert!(scene.say(&mut author, false).iter().all(|answer| answer.to == 1));
+        assert_eq!(scene.say(&mut asker, true), []);
+        scene.room.leave(1);
+        assert_eq!(scene.answers(), [unavailable(2)]);
+    }
+
+    #[test]
+    fn a_reader_is_told_and_not_heard() {
+        let mut scene = Scene::new();
+        let (mut author, mut reader) = (scene.enter(1, Access::Write), scene.enter(2, Access::Read));
+        edited(&mut author.document, "first");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        let heads = scene.replica.heads();
+        edited(&mut reader.document, "vandalism");
+        let answers = scene.say(&mut reader, false);
+        scene.settle(&mut reader, answers);
+        assert_eq!(scene.replica.heads(), heads);
+        assert!(reader.document.get_heads().contains(&heads[0]), "it got the document");
+
+        scene.room.set_access(2, Access::Write);
+        let answers = scene.answers();
+        scene.settle(&mut reader, answers);
+        assert_eq!(scene.replica.heads(), reader.document.get_heads(), "what was not heard is said again");
+    }
+
+    #[test]
+    fn whose_line_is_full_is_told_later_and_holds_up_nobody() {
+        let mut scene = Scene::new();
+        let (mut author, mut slow) = (scene.enter(1, Access::Write), scene.enter(2, Access::Write));
+        scene.say(&mut slow, false);
+        scene.line.full.set(Some(2));
+        for number in 0..10 {
+            edited(&mut author.document, &number.to_string());
+            let answers = scene.say(&mut author, false);
+            let others = scene.settle(&mut author, answers);
+            assert_eq!(others, []);
+        }
+        scene.line.full.set(None);
+        scene.room.set_due(2);
+        let answers = scene.answers();
+        assert_eq!(answers.len(), 1, "all of it at once");
+        scene.settle(&mut slow, answers);
+        assert_eq!(slow.document.get_heads(), author.document.get_heads());
+    }
+
+    #[test]
+    fn heads_of_a_storage_are_told_once_to_whom_they_matter_and_when_they_are_here() {
+        let mut scene = Scene::new();
+        let (mut author, mut other) = (scene.enter(1, Access::Write), scene.enter(2, Access::Write));
+        scene.say(&mut other, false);
+        scene.line.hears.borrow_mut().extend([
+            (2, "disk 1".to_owned()),
+            (1, "disk 1".to_owned()),
+            (2, "far".to_owned()),
+        ]);
+        edited(&mut author.document, "first");
+        // Its heads are known, and nothing of them is here.
+        let answers = scene.say(&mut author, false);
+        assert!(answers.iter().all(|answer| !matches!(answer.what, What::Heads { .. })), "{answers:?}");
+        let others = scene.settle(&mut author, answers);
+        let heads: Vec<_> =
+            others.iter().filter(|answer| matches!(answer.what, What::Heads { .. })).collect();
+        assert_eq!(heads.len(), 1, "{others:?}");
+        assert!(matches!(&heads[0].what, What::Heads { storage, heads } if storage == "disk 1"
+            && heads.heads == author.document.get_heads() && heads.unix_ms <= NOW_MS + 1));
+        assert_eq!(heads[0].to, 2);
+
+        // Of one that is elsewhere its word is passed on, once the change is here; of one that is here it is not believed.
+        let far = RemoteHeads { heads: author.document.get_heads(), unix_ms: u64::MAX };
+        let unknown = RemoteHeads { heads: vec![ChangeHash([9; 32])], unix_ms: 1 };
+        let said = BTreeMap::from([("far".to_owned(), far), ("disk 1".to_owned(), unknown)]);
+        scene.room.hear_from(1, said, NOW_MS);
+        let told: Vec<_> = scene.answers().into_iter().map(|answer| (answer.to, answer.what)).collect();
+        let [(2, What::Heads { storage, heads })] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((storage.as_str(), heads.unix_ms), ("far", NOW_MS));
+        scene.room.set_all_due();
+        assert_eq!(scene.answers(), []);
+    }
+
+    #[test]
+    fn an_ephemeral_message_goes_once_to_everybody_else() {
+        let mut scene = Scene::new();
+        for session in 1..=3 {
+            scene.enter(session, Access::Read);
+        }
+        let message = |count| Ephemeral { session: "s".to_owned(), count, data: Vec::new() };
+        assert_eq!(scene.room.relay(1, &message(1)), [2, 3]);
+        assert_eq!(scene.room.relay(1, &message(1)), Vec::<SessionId>::new());
+        assert_eq!(scene.room.relay(2, &message(1)), [1, 3]);
+        assert_eq!(scene.room.relay(1, &message(2)), [2, 3]);
+        assert_eq!(scene.room.relay(9, &message(3)), Vec::<SessionId>::new(), "who has not asked has no say");
+        for number in 0..2 * EPHEMERAL_SESSIONS_MAX {
+            let message = Ephemeral { session: number.to_string(), count: 1, data: Vec::new() };
+            scene.room.relay(1, &message);
+        }
+        assert_eq!(scene.room.senders.len(), EPHEMERAL_SESSIONS_MAX);
+    }
+
+    #[test]
+    fn after_a_reload_without_what_was_not_stored_it_is_said_again() {
+        let mut scene = Scene::new();
+        let mut author = scene.enter(1, Access::Write);
+        edited(&mut author.document, "first");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        // Nothing of it was stored.
+        scene.replica = Replica::new(Automerge::new(), None);
+        scene.room.begin_anew(&scene.replica);
+        let answers = scene.answers();
+        scene.settle(&mut author, answers);
+        assert_eq!(scene.replica.heads(), author.document.get_heads());
+    }
+
+    #[test]
+    fn a_stored_state_saves_the_history_and_one_of_another_time_is_not_believed() {
+        let mut scene = Scene::new();
+        let mut author = scene.enter(1, Access::Write);
+        edited(&mut author.document, "first");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        let states = scene.room.unstored_states();
+        let [(storage, state)] = &states[..] else { panic!("{states:?}") };
+        assert_eq!(storage, b"disk 1");
+        scene.room.set_stored_states(&states);
+        assert_eq!(scene.room.unstored_states(), []);
+        scene.room.leave(1);
+
+        let storage = Some("disk 1".to_owned());
+        scene.room.enter(2, Access::Write, storage.clone(), Some(state.clone()), &scene.replica);
+        assert_eq!(scene.room.peers[&2].state.shared_heads, author.document.get_heads());
+        let empty = Replica::new(Automerge::new(), None);
+        scene.room.enter(3, Access::Write, storage, Some(state.clone()), &empty);
+        assert!(scene.room.peers[&3].state.shared_heads.is_empty());
+    }
+}

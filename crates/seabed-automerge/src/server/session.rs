@@ -1,0 +1,184 @@
+//! A session: one client's connection as rooms see it, with what waits to be written to it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use super::actor::Mail;
+use super::limits::{
+    MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, SUBSCRIPTIONS_MAX,
+};
+use super::policy::Identity;
+use super::room::SessionId;
+use crate::DocumentId;
+
+/// One client's connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) number: SessionId,
+    pub(super) peer: String,
+    /// The storage behind the peer, when it keeps what it is told.
+    pub(super) storage: Option<String>,
+    pub(super) identity: Identity,
+    /// How many more of its messages may wait for rooms, by number and by bytes.
+    pub(super) messages: Arc<Semaphore>,
+    pub(super) bytes: Arc<Semaphore>,
+    queue: Mutex<Queue>,
+    pub(super) changed: Notify,
+    rooms: Mutex<BTreeMap<DocumentId, mpsc::Sender<Mail>>>,
+    subscriptions: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Rooms that have more to tell once there is room for it.
+    owed: BTreeSet<DocumentId>,
+    ended: bool,
+}
+
+impl Session {
+    pub(super) fn new(number: SessionId, peer: String, storage: Option<String>, identity: Identity) -> Self {
+        Self {
+            number,
+            peer,
+            storage,
+            identity,
+            messages: Arc::new(Semaphore::new(MESSAGES_WAITING_MAX)),
+            bytes: Arc::new(Semaphore::new(MESSAGE_BYTES_WAITING_MAX)),
+            queue: Mutex::default(),
+            changed: Notify::new(),
+            rooms: Mutex::default(),
+            subscriptions: Mutex::default(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a frame to what is written. Who asks [`has_space`](Self::has_space) before keeps the bound: each room may be one frame over it.
+    pub(super) fn send(&self, frame: Vec<u8>) {
+        let mut queue = self.queue();
+        if !queue.ended {
+            queue.bytes = queue.bytes.saturating_add(frame.len());
+            queue.frames.push_back(frame);
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// Whether more may be sent now. Otherwise the room of that document is told when.
+    pub(super) fn has_space(&self, for_room: Option<DocumentId>) -> bool {
+        let mut queue = self.queue();
+        let space = queue.has_space();
+        if let (false, Some(document)) = (space, for_room) {
+            queue.owed.insert(document);
+        }
+        space
+    }
+
+    /// The next frame to write.
+    pub(super) fn next(&self) -> Option<Vec<u8>> {
+        let mut queue = self.queue();
+        let frame = queue.frames.pop_front()?;
+        queue.bytes = queue.bytes.saturating_sub(frame.len());
+        Some(frame)
+    }
+
+    /// The rooms that have more to tell, when there is space for it again.
+    pub(super) fn owed(&self) -> BTreeSet<DocumentId> {
+        let mut queue = self.queue();
+        if queue.has_space() { std::mem::take(&mut queue.owed) } else { BTreeSet::new() }
+    }
+
+    /// Ends the connection: nothing further is sent but this.
+    pub(super) fn end(&self, last: Option<Vec<u8>>) {
+        let mut queue = self.queue();
+        if !queue.ended {
+            queue.ended = true;
+            queue.frames.clear();
+            queue.frames.extend(last);
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.queue().ended
+    }
+
+    /// The rooms that it is in.
+    pub(super) fn rooms(&self) -> MutexGuard<'_, BTreeMap<DocumentId, mpsc::Sender<Mail>>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes of which storages it hears. Beyond the bound there is nothing more to hear.
+    pub(super) fn subscribe(&self, add: Vec<String>, remove: &[String]) {
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        for storage in remove {
+            subscriptions.remove(storage);
+        }
+        for storage in add {
+            if subscriptions.len() < SUBSCRIPTIONS_MAX {
+                subscriptions.insert(storage);
+            }
+        }
+    }
+
+    pub(super) fn hears_of(&self, storage: &str) -> bool {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).contains(storage)
+    }
+}
+
+impl Queue {
+    fn has_space(&self) -> bool {
+        !self.ended && self.bytes < OUTBOX_BYTES && self.frames.len() < OUTBOX_FRAMES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        Session::new(1, "peer".to_owned(), None, Identity::anonymous())
+    }
+
+    #[test]
+    fn a_full_queue_owes_and_pays_when_it_is_drained() {
+        let (session, document) = (session(), DocumentId::from_bytes([7; 16]));
+        assert!(session.has_space(Some(document)));
+        session.send(vec![0; OUTBOX_BYTES]);
+        assert!(!session.has_space(Some(document)) && session.owed().is_empty());
+        assert_eq!(session.next().unwrap().len(), OUTBOX_BYTES);
+        assert_eq!(session.owed(), BTreeSet::from([document]));
+        assert!(session.owed().is_empty());
+        for _ in 0..OUTBOX_FRAMES {
+            session.send(vec![0]);
+        }
+        assert!(!session.has_space(None));
+    }
+
+    #[test]
+    fn nothing_follows_the_last_word() {
+        let session = session();
+        session.send(vec![1]);
+        session.end(Some(vec![2]));
+        session.send(vec![3]);
+        session.end(None);
+        assert!(session.is_ended());
+        assert_eq!((session.next(), session.next()), (Some(vec![2]), None));
+    }
+
+    #[test]
+    fn subscriptions_have_a_bound() {
+        let session = session();
+        session.subscribe((0..=SUBSCRIPTIONS_MAX).map(|number| number.to_string()).collect(), &[]);
+        assert!(session.hears_of("0") && !session.hears_of(&SUBSCRIPTIONS_MAX.to_string()));
+        session.subscribe(Vec::new(), &["0".to_owned()]);
+        assert!(!session.hears_of("0"));
+    }
+}

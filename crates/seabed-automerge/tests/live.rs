@@ -1,0 +1,483 @@
+//! The live server and clients that speak the protocol themselves, so that they can also misbehave.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the helpers of a test cannot have fails the test"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use automerge::sync::{Message as SyncMessage, State, SyncDoc as _};
+use automerge::transaction::Transactable as _;
+use automerge::{Automerge, AutomergeError, ROOT, ReadDoc as _};
+use axum::http::request::Parts;
+use ciborium::cbor;
+use ciborium::value::Value;
+use common::{Odd, id};
+use futures_util::{SinkExt as _, StreamExt as _};
+use seabed_automerge::{
+    Access, Admission, DocStore, DocumentId, Everybody, Identity, LiveOptions, LiveServer, Policy,
+};
+use seabed_kv::Store;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// A server that hangs fails the test instead of hanging it.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+struct Server {
+    live: LiveServer,
+    documents: DocStore,
+    url: String,
+}
+
+impl Server {
+    async fn new(store: &Store) -> Self {
+        Self::with(DocStore::open(store).await.unwrap(), LiveOptions::default(), Everybody).await
+    }
+
+    async fn with(documents: DocStore, options: LiveOptions, policy: impl Policy) -> Self {
+        let live = LiveServer::open(documents.clone(), options, policy).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/automerge", listener.local_addr().unwrap());
+        let router = live.router();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { live, documents, url }
+    }
+
+    async fn client(&self, name: &str) -> Client {
+        let mut client = Client::connect(&self.url, name).await;
+        client
+            .send(cbor!({
+                "type" => "join", "senderId" => name, "supportedProtocolVersions" => ["1"],
+                "peerMetadata" => { "storageId" => format!("disk of {name}"), "isEphemeral" => false },
+            }))
+            .await;
+        let peer = client.next().await.unwrap();
+        assert_eq!((text(&peer, "type"), text(&peer, "selectedProtocolVersion")), ("peer", "1"));
+        client
+    }
+
+    async fn stored(&self, document: DocumentId) -> Automerge {
+        let loaded = self.documents.load(document).await.unwrap();
+        loaded.map_or_else(Automerge::new, |loaded| Automerge::load(&loaded.bytes).unwrap())
+    }
+}
+
+/// A client with its documents.
+struct Client {
+    name: String,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    documents: BTreeMap<DocumentId, (Automerge, State)>,
+}
+
+impl Client {
+    async fn connect(url: &str, name: &str) -> Self {
+        let (socket, _) = connect_async(url).await.unwrap();
+        Self { name: name.to_owned(), socket, documents: BTreeMap::new() }
+    }
+
+    async fn send(&mut self, message: Result<Value, ciborium::value::Error>) {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&message.unwrap(), &mut bytes).unwrap();
+        // A server that has closed already says so when it is read from.
+        let _ = self.socket.send(Message::Binary(bytes.into())).await;
+    }
+
+    /// The next message of the server; `None` when it has closed.
+    async fn next(&mut self) -> Option<BTreeMap<String, Value>> {
+        loop {
+            let message =
+                tokio::time::timeout(TIMEOUT, self.socket.next()).await.expect("the server is silent");
+            match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    let Value::Map(map) = ciborium::from_reader(&bytes[..]).unwrap() else {
+                        panic!("no map")
+                    };
+                    return Some(
+                        map.into_iter().map(|(key, value)| (key.into_text().unwrap(), value)).collect(),
+                    );
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    fn document(&mut self, document: DocumentId) -> &mut (Automerge, State) {
+        self.documents.entry(document).or_default()
+    }
+
+    fn edit(&mut self, document: DocumentId, key: &str, value: &str) {
+        let (document, _) = self.document(document);
+        document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, value)).unwrap();
+    }
+
+    /// Says what there is to say of a document.
+    async fn say(&mut self, document: DocumentId, kind: &str) {
+        let (automerge, state) = self.document(document);
+        if let Some(message) = automerge.generate_sync_message(state) {
+            let data = Value::Bytes(message.encode());
+            self.send(cbor!({
+                "type" => kind, "senderId" => self.name.clone(), "targetId" => "server",
+                "documentId" => document.to_string(), "data" => data,
+            }))
+            .await;
+        }
+    }
+
+    /// Takes what the server says of a document, and answers it.
+    async fn hear(&mut self, message: &BTreeMap<String, Value>) {
+        let document: DocumentId = text(message, "documentId").parse().unwrap();
+        let sync = SyncMessage::decode(message["data"].as_bytes().unwrap()).unwrap();
+        let (automerge, state) = self.document(document);
+        automerge.receive_sync_message(state, sync).unwrap();
+        self.say(document, "sync").await;
+    }
+
+    /// Until the server has said that it has everything that this client has; what else it said meanwhile.
+    async fn acknowledged(&mut self, document: DocumentId) -> Vec<BTreeMap<String, Value>> {
+        self.say(document, "sync").await;
+        let mut others = Vec::new();
+        loop {
+            let (automerge, state) = self.document(document);
+            if state.their_heads.as_ref().is_some_and(|heads| *heads == automerge.get_heads()) {
+                return others;
+            }
+            let message = self.next().await.expect("the connection was ended");
+            if text(&message, "type") == "sync" { self.hear(&message).await } else { others.push(message) }
+        }
+    }
+
+    /// Until this client has that value.
+    async fn until(&mut self, document: DocumentId, key: &str, value: &str) {
+        while self.value(document, key).as_deref() != Some(value) {
+            let message = self.next().await.expect("the connection was ended");
+            if text(&message, "type") == "sync" {
+                self.hear(&message).await;
+            }
+        }
+    }
+
+    fn value(&mut self, document: DocumentId, key: &str) -> Option<String> {
+        let (automerge, _) = self.document(document);
+        automerge.get(ROOT, key).unwrap().map(|(value, _)| value.into_string().unwrap())
+    }
+
+    /// The server's last words: what it said until it closed, and the reason.
+    async fn ended(&mut self) -> (Vec<BTreeMap<String, Value>>, String) {
+        let mut said = Vec::new();
+        while let Some(message) = self.next().await {
+            said.push(message);
+        }
+        let why = said.pop_if(|last| text(last, "type") == "error");
+        (said, why.map_or(String::new(), |why| text(&why, "message").to_owned()))
+    }
+}
+
+fn text<'a>(message: &'a BTreeMap<String, Value>, name: &str) -> &'a str {
+    message.get(name).and_then(Value::as_text).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_handshake_is_the_protocols_and_other_versions_are_refused() {
+    let server = Server::new(&Store::memory()).await;
+    let mut client = Client::connect(&server.url, "me").await;
+    client.send(cbor!({ "type" => "join", "senderId" => "me", "peerMetadata" => {} })).await;
+    let peer = client.next().await.unwrap();
+    assert_eq!((text(&peer, "type"), text(&peer, "targetId")), ("peer", "me"));
+    let metadata = peer["peerMetadata"].as_map().unwrap();
+    let storage = metadata.iter().find(|(key, _)| key.as_text() == Some("storageId")).unwrap();
+    assert_eq!(storage.1.as_text(), Some(server.live.storage_id()));
+
+    let again = LiveServer::open(server.documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
+    assert_eq!(again.storage_id(), server.live.storage_id(), "the store's, for ever");
+
+    for (message, why) in [
+        (cbor!({ "type" => "join", "senderId" => "b", "supportedProtocolVersions" => ["999"] }), "version"),
+        (cbor!({ "type" => "leave", "senderId" => "b" }), "not a join"),
+        (cbor!(["join"]), "no message"),
+    ] {
+        let mut client = Client::connect(&server.url, "b").await;
+        client.send(message).await;
+        let (said, error) = client.ended().await;
+        assert!(said.is_empty() && error.contains(why), "{said:?} {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_stored() {
+    let server = Server::new(&Store::memory()).await;
+    let mut client = server.client("a").await;
+    for number in 0..20 {
+        client.edit(id(1), "key", &number.to_string());
+        client.acknowledged(id(1)).await;
+        let heads = client.document(id(1)).0.get_heads();
+        assert_eq!(server.stored(id(1)).await.get_heads(), heads);
+    }
+    assert_eq!(server.live.metrics().changes_total, 20);
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_not_acknowledged_and_is_taken_again_later() {
+    let (store, oddities) = Odd::store();
+    let server = Server::new(&store).await;
+    let (mut client, mut other) = (server.client("a").await, server.client("b").await);
+    client.edit(id(1), "first", "stored");
+    client.acknowledged(id(1)).await;
+    other.say(id(1), "request").await;
+    other.until(id(1), "first", "stored").await;
+
+    oddities.lock().unwrap().writes_left = Some(0);
+    client.edit(id(1), "second", "not stored");
+    let heads = client.document(id(1)).0.get_heads();
+    client.say(id(1), "sync").await;
+    let (said, why) = client.ended().await;
+    assert!(why.contains("connect again"), "{why}");
+    for message in said.iter().filter(|message| text(message, "type") == "sync") {
+        let sync = SyncMessage::decode(message["data"].as_bytes().unwrap()).unwrap();
+        assert_ne!(sync.heads, heads, "it names what is not stored");
+    }
+    assert_eq!(server.live.metrics().failures_total, 1);
+
+    oddities.lock().unwrap().writes_left = None;
+    let documents = std::mem::take(&mut client.documents);
+    let mut again = server.client("a").await;
+    for (document, (automerge, _)) in documents {
+        again.documents.insert(document, (automerge, State::new()));
+    }
+    again.acknowledged(id(1)).await;
+    // Who had nothing to do with it never noticed.
+    other.until(id(1), "second", "not stored").await;
+}
+
+#[tokio::test]
+async fn documents_that_nobody_asked_for_are_never_announced() {
+    let server = Server::new(&Store::memory()).await;
+    let (mut author, mut other) = (server.client("a").await, server.client("b").await);
+    author.edit(id(1), "key", "value");
+    author.acknowledged(id(1)).await;
+    // Whatever was said to it before would come first.
+    other.say(id(2), "request").await;
+    let answer = other.next().await.unwrap();
+    assert_eq!(
+        (text(&answer, "type"), text(&answer, "documentId")),
+        ("doc-unavailable", id(2).to_string().as_str())
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_read_delays_nobody_and_gets_all_of_it_later() {
+    let server = Server::new(&Store::memory()).await;
+    let (mut author, mut slow) = (server.client("a").await, server.client("b").await);
+    author.edit(id(1), "key", "first");
+    author.acknowledged(id(1)).await;
+    slow.say(id(1), "request").await;
+    slow.until(id(1), "key", "first").await;
+    // Far more than the system and the server keep for it.
+    let long = "x".repeat(1_000_000);
+    for number in 0..40 {
+        author.edit(id(1), &format!("key {}", number % 8), &format!("{number}{long}"));
+        author.acknowledged(id(1)).await;
+    }
+    author.edit(id(1), "key", "last");
+    author.acknowledged(id(1)).await;
+    slow.until(id(1), "key", "last").await;
+    assert_eq!(server.live.metrics().stalled_total, 0);
+}
+
+#[tokio::test]
+async fn limits_end_the_connection_that_exceeds_them_and_no_other() {
+    let options =
+        LiveOptions { message_bytes_max: 10_000, documents_per_connection_max: 3, ..LiveOptions::default() };
+    let documents = DocStore::open(&Store::memory()).await.unwrap();
+    let server = Server::with(documents, options, Everybody).await;
+    let mut bystander = server.client("bystander").await;
+
+    let mut greedy = server.client("a").await;
+    for number in 1..=4 {
+        greedy.say(id(number), "request").await;
+    }
+    let (said, why) = greedy.ended().await;
+    assert!(said.len() <= 3 && why.contains("DOCUMENTS_PER_CONNECTION_MAX"), "{why}");
+
+    let mut long = server.client("b").await;
+    long.edit(id(9), "key", &"x".repeat(20_000));
+    long.say(id(9), "sync").await;
+    let (automerge, _) = long.document(id(9));
+    let changes = automerge.save();
+    long.send(cbor!({ "type" => "sync", "senderId" => "b", "documentId" => id(9).to_string(), "data" => Value::Bytes(vec![0; 20_000]) }))
+        .await;
+    assert!(changes.len() > 100);
+    long.ended().await;
+
+    let mut hostile = server.client("c").await;
+    hostile
+        .send(cbor!({ "type" => "sync", "senderId" => "c", "documentId" => id(9).to_string(), "data" => Value::Bytes(vec![0x42; 99]) }))
+        .await;
+    assert!(hostile.ended().await.1.contains("does not read"));
+
+    bystander.edit(id(5), "key", "value");
+    bystander.acknowledged(id(5)).await;
+    assert!(server.live.metrics().malformed_total >= 2);
+}
+
+#[tokio::test]
+async fn documents_that_are_not_used_give_their_memory_back() {
+    let options = LiveOptions { resident_bytes_max: 100_000, ..LiveOptions::default() };
+    let documents = DocStore::open(&Store::memory()).await.unwrap();
+    let server = Server::with(documents, options, Everybody).await;
+    let mut client = server.client("a").await;
+    for number in 1..=50 {
+        client.edit(id(number), "key", "value");
+        client.acknowledged(id(number)).await;
+    }
+    let metrics = server.live.metrics();
+    assert_eq!(metrics.documents_open, 50);
+    assert!(metrics.resident_bytes <= 100_000 && metrics.documents_resident < 10, "{metrics:?}");
+    assert!(metrics.unloads_total >= 30, "{metrics:?}");
+    // And they are there again when they are asked for.
+    client.edit(id(1), "key", "again");
+    client.acknowledged(id(1)).await;
+    assert_eq!(server.stored(id(1)).await.get_heads(), client.document(id(1)).0.get_heads());
+}
+
+#[tokio::test]
+async fn two_servers_of_one_store_converge() {
+    let first = Server::new(&Store::memory()).await;
+    let second = Server::with(first.documents.clone(), LiveOptions::default(), Everybody).await;
+    let (mut a, mut b) = (first.client("a").await, second.client("b").await);
+    a.edit(id(1), "from", "a");
+    a.acknowledged(id(1)).await;
+    b.say(id(1), "request").await;
+    b.until(id(1), "from", "a").await;
+    for round in 0..10 {
+        // Each is behind what the other has stored, and none of it is lost.
+        a.edit(id(1), "a", &round.to_string());
+        a.acknowledged(id(1)).await;
+        b.edit(id(1), "b", &round.to_string());
+        b.acknowledged(id(1)).await;
+    }
+    first.live.poll().await.unwrap();
+    a.until(id(1), "b", "9").await;
+    b.until(id(1), "a", "9").await;
+    let stored = first.stored(id(1)).await;
+    assert_eq!(stored.get_heads(), a.document(id(1)).0.get_heads());
+    assert_eq!(stored.get_changes(&[]).len(), 21);
+    assert_eq!(first.documents.meta(id(1)).await.unwrap().unwrap().changes(), 21, "each is stored once");
+}
+
+#[tokio::test]
+async fn a_deleted_document_stays_deleted_when_a_client_that_has_it_comes_back() {
+    let server = Server::new(&Store::memory()).await;
+    let mut client = server.client("a").await;
+    client.edit(id(1), "key", "value");
+    client.acknowledged(id(1)).await;
+    server.documents.delete(id(1), 1_700_000_000).await.unwrap();
+    server.live.poll().await.unwrap();
+    let told = client.next().await.unwrap();
+    assert_eq!(text(&told, "type"), "doc-unavailable");
+
+    let documents = std::mem::take(&mut client.documents);
+    let mut stale = server.client("stale").await;
+    for (document, (automerge, _)) in documents {
+        stale.documents.insert(document, (automerge, State::new()));
+    }
+    stale.edit(id(1), "key", "back");
+    stale.say(id(1), "sync").await;
+    assert_eq!(text(&stale.next().await.unwrap(), "type"), "doc-unavailable");
+    assert_eq!(server.documents.load(id(1)).await.unwrap(), None);
+}
+
+/// What each may do is in a table that the test changes.
+#[derive(Debug, Clone, Default)]
+struct Table(Arc<Mutex<BTreeMap<String, Access>>>);
+
+impl Policy for Table {
+    fn authenticate<'a>(&'a self, request: &'a Parts) -> Admission<'a> {
+        let name = request.uri.query().unwrap_or_default().to_owned();
+        Box::pin(async move { Ok(Identity::new(name)) })
+    }
+
+    fn admits(&self, identity: &Identity) -> bool {
+        self.0.lock().unwrap().contains_key(identity.name())
+    }
+
+    fn access(&self, identity: &Identity, _: DocumentId) -> Access {
+        self.0.lock().unwrap().get(identity.name()).copied().unwrap_or(Access::None)
+    }
+}
+
+#[tokio::test]
+async fn access_is_none_or_read_or_write_and_changes_while_connected() {
+    let table = Table::default();
+    let set = |name: &str, access| table.0.lock().unwrap().insert(name.to_owned(), access);
+    let documents = DocStore::open(&Store::memory()).await.unwrap();
+    let mut server = Server::with(documents, LiveOptions::default(), table.clone()).await;
+    let bare = server.url.clone();
+    set("writer", Access::Write);
+    set("guest", Access::None);
+    server.url = format!("{bare}?writer");
+    let mut writer = server.client("w").await;
+    server.url = format!("{bare}?guest");
+    let mut guest = server.client("g").await;
+    writer.edit(id(1), "key", "first");
+    writer.acknowledged(id(1)).await;
+    guest.say(id(1), "request").await;
+    assert_eq!(text(&guest.next().await.unwrap(), "type"), "doc-unavailable");
+
+    set("guest", Access::Read);
+    server.live.recheck().await;
+    guest.until(id(1), "key", "first").await;
+    guest.edit(id(1), "guest", "read");
+    guest.say(id(1), "sync").await;
+    writer.edit(id(1), "key", "second");
+    writer.acknowledged(id(1)).await;
+    guest.until(id(1), "key", "second").await;
+    assert_eq!(server.stored(id(1)).await.get(ROOT, "guest").unwrap(), None);
+
+    set("guest", Access::Write);
+    server.live.recheck().await;
+    writer.until(id(1), "guest", "read").await;
+
+    table.0.lock().unwrap().remove("guest");
+    server.live.recheck().await;
+    assert!(guest.ended().await.1.contains("withdrawn"));
+}
+
+#[tokio::test]
+async fn of_two_connections_of_one_peer_the_newer_stays_and_a_stranger_cannot_take_its_place() {
+    let table = Table::default();
+    table.0.lock().unwrap().extend([("x".to_owned(), Access::Write), ("y".to_owned(), Access::Write)]);
+    let documents = DocStore::open(&Store::memory()).await.unwrap();
+    let mut server = Server::with(documents, LiveOptions::default(), table).await;
+    let bare = server.url.clone();
+    server.url = format!("{bare}?x");
+    let mut older = server.client("me").await;
+    let mut newer = server.client("me").await;
+    assert!(older.ended().await.0.is_empty());
+    let mut stranger = Client::connect(&format!("{bare}?y"), "me").await;
+    stranger.send(cbor!({ "type" => "join", "senderId" => "me" })).await;
+    assert!(stranger.ended().await.1.contains("another client"));
+    newer.edit(id(1), "key", "value");
+    newer.acknowledged(id(1)).await;
+}
+
+#[tokio::test]
+async fn the_end_waits_for_what_was_received() {
+    let server = Server::new(&Store::memory()).await;
+    let mut client = server.client("a").await;
+    client.edit(id(1), "key", "value");
+    client.acknowledged(id(1)).await;
+    server.live.close().await;
+    assert_eq!(client.ended().await.1, "");
+    let peers = server.documents.peers(id(1)).await.unwrap();
+    assert_eq!(peers[0].0, b"disk of a", "its sync state is stored when it leaves");
+    assert!(connect_async(&server.url).await.is_err());
+}
