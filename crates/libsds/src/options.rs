@@ -83,17 +83,34 @@ pub(crate) fn open(participant: &[u8], path: Option<&[u8]>, options: Option<&[u8
     options.channel.apply(&mut config);
     // Who has no name takes no part in repair.
     config.repair &= !participant.is_empty();
-    let mut builder = SdsManager::builder(ParticipantId::from(participant)).config(config);
+    let mut builder = SdsManager::builder(ParticipantId::from(participant)).config(config.clone());
     if let Some(channels_max) = options.channels_by_messages_max {
         builder = builder.unknown_channels(UnknownChannels::Create { channels_max });
     }
+    // Before anything is made on the disk.
+    config.check().map_err(seabed_sds::Error::from)?;
     let Some(path) = path else { return Ok(Made { manager: builder.build()?, store: None }) };
     let store = Store::sqlite(OsStr::from_bytes(path))?;
     let durability = match options.durability {
         DurabilityName::Durable => Durability::Durable,
         DurabilityName::Relaxed => Durability::Relaxed,
     };
-    let kept = KernelStore::open(&store).wait()?.with_durability(durability);
-    let manager = builder.store(Arc::new(kept)).build()?;
-    Ok(Made { manager, store: Some(store) })
+    let kept = KernelStore::open(&store).wait().map_err(Failure::from);
+    let manager = kept.and_then(|kept| {
+        let kept = Arc::new(kept.with_durability(durability));
+        Ok(builder.store(kept).build()?)
+    });
+    match manager {
+        Ok(manager) => Ok(Made { manager, store: Some(store) }),
+        Err(failure) => {
+            close(&store);
+            Err(failure)
+        }
+    }
+}
+
+/// Frees the path of a store that nobody gets.
+pub(crate) fn close(store: &Store) {
+    // The failure that came first is told; there is nothing in the store that somebody was told of.
+    let _ = store.close().wait();
 }

@@ -80,11 +80,10 @@ impl Worker {
     }
 
     fn close(&mut self) -> Result<(), Failure> {
-        self.manager.cleanup().wait()?;
-        if let Some(store) = self.store.take() {
-            store.close().wait()?;
-        }
-        Ok(())
+        let ended = self.manager.cleanup().wait().map_err(Failure::from);
+        // Its path becomes free whatever came of that.
+        let closed = self.store.take().map(|store| store.close().wait().map_err(Failure::from));
+        ended.and(closed.unwrap_or(Ok(())))
     }
 
     /// How long there is nothing to do by itself.
@@ -167,9 +166,9 @@ impl Worker {
             }
             Request::Reset => self.drive(manager.reset())?,
             Request::StartPeriodicTasks => {
-                self.periodic = true;
                 // What was due before a restart is due now.
                 self.drive(manager.restore())?;
+                self.periodic = true;
             }
             Request::SendSync { channel } => {
                 let sent = self.drive(manager.send_sync(channel))?.release();
