@@ -114,3 +114,23 @@ pub(crate) fn close(store: &Store) {
     // The failure that came first is told; there is nothing in the store that somebody was told of.
     let _ = store.close().wait();
 }
+
+// Miri does not see into SQLite.
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_used_is_let_go_of() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::sqlite(root.path()).unwrap();
+        let later = [u32::MAX.to_be_bytes().as_slice(), b"a later version"].concat();
+        let tenant = store.open("sds").wait().unwrap();
+        tenant.put("sds.format", b"", later).wait().unwrap();
+        store.close().wait().unwrap();
+        for _ in 0..2 {
+            let failure = open(b"alice", Some(root.path().as_os_str().as_bytes()), None).err().unwrap();
+            assert_eq!(failure.kind, Kind::Unsupported, "{}", failure.text);
+        }
+    }
+}
