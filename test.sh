@@ -139,7 +139,7 @@ step_sim() {
 # Compiled only: the fuzzer runs in `long`, the benches when somebody measures.
 step_outside() {
     local manifest
-    for manifest in fuzz/Cargo.toml bench/{kv,tc}-*/Cargo.toml bench/sds/Cargo.toml; do
+    for manifest in fuzz/Cargo.toml bench/{kv,tc}-*/Cargo.toml bench/automerge/Cargo.toml bench/sds/Cargo.toml; do
         CARGO_TARGET_DIR=target/outside cargo check --locked --quiet --manifest-path "$manifest"
     done
 }

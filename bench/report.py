@@ -45,6 +45,18 @@ SDS = {
     "relaxed_receive_1000": ("receive, stored relaxed, 1,000 own unacknowledged", 60, None),
 }
 NIM_SDS_WIRE_BYTES = 19_731
+# What is compared -> (by what: wall time, CPU or bytes, at most this ratio to automerge alone).
+AUTOMERGE_GOALS = {
+    "transaction, durable": ("wall_us", 1.2),
+    "16 writers, durable": ("flushes", 0.25),
+    "load of 10,000 single changes": ("cpu_us", 1.5),
+    "load of the snapshot": ("cpu_us", 1.3),
+    "1,000 documents of 100 changes": ("cpu_us", None),
+    "1,000 documents, compacted": ("cpu_us", None),
+    "stored, of raw": ("bytes", 1.6),
+    "stored, of save": ("bytes", 1.3),
+    "given to the kernel over a life, of raw": ("bytes", 4),
+}
 
 
 def rows(results, part):
@@ -174,6 +186,33 @@ def rss(results):
         yield f"| {row['case']} | {row['kib'] / 1024:.1f} | {verdict('25 MiB', row['kib'] <= RSS_KIB_MAX)} |"
 
 
+def automerge(results):
+    groups = defaultdict(list)
+    for row in rows(results, "automerge"):
+        # The number of compactions is in the name, and may differ by one.
+        groups[re.sub(r"\d+ compactions", "compactions", row["case"])].append(row)
+    yield "| | ours | automerge alone | x | goal | CPU us (alone) | flushes (alone) |"
+    yield "|---|---|---|---|---|---|---|"
+    for case, group in groups.items():
+        of = {name: median(row[name] for row in group) for name in group[0] if name != "case"}
+        by, goal = AUTOMERGE_GOALS.get(case, ("bytes" if "bytes" in of else "wall_us", None))
+        ours, alone = of[by], of[f"plain_{by}"]
+        ratio = ours / alone if alone else 0
+        if case.startswith("batches"):
+            goal, met = 0, ours == 0
+        else:
+            met = goal is not None and ratio <= goal
+        unit = {"bytes": "" if case.startswith("batches") else " B", "flushes": " flushes"}.get(by, " us")
+        cpu = f"{of['cpu_us']:,.1f} ({of['plain_cpu_us']:,.1f})" if "cpu_us" in of else ""
+        flushes = f"{of['flushes']:.3f} ({of['plain_flushes']:.3f})" if "flushes" in of else ""
+        kind = " (CPU)" if by == "cpu_us" else ""
+        amount = (lambda value: f"{value:,.3f}") if by == "flushes" else (lambda value: f"{value:,.0f}")
+        yield (
+            f"| {case}{kind} | {amount(ours)}{unit} | {amount(alone)}{unit} | {ratio:.2f} | "
+            f"{verdict(goal, met) if goal is not None else ''} | {cpu} | {flushes} |"
+        )
+
+
 def tenants(results):
     every = rows(results, "tenants")
     kib = median(row["kib_per_tenant"] for row in every if "kib_per_tenant" in row)
@@ -234,7 +273,7 @@ def main():
     update = "--update" in arguments
     results, *parts = [argument for argument in arguments if argument != "--update"]
     for part in parts:
-        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "sds": sds, "rss": rss, "kv-postgres": kv_postgres, "tc-postgres": tc_postgres}
+        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "sds": sds, "rss": rss, "automerge": automerge, "kv-postgres": kv_postgres, "tc-postgres": tc_postgres}
         table = "\n".join(tables[part](Path(results)))
         if not update:
             print(f"\n{table}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|tenants|sds|rss|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|sds|rss|automerge|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -119,6 +119,21 @@ run_sds() {
             relaxed_send_0 relaxed_send_1000 relaxed_receive_0 relaxed_receive_1000 durable_64; do
             rm -rf "$work/data"
             FLUSH_US=100 LD_PRELOAD=$model add sds '"flush_us":100' sds/target/release/sds "$work/data" "$case" "$seconds"
+        done
+    done
+}
+
+# Documents against automerge alone, both in one program, which prints a line a quantity.
+run_automerge() {
+    build automerge
+    : >"$work/results/automerge.jsonl"
+    local case
+    for ((round = 0; round < rounds; round++)); do
+        for case in transactions writers load life open; do
+            rm -rf "$work/data"
+            mkdir -p "$work/data/$case"
+            FLUSH_US=1000 LD_PRELOAD=$model automerge/target/release/bench-automerge "$work/data" "$case" |
+                tee -a "$work/results/automerge.jsonl"
         done
     done
 }
@@ -246,13 +261,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | tenants | sds | rss | kv-postgres | tc-postgres) parts+=("$argument") ;;
-        all) parts+=(kv tc storage tenants sds rss kv-postgres tc-postgres) ;;
+        kv | tc | storage | tenants | sds | rss | automerge | kv-postgres | tc-postgres) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants sds rss automerge kv-postgres tc-postgres) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants sds rss kv-postgres tc-postgres)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants sds rss automerge kv-postgres tc-postgres)
 build_model
 for part in "${parts[@]}"; do
     "run_${part//-/_}" >&2

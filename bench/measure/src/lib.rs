@@ -107,7 +107,7 @@ impl Meter {
 
 impl Observed {
     /// User and system time so far.
-    fn cpu_us(&self) -> u64 {
+    pub fn cpu_us(&self) -> u64 {
         match self {
             Self::Own => {
                 // SAFETY: getrusage fills the struct it is given; all zeroes is a valid one.
@@ -133,7 +133,7 @@ impl Observed {
     }
 
     /// Flushes so far, as the preloaded model counts them. Without the model this panics: zeros would look like results.
-    fn flushes(&self) -> u64 {
+    pub fn flushes(&self) -> u64 {
         match self {
             // SAFETY: the symbol, when it is there, is flush-model's `uint64_t flush_count(void)`.
             Self::Own => unsafe {

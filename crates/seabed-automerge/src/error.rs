@@ -1,31 +1,11 @@
 //! Errors: the kernel's, with its kinds, so that a caller has one vocabulary.
 
-use std::fmt::Write as _;
-use std::ops::Range;
-
 use seabed_kv::Tenant;
 
+pub(crate) use seabed_kv::spread::damaged;
 pub use seabed_kv::{Error, ErrorKind, Result};
 
 use crate::limits::DOCUMENT_BYTES_MAX;
-
-/// Which bytes of a key are not told: most of the document's id, which it begins with, because whoever knows it may ask for it.
-const KEY_BYTES_HIDDEN: Range<usize> = 4..16;
-
-/// A stored row that does not read as what its category says.
-pub(crate) fn damaged(tenant: &Tenant, category: &str, key: &[u8]) -> Error {
-    let mut message = String::from("the row ");
-    for (position, byte) in key.iter().enumerate() {
-        // Writing to a string never fails.
-        if !KEY_BYTES_HIDDEN.contains(&position) {
-            let _ = write!(message, "{byte:02x}");
-        } else if position == KEY_BYTES_HIDDEN.start {
-            message.push_str("...");
-        }
-    }
-    let _ = write!(message, " of {category} is damaged; run `seabed verify` and restore from a backup");
-    Error::new(ErrorKind::Corrupt, message).in_tenant(tenant.id())
-}
 
 /// Nothing was applied, and the same request may succeed in a moment.
 pub(crate) fn busy(tenant: &Tenant, message: &str) -> Error {

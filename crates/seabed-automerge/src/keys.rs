@@ -4,6 +4,7 @@
 //! bytes again: a check on a row is a check on what was decoded from it.
 
 use seabed_kv::KeyReader;
+pub(crate) use seabed_kv::spread::{FormatRow, shards_from_bytes, shards_to_bytes};
 use seabed_kv::staged::Staged;
 
 use crate::DocumentId;
@@ -85,50 +86,6 @@ pub(crate) fn peer_key(document: DocumentId, peer: &[u8]) -> Vec<u8> {
 pub(crate) fn read_peer_key(key: &[u8]) -> Option<(DocumentId, &[u8])> {
     let (document, peer) = key.split_at_checked(16)?;
     Some((read_document_key(document)?, peer))
-}
-
-/// The row of `automerge.format`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FormatRow {
-    pub(crate) version: u32,
-    pub(crate) writer: String,
-}
-
-impl FormatRow {
-    pub(crate) fn ours() -> Self {
-        Self { version: FORMAT_VERSION, writer: writer() }
-    }
-
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.version.to_be_bytes().to_vec();
-        bytes.extend_from_slice(self.writer.as_bytes());
-        bytes
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (version, writer) = bytes.split_at_checked(4)?;
-        let writer = String::from_utf8(writer.to_vec()).ok()?;
-        Some(Self { version: u32::from_be_bytes(version.try_into().ok()?), writer })
-    }
-}
-
-/// This program, as it signs what it writes.
-pub(crate) fn writer() -> String {
-    format!("seabed {}", env!("CARGO_PKG_VERSION"))
-}
-
-/// The row of `automerge.shards`.
-pub(crate) fn shards_to_bytes(shards: u16) -> Vec<u8> {
-    let mut bytes = vec![RECORD_VERSION];
-    bytes.extend_from_slice(&shards.to_be_bytes());
-    bytes
-}
-
-/// How many shards that row says there are; the two digits of a tenant id name at most a hundred.
-pub(crate) fn shards_from_bytes(bytes: &[u8]) -> Option<u16> {
-    let mut record = record(bytes)?;
-    let shards = u16::from_be_bytes(record.raw(2)?.try_into().ok()?);
-    (record.rest().is_empty() && (1..=100).contains(&shards)).then_some(shards)
 }
 
 /// The row of `automerge.identity`.

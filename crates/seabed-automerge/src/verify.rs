@@ -19,7 +19,7 @@ use crate::keys::{
 };
 use crate::meta::Meta;
 use crate::salvage::{change_count, load};
-use crate::shard::{Shard, missing, shard_id, shard_number, shard_numbers, shard_of};
+use crate::shard::{SPREAD, Shard, shard_of};
 
 /// How many findings a report spells out; the last one then says how many more there were.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -71,21 +71,21 @@ pub async fn verify(tenant: &Tenant) -> Result<VerifyReport, Error> {
 /// Those of the store, and of its reads.
 pub async fn verify_in(store: &Store, tenant: &Tenant) -> Result<VerifyReport, Error> {
     let mut verifier = Verifier::new(Shard::new(tenant.clone()));
-    let there = shard_numbers(store).await?;
+    let there = SPREAD.numbers(store).await?;
     match verifier.number {
         Some(0) => {
             let shards = read_shards(tenant).await?.unwrap_or(1);
             for number in (1..shards).filter(|number| !there.contains(number)) {
-                verifier.find(missing(number).to_string());
+                verifier.find(SPREAD.missing(number).to_string());
             }
         }
         Some(number) if there.contains(&0) => {
-            verifier.shards = read_shards(&store.open(shard_id(0)).await?).await?;
+            verifier.shards = read_shards(&store.open(SPREAD.tenant_id(0)).await?).await?;
             if let Some(shards) = verifier.shards.filter(|shards| number >= *shards) {
                 verifier.find(format!("{} is none of the {shards} shards", tenant.id()));
             }
         }
-        Some(_) => verifier.find(missing(0).to_string()),
+        Some(_) => verifier.find(SPREAD.missing(0).to_string()),
         None => {}
     }
     examine(verifier).await
@@ -144,7 +144,7 @@ impl Examined {
 impl Verifier {
     fn new(shard: Shard) -> Self {
         Self {
-            number: shard_number(shard.tenant.id().as_str()),
+            number: SPREAD.number(shard.tenant.id().as_str()),
             shard,
             shards: None,
             report: VerifyReport::default(),

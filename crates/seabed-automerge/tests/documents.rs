@@ -14,7 +14,8 @@ use automerge::{Automerge, AutomergeError, ROOT};
 use common::*;
 use pollster::block_on;
 use seabed_automerge::{
-    Append, Appended, CompactOptions, DocStore, DocumentPersister, Meta, PersistentAutomerge, Replace,
+    Append, Appended, CompactOptions, DocStore, DocumentPersister, Meta, PersistentAutomerge, Persister as _,
+    Replace,
 };
 use seabed_kv::{ErrorKind, Store};
 
@@ -128,6 +129,38 @@ fn reading_writes_nothing() {
     let report = block_on(documents.compact(id(1), dry, NOW_MS, || [1; 16])).unwrap().unwrap();
     assert!(!report.compacted && report.compacted_bytes > 0);
     assert_eq!((rows(&store), oddities.lock().unwrap().applied), before);
+}
+
+#[test]
+fn a_sync_state_that_did_not_change_is_not_written() {
+    use automerge::sync::{State, SyncDoc as _};
+
+    let (store, oddities) = Odd::store();
+    let documents = documents(&store);
+    let (mut document, mut other) = (load(&documents, id(1)), plain(3));
+    let mut session = |document: &mut Document| {
+        let mut theirs = State::new();
+        let mut messages = 0;
+        for _ in 0..6 {
+            if let Some(message) = other.generate_sync_message(&mut theirs) {
+                document.receive_sync_message(b"peer".to_vec(), message).unwrap();
+                messages += 1;
+            }
+            if let Some(message) = document.generate_sync_message(b"peer".to_vec()).unwrap() {
+                other.receive_sync_message(&mut theirs, message).unwrap();
+                messages += 1;
+            }
+        }
+        assert!(messages >= 2, "{messages} messages");
+        document.end_session(b"peer");
+    };
+    session(&mut document);
+    assert_eq!(document.persister().get_peer_ids().unwrap(), [b"peer"]);
+    let before = oddities.lock().unwrap().applied;
+    for _ in 0..3 {
+        session(&mut document);
+    }
+    assert_eq!(oddities.lock().unwrap().applied, before);
 }
 
 #[test]

@@ -113,6 +113,7 @@ pub mod postgres;
 mod scan;
 #[cfg(any(feature = "sqlite", shuttle))]
 mod scheduler;
+pub mod spread;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod staged;

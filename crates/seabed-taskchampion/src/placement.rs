@@ -4,7 +4,7 @@ use seabed_kv::staged::Staged;
 
 use crate::inspect::{CATEGORIES, CHUNK, PENDING};
 use crate::keys::{CLIENT, ClientRow, FORMAT, SHARDS, VERSION, VersionRow, read_client_key, read_pair_key};
-use crate::shard::{shard_id, shard_of};
+use crate::shard::{SPREAD, shard_of};
 
 /// What becomes of a row when its store is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn place(category: &[u8], key: &[u8], payload: &[u8], shards: u16) -> Placem
         _ => None,
     };
     let shard = u16::try_from(shard_of(client, usize::from(shards))).unwrap_or(0);
-    Placement::Tenant { id: shard_id(shard), staged }
+    Placement::Tenant { id: SPREAD.tenant_id(shard), staged }
 }
 
 /// Whether rows of that category are there before the first client is.

@@ -82,6 +82,24 @@ struct Received {
     request: bool,
 }
 
+/// Who sent the messages of a batch.
+#[derive(Default)]
+struct Senders {
+    all: BTreeSet<SessionId>,
+    /// Those of them who sent changes, and so take them to be here.
+    of_changes: BTreeSet<SessionId>,
+}
+
+impl Senders {
+    fn of(received: &[Received]) -> Self {
+        let with_changes = received.iter().filter(|received| !received.message.changes.is_empty());
+        Self {
+            all: received.iter().map(|received| received.from).collect(),
+            of_changes: with_changes.map(|received| received.from).collect(),
+        }
+    }
+}
+
 /// What a message did that was not taken.
 enum Fault {
     /// automerge refused it.
@@ -178,7 +196,7 @@ impl Actor {
     /// One round: everything that waits.
     async fn batch(&mut self, first: Mail, mailbox: &mut mpsc::Receiver<Mail>) {
         let (mut received, mut waiting, mut accesses) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut changed, mut evict, mut bytes) = (false, false, 0);
+        let (mut leaving, mut changed, mut evict, mut bytes) = (Vec::new(), false, false, 0);
         let mut next = Some(first);
         while let Some(mail) = next {
             match mail {
@@ -193,16 +211,29 @@ impl Actor {
                 Mail::Unavailable { from } => self.room.unavailable(from),
                 Mail::Due { session } => self.room.set_due(session),
                 Mail::Access { session, access } => accesses.push((session, access)),
-                Mail::Leave { session } => self.leave(session).await,
+                Mail::Leave { session } => leaving.push(session),
                 Mail::Changed => changed = true,
                 Mail::Evict => evict = true,
             }
             let full = received.len() >= BATCH_MESSAGES_MAX || bytes >= BATCH_BYTES_MAX;
             next = if full { None } else { mailbox.try_recv().ok() };
         }
-        let senders: BTreeSet<_> = received.iter().map(|received| received.from).collect();
+        let senders = Senders::of(&received);
         if let Err(trouble) = self.work(accesses, received, changed).await {
             self.fail(trouble, &senders).await;
+            // Whoever was not cut off is told to begin again.
+            if let Err(trouble) = self.answer().await {
+                self.fail(trouble, &Senders::default()).await;
+            }
+        }
+        // After what they have said last.
+        let left = !leaving.is_empty();
+        for session in leaving {
+            self.leave(session).await;
+        }
+        // Who waits for what they had promised waits no longer.
+        if left && let Err(trouble) = self.answer().await {
+            self.fail(trouble, &Senders::default()).await;
         }
         // Only now: who is read from again is not ahead of the disk.
         drop(waiting);
@@ -234,6 +265,11 @@ impl Actor {
             self.catch_up().await?;
             self.room.set_all_due();
         }
+        self.answer().await
+    }
+
+    /// Tells everybody what there is to tell.
+    async fn answer(&mut self) -> Work<()> {
         if self.room.is_due() {
             self.load().await?;
             self.commit_and_answer().await?;
@@ -460,7 +496,7 @@ impl Actor {
     }
 
     /// After trouble: what was not stored is forgotten, and those who sent it are told to begin again.
-    async fn fail(&mut self, trouble: Trouble, senders: &BTreeSet<SessionId>) {
+    async fn fail(&mut self, trouble: Trouble, senders: &Senders) {
         self.replica = None;
         let why = match trouble {
             Trouble::Deleted => {
@@ -468,7 +504,7 @@ impl Actor {
                 for answer in told {
                     self.tell(&answer);
                 }
-                for from in senders {
+                for from in &senders.all {
                     self.tell(&Answer { to: *from, what: What::Unavailable });
                 }
                 return;
@@ -476,7 +512,7 @@ impl Actor {
             Trouble::Unreadable(error) => {
                 tracing::error!(document = ?self.document, %error, "the document cannot be read");
                 self.server.metrics.unreadable.add(1);
-                for from in senders {
+                for from in &senders.all {
                     self.tell(&Answer { to: *from, what: What::Unavailable });
                 }
                 return;
@@ -492,7 +528,7 @@ impl Actor {
                 "the document is being loaded again; connect again"
             }
         };
-        for sender in senders {
+        for sender in &senders.of_changes {
             self.cut_off(*sender, why);
         }
         // The others never notice, but for what they send twice.

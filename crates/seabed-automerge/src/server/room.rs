@@ -416,10 +416,11 @@ mod tests {
     #[test]
     fn who_asks_for_what_somebody_has_promised_waits_for_it_or_for_their_leaving() {
         let mut scene = Scene::new();
-        let (mut author, mut asker) = (scene.enter(1, Access::Write), scene.enter(2, Access::Write));
+        let mut author = scene.enter(1, Access::Write);
         edited(&mut author.document, "promised");
         // It says its heads first, and the changes when it is asked.
         assert!(scene.say(&mut author, false).iter().all(|answer| answer.to == 1));
+        let mut asker = scene.enter(2, Access::Write);
         assert_eq!(scene.say(&mut asker, true), []);
         scene.room.leave(1);
         assert_eq!(scene.answers(), [unavailable(2)]);

@@ -1,4 +1,4 @@
-//! Automerge's clients beside the others: WebSockets to `/` and `/automerge`, and who may open them.
+//! Automerge's clients beside the others: upgrades to a WebSocket on `/` and `/automerge`, and who may open them.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -91,7 +91,6 @@ const operations = {
   },
   async disconnect({ client }) {
     const state = clients.get(client);
-    state.repo.networkSubsystem.disconnect();
     state.repo.networkSubsystem.removeNetworkAdapter(state.adapter);
     return {};
   },
