@@ -95,8 +95,8 @@ void *SdsNewReliabilityManager(SdsCallBack callback,
                                void *userData);
 
 /*
- Sets what is told of events, instead of what was told before; NULL for nothing. The function that was set before may be running, and its
- data in use, until the context is cleaned up.
+ Sets what is told of events, instead of what was told before; NULL for nothing. The function that was set before is called no more; one call
+ of it may be in progress, and its data in use until that returns.
 
  # Safety
  As for `SdsNewReliabilityManager`.
@@ -106,7 +106,8 @@ void SdsSetEventCallback(void *ctx,
                          void *userData);
 
 /*
- Sets what is asked for retrieval hints when a message is wrapped, instead of what was asked before; NULL for nothing.
+ Sets what is asked for retrieval hints when a message is wrapped, instead of what was asked before; NULL for nothing. The function that was
+ set before is called no more; one call of it may be in progress, and its data in use until that returns.
 
  # Safety
  As for `SdsNewReliabilityManager`. What the provider puts into `hint` is NULL or memory of `malloc` of at least `hintLen` bytes.
@@ -116,8 +117,10 @@ void SdsSetRetrievalHintProvider(void *ctx,
                                  void *userData);
 
 /*
- Ends a context: requests that wait are refused, what is kept stays. The callback comes before this returns. `RET_ERR` when a callback of the
- context does not return; the context is gone all the same, and its thread ends when that callback does.
+ Ends a context: requests that wait are refused, what is kept stays. The callback comes before this returns, and afterwards no function of the
+ program is called. `RET_ERR` when one (a callback, or the provider of hints) does not return; the context is gone all the same, and its
+ thread ends when that function does. Then, and when this is called inside one, the request in progress is still answered, once;
+ nothing else is called.
 
  # Safety
  As for `SdsNewReliabilityManager`. `ctx` may be anything.
@@ -178,7 +181,7 @@ int SdsMarkDependenciesMet(void *ctx,
 
 /*
  Starts what happens by itself: what is due is done on the context's thread from now on, also what was due before a restart. Once is
- enough. The result is empty.
+ enough. Nothing is started when a channel of the store does not load. The result is empty.
 
  # Safety
  As for `SdsNewReliabilityManager`.

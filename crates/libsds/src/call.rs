@@ -10,7 +10,7 @@ use crate::context::{Context, Job, Speech};
 use crate::error::{Failure, Kind, RET_ERR, RET_MISSING_CALLBACK, RET_OK, Refusal};
 use crate::input::DEFECT;
 use crate::limits::CONTEXTS_MAX;
-use crate::options::Made;
+use crate::options::{self, Made};
 use crate::registry;
 use crate::request::Request;
 use crate::text::Text;
@@ -70,6 +70,15 @@ pub(crate) fn create(
 }
 
 fn start(speech: Speech, callback: Callback, made: Made) -> Result<*mut c_void, Failure> {
+    let store = made.store.clone();
+    let started = begin(speech, callback, made);
+    if started.is_err() {
+        store.as_ref().inspect(|store| options::close(store));
+    }
+    started
+}
+
+fn begin(speech: Speech, callback: Callback, made: Made) -> Result<*mut c_void, Failure> {
     let events = made.manager.events()?;
     let context = Arc::new(Context::new(speech, made.manager));
     let too_many = || {

@@ -3,6 +3,7 @@
 #![allow(non_snake_case, reason = "their names are nim-sds'")]
 
 use std::ffi::{c_char, c_int, c_void};
+use std::io::{self, Write as _};
 use std::ptr;
 
 use crate::call::{create, guarded, no_context, request};
@@ -33,8 +34,8 @@ pub unsafe extern "C" fn SdsNewReliabilityManager(
     create(Speech::Nim, callback, options::nim)
 }
 
-/// Sets what is told of events, instead of what was told before; NULL for nothing. The function that was set before may be running, and its
-/// data in use, until the context is cleaned up.
+/// Sets what is told of events, instead of what was told before; NULL for nothing. The function that was set before is called no more; one call
+/// of it may be in progress, and its data in use until that returns.
 ///
 /// # Safety
 /// As for `SdsNewReliabilityManager`.
@@ -46,7 +47,8 @@ pub unsafe extern "C" fn SdsSetEventCallback(ctx: *mut c_void, callback: SdsCall
     });
 }
 
-/// Sets what is asked for retrieval hints when a message is wrapped, instead of what was asked before; NULL for nothing.
+/// Sets what is asked for retrieval hints when a message is wrapped, instead of what was asked before; NULL for nothing. The function that was
+/// set before is called no more; one call of it may be in progress, and its data in use until that returns.
 ///
 /// # Safety
 /// As for `SdsNewReliabilityManager`. What the provider puts into `hint` is NULL or memory of `malloc` of at least `hintLen` bytes.
@@ -62,8 +64,10 @@ pub unsafe extern "C" fn SdsSetRetrievalHintProvider(
     });
 }
 
-/// Ends a context: requests that wait are refused, what is kept stays. The callback comes before this returns. `RET_ERR` when a callback of the
-/// context does not return; the context is gone all the same, and its thread ends when that callback does.
+/// Ends a context: requests that wait are refused, what is kept stays. The callback comes before this returns, and afterwards no function of the
+/// program is called. `RET_ERR` when one (a callback, or the provider of hints) does not return; the context is gone all the same, and its
+/// thread ends when that function does. Then, and when this is called inside one, the request in progress is still answered, once;
+/// nothing else is called.
 ///
 /// # Safety
 /// As for `SdsNewReliabilityManager`. `ctx` may be anything.
@@ -196,7 +200,7 @@ pub unsafe extern "C" fn SdsMarkDependenciesMet(
 }
 
 /// Starts what happens by itself: what is due is done on the context's thread from now on, also what was due before a restart. Once is
-/// enough. The result is empty.
+/// enough. Nothing is started when a channel of the store does not load. The result is empty.
 ///
 /// # Safety
 /// As for `SdsNewReliabilityManager`.
@@ -215,7 +219,7 @@ fn too_large(of: &'static str, what: &str, bytes: usize, bytes_max: usize) -> Re
 }
 
 /// For misuse that no callback can be told of.
-#[allow(clippy::print_stderr, reason = "there is nobody else to tell")]
 fn misused(function: &str, what: &str) {
-    eprintln!("libsds: {function}: {what}");
+    // There is nobody to tell that standard error takes nothing.
+    let _ = writeln!(io::stderr(), "libsds: {function}: {what}");
 }

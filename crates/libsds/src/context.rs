@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_int};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use seabed_sds::core::MessageId;
 use seabed_sds::{Callbacks, HintProvider, SdsManager};
 
 use crate::callback::{Callback, Provider};
@@ -97,8 +97,9 @@ pub(crate) struct Context {
     line: Mutex<Line>,
     changed: Condvar,
     events: Mutex<Option<Callback>>,
-    /// Whether the thread is inside a function of the program.
-    in_callback: Arc<AtomicBool>,
+    provider: Mutex<Option<Provider>>,
+    /// Since when the thread is inside a function of the program.
+    inside_since: Mutex<Option<Instant>>,
     thread_id: OnceLock<ThreadId>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -129,7 +130,8 @@ impl Context {
             line: Mutex::default(),
             changed: Condvar::new(),
             events: Mutex::default(),
-            in_callback: Arc::default(),
+            provider: Mutex::default(),
+            inside_since: Mutex::default(),
             thread_id: OnceLock::new(),
             thread: Mutex::new(None),
         }
@@ -196,28 +198,30 @@ impl Context {
         *lock(&self.events) = callback;
     }
 
-    pub(crate) fn set_provider(&self, provider: Option<Provider>) {
-        let in_callback = self.in_callback.clone();
-        let hint = provider.map(|provider| -> HintProvider {
-            Box::new(move |id| {
-                in_callback.store(true, Ordering::SeqCst);
-                let hint = provider.ask(id.as_bytes());
-                in_callback.store(false, Ordering::SeqCst);
-                hint
-            })
+    pub(crate) fn set_provider(self: &Arc<Self>, provider: Option<Provider>) {
+        let mut asked = lock(&self.provider);
+        *asked = provider;
+        let context = Arc::downgrade(self);
+        // It looks for itself who is to be asked: a request in progress goes on with it after another was set.
+        let hint = provider.map(|_| -> HintProvider {
+            Box::new(move |id| context.upgrade().map(|context| context.hint(id)).unwrap_or_default())
         });
+        // Under the lock, so that of two who set one at once the same is the last in both places.
         self.manager.set_callbacks(Callbacks { retrieval_hint: hint, ..Callbacks::default() });
     }
 
     /// Ends the context: what waits is refused, what is in progress is waited for. To be called once, by who has taken the context out of the
     /// registry.
     pub(crate) fn end(&self) -> Ended {
+        self.end_within(Duration::from_millis(CALLBACK_WAIT_MS_MAX))
+    }
+
+    fn end_within(&self, patience: Duration) -> Ended {
         let mut line = lock(&self.line);
         line.closing = true;
         line.waiting_bytes = 0;
         let refused = std::mem::take(&mut line.waiting);
         drop(line);
-        self.set_events(None);
         self.changed.notify_all();
         for job in &refused {
             job.callback.call(self.speech.code(ENDED.kind), ENDED.text.into());
@@ -229,7 +233,7 @@ impl Context {
             // It ends when this callback has returned.
             return Ended::Well;
         }
-        let (ended, line) = self.await_end(line);
+        let (ended, line) = self.await_end(line, patience);
         drop(line);
         if ended != Ended::LeftBehind
             && let Some(thread) = lock(&self.thread).take()
@@ -240,18 +244,23 @@ impl Context {
         ended
     }
 
-    fn await_end<'a>(&'a self, mut line: MutexGuard<'a, Line>) -> (Ended, MutexGuard<'a, Line>) {
-        let patience = Duration::from_millis(CALLBACK_WAIT_MS_MAX);
+    fn await_end<'a>(
+        &'a self,
+        mut line: MutexGuard<'a, Line>,
+        patience: Duration,
+    ) -> (Ended, MutexGuard<'a, Line>) {
         let began = Instant::now();
         loop {
             if let Some(ended) = &line.ended {
                 return (ended.clone(), line);
             }
-            // A store may take its time to close; a program's function may not.
-            if self.in_callback.load(Ordering::SeqCst) && began.elapsed() >= patience {
+            // A store may take its time to close; a program's function may not, from when both it and this have begun.
+            let inside = lock(&self.inside_since).map(|since| since.max(began).elapsed());
+            if inside.is_some_and(|inside| inside >= patience) {
                 return (Ended::LeftBehind, line);
             }
-            line = self.changed.wait_timeout(line, patience).unwrap_or_else(PoisonError::into_inner).0;
+            let rest = patience.saturating_sub(inside.unwrap_or_default());
+            line = self.changed.wait_timeout(line, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -304,14 +313,28 @@ impl Context {
 
     /// Tells an event, if somebody wants to know.
     pub(crate) fn tell(&self, event: &Text) {
-        let callback = *lock(&self.events);
-        if let Some(callback) = callback {
+        if let Some(callback) = self.hears_events() {
             self.call(callback, RET_OK, event.view());
         }
     }
 
     pub(crate) fn wants_events(&self) -> bool {
-        lock(&self.events).is_some()
+        self.hears_events().is_some()
+    }
+
+    /// Nobody does when the context ends: its cleanup may have returned, and the program have let go of what belongs to the function.
+    fn hears_events(&self) -> Option<Callback> {
+        if self.is_closing() { None } else { *lock(&self.events) }
+    }
+
+    /// What the program knows of a message; nothing when the context ends, likewise.
+    fn hint(&self, message_id: &MessageId) -> Vec<u8> {
+        let provider = if self.is_closing() { None } else { *lock(&self.provider) };
+        provider.map(|provider| self.inside(|| provider.ask(message_id.as_bytes()))).unwrap_or_default()
+    }
+
+    fn is_closing(&self) -> bool {
+        lock(&self.line).closing
     }
 
     /// The last word of its thread.
@@ -321,17 +344,25 @@ impl Context {
     }
 
     fn call(&self, callback: Callback, code: c_int, text: View<'_>) {
-        self.in_callback.store(true, Ordering::SeqCst);
-        callback.call(code, text);
-        self.in_callback.store(false, Ordering::SeqCst);
+        self.inside(|| callback.call(code, text));
+    }
+
+    /// Runs a function of the program.
+    fn inside<T>(&self, function: impl FnOnce() -> T) -> T {
+        *lock(&self.inside_since) = Some(Instant::now());
+        let answer = function();
+        *lock(&self.inside_since) = None;
+        answer
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::{c_char, c_void};
+    use std::sync::Barrier;
 
     use super::*;
+    use crate::request::REQUEST_BYTES;
 
     extern "C" fn ignore(_: c_int, _: *const c_char, _: usize, _: *mut c_void) {}
 
@@ -356,15 +387,41 @@ mod tests {
 
         let large = context();
         for _ in 0..64 {
-            large.accept(job(Request::Unwrap { wire: vec![0; 1 << 20] })).unwrap();
+            large.accept(job(Request::Unwrap { wire: vec![0; (1 << 20) - REQUEST_BYTES] })).unwrap();
         }
-        large.accept(job(Request::Reset)).unwrap();
-        let wire = vec![0; 1];
-        let refused = large.accept_within(job(Request::Unwrap { wire }), Duration::ZERO).unwrap_err();
+        let refused = large.accept_within(job(Request::Reset), Duration::ZERO).unwrap_err();
         assert_eq!(refused.text, NOT_TAKEN.text);
         // One that is taken makes room.
         assert!(matches!(large.next(None, false), Next::Job(_)));
-        large.accept(job(Request::Unwrap { wire: vec![0; 1] })).unwrap();
+        large.accept(job(Request::Reset)).unwrap();
+    }
+
+    #[test]
+    fn a_cleanup_waits_for_a_callback_as_long_as_it_has_patience_from_when_both_have_begun() {
+        let context = context();
+        let (entered, leave) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                context.inside(|| {
+                    entered.wait();
+                    leave.wait();
+                });
+                context.ended(Ended::Well);
+            });
+            entered.wait();
+            assert_eq!(context.end_within(Duration::ZERO), Ended::LeftBehind);
+            let patient = scope.spawn(|| context.await_end(lock(&context.line), Duration::MAX).0);
+            leave.wait();
+            assert_eq!(patient.join().unwrap(), Ended::Well);
+            thread.join().unwrap();
+        });
+        // Outside of one there is nothing to lose patience with.
+        lock(&context.line).ended = None;
+        thread::scope(|scope| {
+            let patient = scope.spawn(|| context.await_end(lock(&context.line), Duration::ZERO).0);
+            context.ended(Ended::Well);
+            assert_eq!(patient.join().unwrap(), Ended::Well);
+        });
     }
 
     #[test]

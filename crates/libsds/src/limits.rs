@@ -9,13 +9,13 @@ pub const HANDLES_COUNT: usize = 1_048_576;
 /// The most requests of a context that wait for its thread. Beyond it the caller waits for room, and is refused inside a callback.
 pub const REQUESTS_WAITING_MAX: usize = 1_024;
 
-/// The most bytes of requests that wait for a context's thread: likewise.
+/// The most bytes of requests that wait for a context's thread, each with 64 more, and so each id of a list: likewise.
 pub const REQUESTS_WAITING_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
 /// How long a caller waits for room among the requests, in milliseconds, before the request is refused.
 pub const ROOM_WAIT_MS_MAX: u64 = 20_000;
 
-/// How long a cleanup waits for a callback to return, in milliseconds, before it leaves the context's thread to itself.
+/// How long a cleanup waits for a callback to return, from when both have begun, in milliseconds, before it leaves the context's thread to itself.
 pub const CALLBACK_WAIT_MS_MAX: u64 = 1_500;
 
 /// The largest message that is taken from the network, in bytes.
@@ -42,10 +42,11 @@ pub const CONFIG_BYTES_MAX: usize = 65_536;
 /// How many results of a context stay readable after their callback has returned.
 pub const RESULTS_KEPT_MAX: usize = 64;
 
-/// How many bytes of them, the newest apart.
+/// How many bytes of them, the newest two apart.
 pub const RESULTS_KEPT_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
-/// How many channels received messages make in a context of `SdsNewReliabilityManager`. nim-sds has no bound.
+/// How many channels received messages make in a context of `SdsNewReliabilityManager`. nim-sds has no bound; profile `nim` has none, either, on
+/// what waits or is missing in a channel.
 pub const CHANNELS_BY_MESSAGES_MAX: usize = 10_000;
 
 const _: () = {

@@ -83,17 +83,54 @@ pub(crate) fn open(participant: &[u8], path: Option<&[u8]>, options: Option<&[u8
     options.channel.apply(&mut config);
     // Who has no name takes no part in repair.
     config.repair &= !participant.is_empty();
-    let mut builder = SdsManager::builder(ParticipantId::from(participant)).config(config);
+    let mut builder = SdsManager::builder(ParticipantId::from(participant)).config(config.clone());
     if let Some(channels_max) = options.channels_by_messages_max {
         builder = builder.unknown_channels(UnknownChannels::Create { channels_max });
     }
+    // Before anything is made on the disk.
+    config.check().map_err(seabed_sds::Error::from)?;
     let Some(path) = path else { return Ok(Made { manager: builder.build()?, store: None }) };
     let store = Store::sqlite(OsStr::from_bytes(path))?;
     let durability = match options.durability {
         DurabilityName::Durable => Durability::Durable,
         DurabilityName::Relaxed => Durability::Relaxed,
     };
-    let kept = KernelStore::open(&store).wait()?.with_durability(durability);
-    let manager = builder.store(Arc::new(kept)).build()?;
-    Ok(Made { manager, store: Some(store) })
+    let kept = KernelStore::open(&store).wait().map_err(Failure::from);
+    let manager = kept.and_then(|kept| {
+        let kept = Arc::new(kept.with_durability(durability));
+        Ok(builder.store(kept).build()?)
+    });
+    match manager {
+        Ok(manager) => Ok(Made { manager, store: Some(store) }),
+        Err(failure) => {
+            close(&store);
+            Err(failure)
+        }
+    }
+}
+
+/// Frees the path of a store that nobody gets.
+pub(crate) fn close(store: &Store) {
+    // The failure that came first is told; there is nothing in the store that somebody was told of.
+    let _ = store.close().wait();
+}
+
+// Miri does not see into SQLite.
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_used_is_let_go_of() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::sqlite(root.path()).unwrap();
+        let later = [u32::MAX.to_be_bytes().as_slice(), b"a later version"].concat();
+        let tenant = store.open("sds").wait().unwrap();
+        tenant.put("sds.format", b"", later).wait().unwrap();
+        store.close().wait().unwrap();
+        for _ in 0..2 {
+            let failure = open(b"alice", Some(root.path().as_os_str().as_bytes()), None).err().unwrap();
+            assert_eq!(failure.kind, Kind::Unsupported, "{}", failure.text);
+        }
+    }
 }

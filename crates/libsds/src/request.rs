@@ -58,15 +58,44 @@ impl Request {
 
     /// How much of the queue's room it takes.
     pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Wrap { content: bytes, .. } | Self::Unwrap { wire: bytes } => bytes.len(),
-            Self::MarkDependenciesMet { message_ids, .. } => {
-                message_ids.iter().map(|id| id.as_bytes().len()).sum()
+        let name = |id: &[u8]| REQUEST_BYTES + id.len();
+        let beside = match self {
+            Self::Wrap { channel, message_id, content } => {
+                channel.as_bytes().len() + message_id.as_bytes().len() + content.len()
             }
-            _ => 0,
-        }
+            Self::Unwrap { wire } => wire.len(),
+            Self::MarkDependenciesMet { channel, message_ids } => {
+                channel.as_bytes().len() + message_ids.iter().map(|id| name(id.as_bytes())).sum::<usize>()
+            }
+            Self::SendSync { channel } | Self::Status { channel } | Self::RemoveChannel { channel } => {
+                channel.as_bytes().len()
+            }
+            Self::Hopeless { failure, .. } => failure.text.len(),
+            Self::New | Self::Reset | Self::StartPeriodicTasks | Self::Channels => 0,
+        };
+        REQUEST_BYTES + beside
     }
 }
 
+/// What a request counts for beside the bytes that it was given, and each id of a list: an allocation, and what refers to it.
+pub(crate) const REQUEST_BYTES: usize = 64;
+
 pub(crate) const WRAP: &str = "WRAP_MESSAGE";
 pub(crate) const UNWRAP: &str = "UNWRAP_MESSAGE";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_waits_counts_also_what_has_no_bytes() {
+        let empty_ids = vec![MessageId::default(); 10_000];
+        let marked = Request::MarkDependenciesMet { channel: "room".into(), message_ids: empty_ids };
+        assert_eq!(marked.bytes(), 64 + 4 + 10_000 * 64);
+        let wrapped =
+            Request::Wrap { channel: "room".into(), message_id: "m1".into(), content: vec![0; 100] };
+        assert_eq!(wrapped.bytes(), 64 + 4 + 2 + 100);
+        assert_eq!(Request::Status { channel: "room".into() }.bytes(), 64 + 4);
+        assert_eq!(Request::Reset.bytes(), 64);
+    }
+}

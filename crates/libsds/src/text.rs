@@ -60,11 +60,11 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Keeps a result, and forgets the oldest ones for it.
+    /// Keeps a result, and forgets the oldest ones for it; never the one before it, which may be read until the next callback has returned.
     pub(crate) fn keep(&mut self, result: Text) -> View<'_> {
         self.bytes += result.0.len();
         self.kept.push_back(result);
-        while self.kept.len() > 1
+        while self.kept.len() > 2
             && (self.kept.len() > RESULTS_KEPT_MAX || self.bytes > RESULTS_KEPT_BYTES_MAX)
         {
             self.bytes -= self.kept.pop_front().map_or(0, |oldest| oldest.0.len());
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_kept_up_to_both_bounds_and_the_newest_always() {
+    fn results_are_kept_up_to_both_bounds_and_the_newest_two_always() {
         let mut results = Results::default();
         for number in 0..100_u8 {
             assert_eq!(results.keep(Text::from(vec![number; 3])).len(), 3);
@@ -87,9 +87,11 @@ mod tests {
         assert_eq!(results.kept[0].0, [36, 36, 36, 0]);
 
         assert_eq!(results.keep(Text::from(vec![0; RESULTS_KEPT_BYTES_MAX])).len(), RESULTS_KEPT_BYTES_MAX);
-        assert_eq!(results.kept.len(), 1);
+        assert_eq!(results.kept.len(), 2);
         results.keep(Text::default());
-        assert_eq!((results.kept.len(), results.bytes), (1, 0));
+        assert_eq!((results.kept.len(), results.bytes), (2, RESULTS_KEPT_BYTES_MAX + 1));
+        results.keep(Text::default());
+        assert_eq!((results.kept.len(), results.bytes), (2, 0));
     }
 
     #[test]

@@ -80,11 +80,10 @@ impl Worker {
     }
 
     fn close(&mut self) -> Result<(), Failure> {
-        self.manager.cleanup().wait()?;
-        if let Some(store) = self.store.take() {
-            store.close().wait()?;
-        }
-        Ok(())
+        let ended = self.manager.cleanup().wait().map_err(Failure::from);
+        // Its path becomes free whatever came of that.
+        let closed = self.store.take().map(|store| store.close().wait().map_err(Failure::from));
+        ended.and(closed.unwrap_or(Ok(())))
     }
 
     /// How long there is nothing to do by itself.
@@ -167,9 +166,9 @@ impl Worker {
             }
             Request::Reset => self.drive(manager.reset())?,
             Request::StartPeriodicTasks => {
-                self.periodic = true;
                 // What was due before a restart is due now.
                 self.drive(manager.restore())?;
+                self.periodic = true;
             }
             Request::SendSync { channel } => {
                 let sent = self.drive(manager.send_sync(channel))?.release();
@@ -211,5 +210,51 @@ impl Worker {
                 .text("reception", event::reception(received.reception)),
         }
         .end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seabed_kv::{KeyRange, ScanSpec, Store};
+    use seabed_sds::KernelStore;
+
+    use super::*;
+
+    fn worker(store: &Store) -> Worker {
+        let kept = KernelStore::open(store).wait().unwrap();
+        let manager = SdsManager::builder("alice").store(Arc::new(kept)).build().unwrap();
+        Worker {
+            events: manager.events().unwrap(),
+            context: Arc::new(Context::new(Speech::Full, manager.clone())),
+            manager,
+            store: None,
+            periodic: false,
+            not_before: None,
+            results: Results::default(),
+        }
+    }
+
+    #[test]
+    fn periodic_tasks_start_when_every_channel_has_loaded() {
+        let store = Store::memory();
+        let mut before = worker(&store);
+        for channel in ["bad", "good"] {
+            let (channel, message_id) = (channel.into(), "m1".into());
+            before.perform(Request::Wrap { channel, message_id, content: b"hello".to_vec() }).unwrap();
+        }
+        before.close().unwrap();
+        let tenant = store.open("sds").wait().unwrap();
+        let rows = tenant.scan(ScanSpec::new("sds.channel", KeyRange::all())).collect().wait().unwrap();
+        for row in rows.iter().filter(|row| row.key.as_bytes().windows(3).any(|part| part == b"bad")) {
+            tenant.put("sds.channel", row.key.as_bytes(), b"damaged").wait().unwrap();
+        }
+
+        let mut worker = worker(&store);
+        let failure = worker.perform(Request::StartPeriodicTasks).unwrap_err();
+        assert!(failure.kind == Kind::Persistence && failure.text.contains("bad"), "{}", failure.text);
+        assert_eq!(worker.due(), None);
+        worker.perform(Request::RemoveChannel { channel: "bad".into() }).unwrap();
+        worker.perform(Request::StartPeriodicTasks).unwrap();
+        assert!(worker.due().is_some(), "the other is going to be sent again");
     }
 }

@@ -33,6 +33,13 @@ fn misuse_is_refused_and_callbacks_may_call_back_in() {
 }
 
 #[test]
+fn what_a_program_has_ended_or_taken_away_is_not_called_again() {
+    for kind in WATCHED {
+        passes("tests/c/reentry.c", kind, &[]);
+    }
+}
+
+#[test]
 fn a_callback_that_never_returns_holds_up_nobody_else() {
     for kind in WATCHED {
         passes("tests/c/stuck.c", kind, &[]);

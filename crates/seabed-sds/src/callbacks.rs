@@ -17,7 +17,7 @@ pub type HintProvider = Box<dyn Fn(&MessageId) -> Vec<u8> + Send + Sync>;
 /// What is called with bytes to broadcast again, because somebody misses them.
 pub type OnRepair = Box<dyn Fn(&[u8], &ChannelId) + Send + Sync>;
 
-/// The six callbacks. They run one after another, after the commit of what they tell, outside every lock, and may call back in:
+/// The six callbacks, each of which may be left out. They run one after another, after the commit of what they tell, outside every lock, and may call back in:
 /// what that brings about is told when the callback has returned. Those that an operation brings about that was
 /// [waited](crate::Op::wait) for run on its thread, before it returns; all others on a thread of their own, so that one that waits
 /// holds up other callbacks and nothing else.
@@ -33,37 +33,24 @@ pub type OnRepair = Box<dyn Fn(&[u8], &ChannelId) + Send + Sync>;
 /// use seabed_sds::Callbacks;
 ///
 /// let callbacks = Callbacks {
-///     message_ready: Box::new(|message, channel| println!("{message} in {channel}")),
+///     message_ready: Some(Box::new(|message, channel| println!("{message} in {channel}"))),
 ///     ..Callbacks::default()
 /// };
 /// ```
+#[derive(Default)]
 pub struct Callbacks {
     /// A message was delivered.
-    pub message_ready: OnMessage,
+    pub message_ready: Option<OnMessage>,
     /// An own message was acknowledged.
-    pub message_sent: OnMessage,
+    pub message_sent: Option<OnMessage>,
     /// A message waits for these.
-    pub missing_dependencies: OnMissing,
+    pub missing_dependencies: Option<OnMissing>,
     /// It is time for a sync message, where those are not sent automatically.
     pub periodic_sync: Option<OnSyncDue>,
     /// Asked at each send for each message of the causal history whose hint is not known.
     pub retrieval_hint: Option<HintProvider>,
     /// Bytes to broadcast, as they are.
     pub repair_ready: Option<OnRepair>,
-}
-
-impl Default for Callbacks {
-    /// Callbacks that do nothing.
-    fn default() -> Self {
-        Self {
-            message_ready: Box::new(|_, _| {}),
-            message_sent: Box::new(|_, _| {}),
-            missing_dependencies: Box::new(|_, _, _| {}),
-            periodic_sync: None,
-            retrieval_hint: None,
-            repair_ready: None,
-        }
-    }
 }
 
 impl fmt::Debug for Callbacks {
@@ -73,13 +60,21 @@ impl fmt::Debug for Callbacks {
 }
 
 impl Callbacks {
+    /// Whether one of them is told of anything: a hint provider is asked, not told.
+    pub(crate) fn hear(&self) -> bool {
+        self.message_ready.is_some()
+            || self.message_sent.is_some()
+            || self.missing_dependencies.is_some()
+            || self.periodic_sync.is_some()
+            || self.repair_ready.is_some()
+    }
+
     /// Whether one of them is told of it.
     pub(crate) fn hears(&self, what: &What) -> bool {
         match what {
-            What::Event(event) => matches!(
-                event,
-                Event::Delivered { .. } | Event::Acknowledged { .. } | Event::MissingDependencies { .. }
-            ),
+            What::Event(Event::Delivered { .. }) => self.message_ready.is_some(),
+            What::Event(Event::Acknowledged { .. }) => self.message_sent.is_some(),
+            What::Event(Event::MissingDependencies { .. }) => self.missing_dependencies.is_some(),
             What::SyncDue => self.periodic_sync.is_some(),
             What::Broadcast(broadcast) => self.repair_ready.is_some() && broadcast.reason == Reason::Repair,
             _ => false,
@@ -89,13 +84,19 @@ impl Callbacks {
     pub(crate) fn call(&self, item: &Happened) {
         match &item.what {
             What::Event(Event::Delivered { message, .. }) => {
-                (self.message_ready)(&message.message_id, &item.channel);
+                if let Some(ready) = &self.message_ready {
+                    ready(&message.message_id, &item.channel);
+                }
             }
             What::Event(Event::Acknowledged { message_id }) => {
-                (self.message_sent)(message_id, &item.channel);
+                if let Some(sent) = &self.message_sent {
+                    sent(message_id, &item.channel);
+                }
             }
             What::Event(Event::MissingDependencies { message_id, entries }) => {
-                (self.missing_dependencies)(message_id, entries, &item.channel);
+                if let Some(missing) = &self.missing_dependencies {
+                    missing(message_id, entries, &item.channel);
+                }
             }
             What::SyncDue => {
                 if let Some(sync) = &self.periodic_sync {

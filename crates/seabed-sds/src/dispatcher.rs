@@ -62,8 +62,9 @@ impl Dispatcher {
         lock(&self.0.queue).callbacks.clone()
     }
 
-    pub(crate) fn is_set(&self) -> bool {
-        lock(&self.0.queue).callbacks.is_some()
+    /// Whether a callback is told of anything.
+    pub(crate) fn hears(&self) -> bool {
+        lock(&self.0.queue).callbacks.as_ref().is_some_and(|callbacks| callbacks.hear())
     }
 
     /// How many callbacks have panicked.

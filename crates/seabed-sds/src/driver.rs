@@ -204,8 +204,8 @@ impl Guard {
         let handled = match channel.handle(input, self.shared.clock.now_ms()) {
             Ok(handled) => handled,
             Err(refusal) => {
-                // What was no message makes no channel.
-                if state.standing == Standing::Begun(Maker::Message) {
+                // What was refused makes no channel.
+                if matches!(state.standing, Standing::Begun(_)) {
                     state.channel = None;
                 }
                 return Err(Error::refused(&self.slot.id)(refusal));

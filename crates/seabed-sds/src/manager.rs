@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use seabed_sds_core::wire;
 use seabed_sds_core::{
-    Broadcast, Channel, ChannelId, MessageId, Outcome, Output, ParticipantId, Received, Released,
+    Broadcast, CONTENT_BYTES_MAX, Channel, ChannelId, MessageId, Outcome, Output, ParticipantId, Received,
+    Released,
 };
 
 use crate::builder::Builder;
@@ -396,7 +397,10 @@ impl SdsManager {
         self.shared.require_open()?;
         self.shared.room().await;
         let hints = match request {
-            Request::Send { .. } => self.provided_hints(channel).await?,
+            // Not for what is going to be refused.
+            Request::Send { content, .. } if (1..=CONTENT_BYTES_MAX).contains(&content.len()) => {
+                self.provided_hints(channel).await?
+            }
             _ => Vec::new(),
         };
         self.shared.perform(channel, request, &hints).await
@@ -407,7 +411,9 @@ impl SdsManager {
         let Some(callbacks) = self.shared.dispatcher.callbacks() else { return Ok(Vec::new()) };
         let Some(provider) = &callbacks.retrieval_hint else { return Ok(Vec::new()) };
         let mut guard = self.shared.enter(channel).await?;
-        guard.load(|| Some(Maker::Program)).await?;
+        if guard.load(|| None).await? == Loaded::Absent {
+            return Ok(Vec::new());
+        }
         let history = guard.channel().map(Channel::causal_history);
         drop(guard);
         let unknown = history.into_iter().flatten().filter(|entry| entry.retrieval_hint.is_none());

@@ -76,7 +76,7 @@ impl Shared {
     ) {
         let count = before.len() + outputs.len();
         let all = before.into_iter().chain(outputs.iter().cloned().map(What::from));
-        let told = self.events.push(channel, cause, committed, (count, all), self.dispatcher.is_set());
+        let told = self.events.push(channel, cause, committed, (count, all), self.dispatcher.hears());
         if !told.is_empty() {
             self.dispatcher.queue(told);
         }

@@ -17,7 +17,7 @@ fn sent(manager: &SdsManager, id: &str) -> Vec<u8> {
 }
 
 fn on_ready(call: impl Fn(String) + Send + Sync + 'static) -> Callbacks {
-    Callbacks { message_ready: Box::new(move |id, _| call(id.to_string())), ..Callbacks::default() }
+    Callbacks { message_ready: Some(Box::new(move |id, _| call(id.to_string()))), ..Callbacks::default() }
 }
 
 /// The timer asks for a sync message while one of its sweeps waits for the store, and the callback waits for that sweep's channel.

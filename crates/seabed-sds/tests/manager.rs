@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use common::{Faulty, clock, config, delivered, drain, manager};
-use seabed_sds::core::Config;
+use seabed_sds::core::{CONTENT_BYTES_MAX, Config, MessageId};
 use seabed_sds::{Callbacks, Cause, ErrorKind, Receipt, SdsManager, UnknownChannels, What};
 
 fn sent(manager: &SdsManager, channel: &str, id: &str) -> Vec<u8> {
@@ -146,6 +146,31 @@ fn messages_make_at_most_so_many_channels_and_what_is_ignored_is_told_and_not_st
 }
 
 #[test]
+fn what_is_refused_makes_no_channel_and_asks_for_no_hints() {
+    let alice = manager("alice", Faulty::new(), &clock());
+    let asked = Arc::new(AtomicUsize::new(0));
+    for with_provider in [false, true] {
+        if with_provider {
+            let asked = asked.clone();
+            let retrieval_hint = Some(Box::new(move |_: &MessageId| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                Vec::new()
+            }) as _);
+            alice.set_callbacks(Callbacks { retrieval_hint, ..Callbacks::default() });
+        }
+        alice.send("nowhere", "m1", b"").wait().unwrap_err();
+        alice.send("nowhere", "", b"an id is not empty").wait().unwrap_err();
+        alice.send("nowhere", "m1", vec![0; CONTENT_BYTES_MAX + 1]).wait().unwrap_err();
+        assert_eq!(alice.channels(), []);
+    }
+    sent(&alice, "room", "m1");
+    alice.send("room", "m2", b"").wait().unwrap_err();
+    assert_eq!((alice.channels().len(), asked.load(Ordering::SeqCst)), (1, 0));
+    sent(&alice, "room", "m2");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn by_default_messages_make_1024_channels() {
     assert_eq!(UnknownChannels::default(), UnknownChannels::Create { channels_max: 1_024 });
 }
@@ -158,16 +183,16 @@ fn callbacks_run_outside_locks_in_order_and_may_call_back_in() {
     let (note, again) = (told.clone(), bob.clone());
     let missing = told.clone();
     bob.set_callbacks(Callbacks {
-        message_ready: Box::new(move |id, channel| {
+        message_ready: Some(Box::new(move |id, channel| {
             note.lock().unwrap().push(format!("ready {id}"));
             // Into the same channel, whose operation has just been done.
             let reply = again.send(channel.clone(), format!("re {id}").as_str(), b"reply").wait().unwrap();
             assert!(reply.is_committed());
             note.lock().unwrap().push(format!("replied {id}"));
-        }),
-        missing_dependencies: Box::new(move |id, entries, _| {
+        })),
+        missing_dependencies: Some(Box::new(move |id, entries, _| {
             missing.lock().unwrap().push(format!("{id} misses {}", entries.len()));
-        }),
+        })),
         ..Callbacks::default()
     });
     let (first, second) = (sent(&alice, "room", "a1"), sent(&alice, "room", "a2"));
@@ -188,7 +213,7 @@ fn acknowledged_is_told_as_sent_and_what_was_given_up_is_not() {
     let acknowledged: Arc<Mutex<Vec<String>>> = Arc::default();
     let note = acknowledged.clone();
     alice.set_callbacks(Callbacks {
-        message_sent: Box::new(move |id, _| note.lock().unwrap().push(id.to_string())),
+        message_sent: Some(Box::new(move |id, _| note.lock().unwrap().push(id.to_string()))),
         ..Callbacks::default()
     });
     bob.receive(sent(&alice, "room", "a1")).wait().unwrap();

@@ -73,7 +73,38 @@ static void *goroutine(void *ctx) {
     return NULL;
 }
 
+/* A result is read while the next one, as large, is handed over: there is no room for both among those that are kept by bytes. */
+static void *large_context;
+static struct request large;
+
+static void reads_the_one_before(int ret, const char *msg, size_t len, void *data) {
+    CHECK(ret == RET_OK && large.ret == RET_OK && large.len > 4000000 && len > 4000000);
+    CHECK(strlen(large.msg) == large.len && strncmp(large.msg, "10,", 3) == 0);
+    done(ret, msg, len, data);
+}
+
+static void large_results(void) {
+    struct answer group = ANSWER, second = ANSWER, created = ANSWER;
+    struct request create = {.group = &created}, next = {.group = &second};
+    large_context = SdsNewReliabilityManager(done, &create);
+    wait(&create);
+    size_t len = 1024 * 1024;
+    char *content = malloc(len);
+    memset(content, 0xff, len);
+    large.group = &group;
+    SdsWrapOutgoingMessage(large_context, content, len, "m1", "channel", done, &large);
+    wait(&large);
+    SdsWrapOutgoingMessage(large_context, content, len, "m2", "channel", reads_the_one_before, &next);
+    wait(&next);
+    free(content);
+    clean_up(large_context);
+    forget(&group);
+    forget(&second);
+    forget(&created);
+}
+
 int main(void) {
+    large_results();
     pthread_t threads[CONTEXTS][4];
     for (int i = 0; i < CONTEXTS; i++) {
         struct answer group = ANSWER;

@@ -1,4 +1,5 @@
 /* Contexts with a participant, a store and a configuration: what is there after a restart, and what they tell more. */
+#include <unistd.h>
 #include "check.h"
 
 #define SLOW "{\"channel\":{\"resend_interval_ms\":3600000}}"
@@ -33,6 +34,9 @@ static void what_cannot_be_opened(void) {
     refused("alice", NULL, "{\"channels\":{}}", SEABED_SDS_INVALID_ARGUMENT, "channels");
     refused("alice", NULL, "{\"channel\":{\"resend_factor\":0}}", SEABED_SDS_INVALID_ARGUMENT, "the resend factor is zero");
     refused("alice", NULL, "{\"profile\":\"nim\",\"dialect\":\"spec\"}", SEABED_SDS_INVALID_ARGUMENT, "profile nim");
+    /* What cannot be opened makes no files, and does not keep the path. */
+    refused("alice", "never", "{\"channel\":{\"resend_factor\":0}}", SEABED_SDS_INVALID_ARGUMENT, "the resend factor is zero");
+    CHECK(access("never", F_OK) != 0);
     void *ctx = opened("alice", "twice", NULL);
     refused("bob", "twice", NULL, SEABED_SDS_BUSY, "in use");
     clean_up(ctx);

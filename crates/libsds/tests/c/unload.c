@@ -12,6 +12,8 @@ static void holds(int ret, const char *msg, size_t len, void *data) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 2);
+    /* This program is not linked with it, so that nothing else keeps it. */
+    CHECK(dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD) == NULL);
     void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     CHECK(library != NULL);
     void *(*make)(SdsCallBack, void *) = dlsym(library, "SdsNewReliabilityManager");

@@ -46,9 +46,10 @@ pub(crate) fn compile(source: &str, kind: Kind, directory: &Path) -> PathBuf {
     if kind == Kind::Static {
         cc.arg(libraries().join("libsds.a")).args(["-lm", "-ldl"]);
     } else {
+        // A program that names none of its functions is not linked with it.
         cc.arg("-L")
             .arg(libraries())
-            .arg("-lsds")
+            .args(["-Wl,--as-needed", "-lsds"])
             .arg(format!("-Wl,-rpath,{}", libraries().display()))
             .arg("-ldl");
     }
