@@ -159,6 +159,13 @@ impl Cluster {
         self.wait_for_no_session(&format!("(state IS DISTINCT FROM 'idle' OR {locks})"));
     }
 
+    /// Waits until no session is left that came from one of those ports. One whose client is gone still carries out what it was sent
+    /// before, and until it has read that it looks idle.
+    pub fn wait_gone(&self, ports: &[u16]) {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        self.wait_for_no_session(&format!("client_port::text = ANY ('{{{}}}')", ports.join(",")));
+    }
+
     /// Waits until no client's session is left.
     pub fn wait_alone(&self) {
         self.wait_for_no_session("true");

@@ -108,6 +108,7 @@ struct State {
     held: bool,
     over: bool,
     connections: Vec<[TcpStream; 2]>,
+    ended: Vec<u16>,
 }
 
 impl Proxy {
@@ -199,6 +200,12 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// The ports at which the server knew the connections that have ended since this was last asked. What they brought may still be
+    /// carried out: [`Cluster::wait_gone`](crate::postgres::Cluster::wait_gone) waits for that.
+    pub fn take_ended(&self) -> Vec<u16> {
+        std::mem::take(&mut self.shared.lock().ended)
+    }
+
     /// Ends every connection.
     pub fn cut(&self) {
         let connections = std::mem::take(&mut self.shared.lock().connections);
@@ -240,6 +247,7 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) -> std::io::Result<()> {
         state.counts.connections += 1;
         state.connections.push([client.try_clone()?, server.try_clone()?]);
     }
+    let known_at = server.local_addr()?.port();
     let framing = Arc::new(Mutex::new(Framing::default()));
     for (direction, from, to) in [
         (Direction::ToServer, client.try_clone()?, server.try_clone()?),
@@ -249,6 +257,8 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) -> std::io::Result<()> {
         std::thread::spawn(move || {
             // An end that fails has ended; the other one learns of it.
             let _ = forward(&shared, &framing, direction, &from, &to);
+            // Before the client can notice.
+            shared.lock().ended.push(known_at);
             end(&from, &to);
         });
     }

@@ -184,7 +184,10 @@ pub(super) struct Server {
     unreachable: Mutex<Option<Unreachable>>,
 }
 
-/// Since when the server cannot be reached. Whoever asks again too early is answered the same at once.
+/// How long nobody connects after a connection could not be made; twice as long after each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+
+/// Since when the server cannot be reached. Whoever asks again too early is answered the same at once, after the second failure.
 struct Unreachable {
     error: Error,
     wait: Duration,
@@ -211,10 +214,18 @@ impl managed::Manager for Server {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection> {
-        if let Some(unreachable) = &*lock(&self.unreachable)
-            && Instant::now() < unreachable.until
-        {
-            return Err(unreachable.error.clone());
+        let wait_until = match &*lock(&self.unreachable) {
+            Some(unreachable) if Instant::now() < unreachable.until => {
+                if unreachable.wait > FIRST_WAIT {
+                    return Err(unreachable.error.clone());
+                }
+                Some(unreachable.until)
+            }
+            _ => None,
+        };
+        // One connection that could not be made says little of the next, and is no reason to turn somebody else away.
+        if let Some(until) = wait_until {
+            tokio::time::sleep_until(until).await;
         }
         match self.connect().await {
             Ok(mut connection) => {
@@ -225,7 +236,7 @@ impl managed::Manager for Server {
             Err(error) => {
                 let error = failure::unreachable(error);
                 let mut unreachable = lock(&self.unreachable);
-                let wait = unreachable.as_ref().map_or(Duration::from_millis(25), |before| before.wait * 2);
+                let wait = unreachable.as_ref().map_or(FIRST_WAIT, |before| before.wait * 2);
                 let wait = wait.min(Duration::from_millis(POSTGRES_BACKOFF_MS_MAX));
                 *unreachable = Some(Unreachable { error: error.clone(), wait, until: Instant::now() + wait });
                 Err(error)
