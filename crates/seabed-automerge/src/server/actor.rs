@@ -396,15 +396,15 @@ impl Actor {
         let mut answers = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let lines = self.lines();
-            let (changes, further) = self
+            let written = self
                 .compute(move |room, replica| {
                     guarded(|| {
                         let further = room.answers(replica, &lines);
                         (replica.unstored(), further)
                     })
                 })
-                .await?
-                .map_err(|panic| Trouble::Lost(format!("automerge panicked: {panic}")))?;
+                .await?;
+            let (changes, further) = written.map_err(|panic| self.panicked(&panic))?;
             answers.extend(further);
             if changes.is_empty() {
                 // All that they name was there before.
@@ -445,6 +445,15 @@ impl Actor {
             }
         }
         Err(busy_document().into())
+    }
+
+    /// automerge has panicked over an answer. Whoever it was for would have it panic again.
+    fn panicked(&mut self, panic: &str) -> Trouble {
+        self.server.metrics.panics.add(1);
+        if let Some(culprit) = self.room.culprit() {
+            self.cut_off(culprit, &format!("a sync message could not be answered: {panic}"));
+        }
+        Trouble::Lost(format!("automerge panicked: {panic}"))
     }
 
     /// Lets answers leave.

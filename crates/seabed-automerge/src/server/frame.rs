@@ -320,7 +320,7 @@ pub fn fuzz_frames(data: &[u8]) {
     match said {
         Said::Sync { data, .. } => {
             // As the server does: a panic of automerge's is caught, and costs a session.
-            let Ok(Ok(message)) = crate::chunks::guarded(|| automerge::sync::Message::decode(&data)) else {
+            let Ok(Ok((message, _))) = crate::chunks::guarded(|| super::message::read(&data)) else {
                 return;
             };
             let received = crate::chunks::guarded(|| {

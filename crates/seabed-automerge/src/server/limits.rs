@@ -10,6 +10,18 @@ pub const ID_BYTES_MAX: usize = 256;
 /// How many documents one connection has open, unless [`Options`](super::Options) say otherwise.
 pub const DOCUMENTS_PER_CONNECTION_MAX: usize = 10_000;
 
+/// How many heads a sync message may have, and how many hashes it may ask for or start from: each of them.
+pub const SYNC_HASHES_MAX: usize = 65_536;
+
+/// How many summaries of what a client has a sync message may have; clients send one.
+pub const SYNC_HAVES_MAX: usize = 16;
+
+/// How many bytes of what clients have said last is kept for one connection, of all its documents: heads, and summaries of what they have.
+pub const SYNC_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The longest ephemeral message, in bytes.
+pub const EPHEMERAL_BYTES_MAX: usize = 1024 * 1024;
+
 /// How many messages of one connection wait for documents at once; it is not read from meanwhile.
 pub const MESSAGES_WAITING_MAX: usize = 64;
 
@@ -35,6 +47,9 @@ pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many frames wait to be written to one connection before the same.
 pub const OUTBOX_FRAMES: usize = 1_024;
+
+/// After how many bytes of answers a document lets them leave before it writes further ones.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many storages one connection hears of.
 pub const SUBSCRIPTIONS_MAX: usize = 1_024;

@@ -1,12 +1,13 @@
 //! The live server: automerge-repo's WebSocket protocol over [`DocStore`].
 //!
-//! `frame` is the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
+//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
 //! client, `rooms` knows which documents are in use.
 
 mod actor;
 mod connection;
 mod frame;
 pub mod limits;
+mod message;
 mod metrics;
 mod policy;
 mod replica;
@@ -324,7 +325,7 @@ mod tests {
     use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable as _};
 
     use super::actor::Waiting;
-    use super::replica::tests::POISON;
+    use super::replica::tests::{POISON, POISONED_ANSWER};
     use super::*;
 
     async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
@@ -377,5 +378,21 @@ mod tests {
         assert_ne!(message.heads, Vec::<ChangeHash>::new());
         say(&good, &mailboxes[0], message).await;
         heard(&good).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_an_answer_costs_the_one_whom_it_was_for() {
+        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
+        let document = DocumentId::from_bytes([7; 16]);
+        let evil = live.0.enter("evil".to_owned(), None, Identity::anonymous()).unwrap();
+        let mailbox = Inner::attach(&live.0, document).unwrap();
+        mailbox.send(Mail::Open { session: evil.clone(), access: Access::Read }).await.unwrap();
+        let mut message = Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap();
+        message.need = vec![POISONED_ANSWER];
+        say(&evil, &mailbox, message).await;
+        let last = String::from_utf8_lossy(&heard(&evil).await).into_owned();
+        assert!(last.contains("could not be answered") && evil.is_ended(), "{last}");
+        assert_eq!(live.metrics().panics_total, 1);
     }
 }

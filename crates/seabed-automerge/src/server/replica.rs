@@ -69,6 +69,11 @@ impl Replica {
 
     /// What to tell a peer, as far as there is something to tell.
     pub(super) fn generate(&self, state: &mut State) -> Option<Message> {
+        #[cfg(test)]
+        assert!(
+            !state.their_need.iter().flatten().any(|hash| *hash == tests::POISONED_ANSWER),
+            "the test asked for a panic"
+        );
         let mut message = self.automerge.generate_sync_message(state)?;
         // A whole document would bring with it what waits for other changes, and is stored nowhere.
         if message.version == MessageVersion::V2 && !self.automerge.get_missing_deps(&[]).is_empty() {
@@ -156,6 +161,8 @@ pub(super) mod tests {
 
     /// Whoever says that they need this makes automerge panic, as far as the server can tell.
     pub(crate) const POISON: ChangeHash = ChangeHash([0xEE; 32]);
+    /// The same, only when it is answered.
+    pub(crate) const POISONED_ANSWER: ChangeHash = ChangeHash([0xDD; 32]);
 
     pub(crate) fn edited(document: &mut Automerge, key: &str) {
         document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, key)).unwrap();

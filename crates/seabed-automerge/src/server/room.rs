@@ -6,7 +6,7 @@ use automerge::sync::{Message, State};
 
 use super::Access;
 use super::frame::{Ephemeral, RemoteHeads};
-use super::limits::{EPHEMERAL_SESSIONS_MAX, REMOTES_PER_DOCUMENT_MAX};
+use super::limits::{EPHEMERAL_SESSIONS_MAX, HEADS_MAX, REMOTES_PER_DOCUMENT_MAX};
 use super::replica::Replica;
 
 /// A connection, by its number.
@@ -22,6 +22,8 @@ pub(super) struct Room {
     remotes: BTreeMap<String, RemoteHeads>,
     /// The last ephemeral message of each sender.
     senders: BTreeMap<(SessionId, String), u64>,
+    /// For whom automerge is writing a message: the one over whom it panics.
+    generating: Option<SessionId>,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,9 @@ impl Room {
         if replica.heads() != before {
             self.set_all_due();
         }
+        // Others are not told of more heads than they would take.
         if received.is_ok()
+            && heads.len() <= HEADS_MAX
             && let Some(storage) = self.peers.get(&from).and_then(|peer| peer.storage.clone())
         {
             self.hear(storage, RemoteHeads { heads, unix_ms: now_unix_ms }, now_unix_ms);
@@ -244,8 +248,11 @@ impl Room {
                 }
             } else {
                 peer.wants = false;
-                if let Some(message) = replica.generate(&mut peer.state) {
-                    tell(What::Sync(message.encode()));
+                self.generating = Some(session);
+                let message = replica.generate(&mut peer.state).map(Message::encode);
+                self.generating = None;
+                if let Some(message) = message {
+                    tell(What::Sync(message));
                 }
             }
             for (storage, heads) in &self.remotes {
@@ -259,6 +266,11 @@ impl Room {
             }
         }
         answers
+    }
+
+    /// After a panic in [`answers`](Self::answers): over whom it was.
+    pub(super) fn culprit(&mut self) -> Option<SessionId> {
+        self.generating.take()
     }
 
     /// States that are not stored as they are now, by storage.
