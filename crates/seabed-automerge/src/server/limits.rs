@@ -66,9 +66,6 @@ pub const EPHEMERAL_SESSIONS_MAX: usize = 1_024;
 /// How many sync states of peers are stored of one document; those beyond cost their peers a round trip.
 pub const STORED_PEERS_MAX: u64 = 4_096;
 
-/// How many bytes of changes that wait for others a document keeps in memory; whoever sends more is cut off.
-pub const ORPHAN_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// How many bytes of documents are kept in memory, as far as that can be told, unless [`Options`](super::Options) say otherwise. Beyond
 /// it those go that were not used for the longest time.
 pub const RESIDENT_BYTES_MAX: u64 = 512 * 1024 * 1024;
