@@ -214,7 +214,7 @@ impl Reader<'_> {
     async fn say(&mut self, document: DocumentId, said: Said, bytes: usize) -> Result<(), String> {
         let from = self.session.number;
         let open = self.session.rooms().get(&document).cloned();
-        let mail = match said {
+        match said {
             Said::Sync { data, request } => {
                 let read = guarded(|| message::read(&data)).unwrap_or_else(|panic| {
                     self.server.metrics.panics.add(1);
@@ -227,16 +227,19 @@ impl Reader<'_> {
                 };
                 self.kept.set(document, kept)?;
                 let waiting = self.wait_for_space(bytes).await?;
-                return self.post(&mailbox, Mail::Sync { from, message, request, waiting }).await;
+                self.post(&mailbox, Mail::Sync { from, message, request, waiting }).await
             }
-            Said::Ephemeral(message) => Mail::Ephemeral { from, message },
-            Said::Heads(said) => Mail::Heads { from, said },
-            Said::Unavailable => Mail::Unavailable { from },
-        };
-        // Of a document that it has not asked for it has nothing to say.
-        match open {
-            Some(mailbox) => self.post(&mailbox, mail).await,
-            None => Ok(()),
+            // Of a document that it has not asked for it has nothing to say.
+            said => {
+                let Some(mailbox) = open else { return Ok(()) };
+                let waiting = self.wait_for_space(bytes).await?;
+                let mail = match said {
+                    Said::Ephemeral(message) => Mail::Ephemeral { from, message, waiting },
+                    Said::Heads(said) => Mail::Heads { from, said, waiting },
+                    _ => Mail::Unavailable { from },
+                };
+                self.post(&mailbox, mail).await
+            }
         }
     }
 

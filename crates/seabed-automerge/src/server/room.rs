@@ -49,6 +49,14 @@ pub(super) struct Answer {
     pub(super) what: What,
 }
 
+/// What is to be told now.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answers {
+    pub(super) told: Vec<Answer>,
+    /// Whether there is more to tell, once this has left.
+    pub(super) goes_on: bool,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum What {
     Sync(Vec<u8>),
@@ -225,22 +233,25 @@ impl Room {
         self.peers.keys().copied().filter(|session| *session != from).collect()
     }
 
-    /// What is to be told, to those who can be told. It may leave when everything in the replica is durable.
-    pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line) -> Vec<Answer> {
-        let mut answers = Vec::new();
+    /// What is to be told, to those who can be told, until it has that many bytes. It may leave when everything in the replica is durable.
+    pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line, bytes_max: usize) -> Answers {
+        let (mut told, mut bytes) = (Vec::new(), 0_usize);
         let empty = replica.is_empty();
         // Somebody has the document, and is about to send it.
         let promised = self.peers.values().any(|peer| {
             let heads = peer.state.their_heads.as_deref().unwrap_or_default();
             peer.access == Access::Write && !peer.without && !heads.is_empty()
         });
-        for session in std::mem::take(&mut self.due) {
+        let mut due = std::mem::take(&mut self.due);
+        while bytes < bytes_max
+            && let Some(session) = due.pop_first()
+        {
             let Some(peer) = self.peers.get_mut(&session) else { continue };
             if !line.takes_more(session) {
                 self.due.insert(session);
                 continue;
             }
-            let mut tell = |what| answers.push(Answer { to: session, what });
+            let mut tell = |what| told.push(Answer { to: session, what });
             if empty && peer.wants {
                 if !promised {
                     peer.wants = false;
@@ -252,20 +263,23 @@ impl Room {
                 let message = replica.generate(&mut peer.state).map(Message::encode);
                 self.generating = None;
                 if let Some(message) = message {
+                    bytes = bytes.saturating_add(message.len());
                     tell(What::Sync(message));
                 }
             }
             for (storage, heads) in &self.remotes {
-                let told = peer.told.get(storage).is_some_and(|told| *told >= heads.unix_ms);
+                let known = peer.told.get(storage).is_some_and(|told| *told >= heads.unix_ms);
                 let itself = peer.storage.as_ref() == Some(storage);
                 let here = || heads.heads.iter().all(|head| replica.has(head));
-                if !told && !itself && line.hears_of(session, storage) && here() {
+                if !known && !itself && line.hears_of(session, storage) && here() {
                     peer.told.insert(storage.clone(), heads.unix_ms);
                     tell(What::Heads { storage: storage.clone(), heads: heads.clone() });
                 }
             }
         }
-        answers
+        let goes_on = !due.is_empty();
+        self.due.append(&mut due);
+        Answers { told, goes_on }
     }
 
     /// After a panic in [`answers`](Self::answers): over whom it was.
@@ -273,15 +287,15 @@ impl Room {
         self.generating.take()
     }
 
-    /// States that are not stored as they are now, by storage.
-    pub(super) fn unstored_states(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// States that are not stored as they are now, by storage: so many of them. Those of more heads than [`HEADS_MAX`] are not worth it.
+    pub(super) fn unstored_states(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let changed = self.peers.values().filter_map(|peer| {
-            let storage = peer.storage.as_ref()?;
+            let storage = peer.storage.as_ref().filter(|_| peer.state.shared_heads.len() <= HEADS_MAX)?;
             let encoded = peer.state.encode();
             (peer.stored.as_ref() != Some(&encoded)).then(|| (storage.clone().into_bytes(), encoded))
         });
         // Two connections of one storage have one row.
-        changed.collect::<BTreeMap<_, _>>().into_iter().collect()
+        changed.collect::<BTreeMap<_, _>>().into_iter().take(most).collect()
     }
 
     /// These are stored now.
@@ -383,7 +397,7 @@ mod tests {
         }
 
         fn answers(&mut self) -> Vec<Answer> {
-            self.room.answers(&self.replica, &self.line)
+            self.room.answers(&self.replica, &self.line, usize::MAX).told
         }
 
         /// Until nobody has anything more to say; answers what was said to others.
@@ -479,6 +493,26 @@ mod tests {
     }
 
     #[test]
+    fn answers_leave_before_further_ones_are_written() {
+        let mut scene = Scene::new();
+        let mut author = scene.enter(1, Access::Write);
+        edited(&mut author.document, "key");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        for session in 2..=5 {
+            scene.enter(session, Access::Read);
+            scene.room.set_due(session);
+        }
+        scene.line.full.set(Some(2));
+        for (told, goes_on) in [(3, true), (4, true), (5, false)] {
+            let answers = scene.room.answers(&scene.replica, &scene.line, 1);
+            assert_eq!(answers.told.iter().map(|answer| answer.to).collect::<Vec<_>>(), [told]);
+            assert_eq!(answers.goes_on, goes_on);
+        }
+        assert!(scene.room.is_due(), "whose line is full waits for that");
+    }
+
+    #[test]
     fn heads_of_a_storage_are_told_once_to_whom_they_matter_and_when_they_are_here() {
         let mut scene = Scene::new();
         let (mut author, mut other) = (scene.enter(1, Access::Write), scene.enter(2, Access::Write));
@@ -553,11 +587,12 @@ mod tests {
         edited(&mut author.document, "first");
         let answers = scene.say(&mut author, false);
         scene.settle(&mut author, answers);
-        let states = scene.room.unstored_states();
+        let states = scene.room.unstored_states(9);
         let [(storage, state)] = &states[..] else { panic!("{states:?}") };
         assert_eq!(storage, b"disk 1");
+        assert_eq!(scene.room.unstored_states(0), []);
         scene.room.set_stored_states(&states);
-        assert_eq!(scene.room.unstored_states(), []);
+        assert_eq!(scene.room.unstored_states(9), []);
         scene.room.leave(1);
 
         let storage = Some("disk 1".to_owned());
