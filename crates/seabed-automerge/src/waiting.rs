@@ -37,6 +37,12 @@ impl Waiting {
         if come == 0 || all <= WAITING_BYTES_MAX { Ok(()) } else { Err(all) }
     }
 
+    /// How many bytes wait, at most.
+    #[cfg(feature = "http")]
+    pub(crate) fn bytes(self) -> usize {
+        self.bytes
+    }
+
     /// The document has taken so many bytes.
     pub(crate) fn taken<D: Engine>(&mut self, document: &mut D, bytes: usize) {
         self.bytes = if document.has_waiting() { self.bytes.saturating_add(bytes) } else { 0 };

@@ -334,6 +334,30 @@ async fn limits_end_the_connection_that_exceeds_them_and_no_other() {
 }
 
 #[tokio::test]
+async fn what_would_have_automerge_ask_for_all_memory_ends_its_own_connection() {
+    let server = Server::new(&Store::memory()).await;
+    let mut bystander = server.client("bystander").await;
+    bystander.edit(id(1), "key", "value");
+    bystander.acknowledged(id(1)).await;
+    // A Bloom filter of one hash: with 2^32 - 1 probes, without a bit; and of two-byte summaries more than there is memory for.
+    let probes = [0x42, 0, 0, 1, 0, 8, 1, 8, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 0, 0].to_vec();
+    let no_bits = vec![0x42, 0, 0, 1, 0, 3, 1, 0, 7, 0];
+    let haves = [vec![0x42, 0, 0, 0x80, 0x80, 0x40], vec![0; 2 << 20]].concat();
+    for (name, data) in [("a", probes), ("b", no_bits), ("c", haves)] {
+        let mut hostile = server.client(name).await;
+        hostile
+            .send(cbor!({ "type" => "request", "senderId" => name, "documentId" => id(1).to_string(), "data" => Value::Bytes(data) }))
+            .await;
+        let (said, why) = hostile.ended().await;
+        assert!(said.is_empty() && why.contains("does not read"), "{name}: {why}");
+    }
+    bystander.edit(id(1), "key", "again");
+    bystander.acknowledged(id(1)).await;
+    let metrics = server.live.metrics();
+    assert_eq!((metrics.panics_total, metrics.reloads_total, metrics.malformed_total), (0, 0, 3));
+}
+
+#[tokio::test]
 async fn documents_that_are_not_used_give_their_memory_back() {
     let options = LiveOptions { resident_bytes_max: 100_000, ..LiveOptions::default() };
     let documents = DocStore::open(&Store::memory()).await.unwrap();

@@ -10,9 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
 use super::frame::{self, Ephemeral, Outgoing, RemoteHeads};
-use super::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS, STORED_PEERS_MAX};
+use super::limits::{
+    ANSWER_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS, STORED_PEERS_MAX,
+};
 use super::replica::Replica;
-use super::room::{Answer, Line, Room, SessionId, What};
+use super::room::{Answer, Answers, Line, Room, SessionId, What};
 use super::session::Session;
 use super::{Access, Inner};
 use crate::append::{Append, Appended, Written};
@@ -21,7 +23,7 @@ use crate::clock::now_unix_ms;
 use crate::committed::Committed;
 use crate::compact::Replace;
 use crate::error::{Error, ErrorKind};
-use crate::limits::ATTEMPTS_MAX;
+use crate::limits::{ATTEMPTS_MAX, COMMIT_PEERS_MAX};
 use crate::{DocumentId, salvage};
 
 /// What arrives in a document's mailbox.
@@ -42,14 +44,18 @@ pub(super) enum Mail {
     Ephemeral {
         from: SessionId,
         message: Ephemeral,
+        waiting: Waiting,
     },
     Heads {
         from: SessionId,
         said: BTreeMap<String, RemoteHeads>,
+        waiting: Waiting,
     },
     Unavailable {
         from: SessionId,
     },
+    /// There were more answers than leave at once.
+    More,
     /// More can be told to a connection, or it wants to hear more.
     Due {
         session: SessionId,
@@ -116,6 +122,8 @@ enum Trouble {
     Unreadable(Error),
     /// The store does not work; what was not stored is forgotten.
     Store(Error),
+    /// It may not become so large; what was not stored is forgotten.
+    Full(Error),
     /// It is to be loaded again, for this reason.
     Lost(String),
 }
@@ -124,6 +132,7 @@ impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Unsupported => Self::Unreadable(error),
+            ErrorKind::InvalidArgument => Self::Full(error),
             _ => Self::Store(error),
         }
     }
@@ -139,6 +148,8 @@ pub(super) struct Actor {
     /// `None` while it is not in memory.
     replica: Option<Replica>,
     sessions: BTreeMap<SessionId, Attached>,
+    /// Whether there are answers that did not leave with the last ones.
+    goes_on: bool,
 }
 
 struct Attached {
@@ -153,7 +164,7 @@ struct Lines(BTreeMap<SessionId, Arc<Session>>, DocumentId);
 
 impl Line for Lines {
     fn takes_more(&self, to: SessionId) -> bool {
-        self.0.get(&to).is_some_and(|session| session.has_space(Some(self.1)))
+        self.0.get(&to).is_some_and(|session| session.has_space(self.1))
     }
 
     fn hears_of(&self, to: SessionId, storage: &str) -> bool {
@@ -163,14 +174,26 @@ impl Line for Lines {
 
 impl Actor {
     pub(super) fn new(server: Arc<Inner>, document: DocumentId) -> Self {
-        Self { server, document, room: Room::default(), replica: None, sessions: BTreeMap::new() }
+        Self {
+            server,
+            document,
+            room: Room::default(),
+            replica: None,
+            sessions: BTreeMap::new(),
+            goes_on: false,
+        }
     }
 
     /// Works until nobody needs the document any more.
     pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Mail>) {
         let mut quiet = Duration::from_millis(QUIET_MS);
         loop {
-            match tokio::time::timeout(quiet, mailbox.recv()).await {
+            let next = if self.goes_on {
+                Ok(Some(mailbox.try_recv().unwrap_or(Mail::More)))
+            } else {
+                tokio::time::timeout(quiet, mailbox.recv()).await
+            };
+            match next {
                 Ok(Some(first)) => {
                     self.batch(first, &mut mailbox).await;
                     quiet = Duration::from_millis(QUIET_MS);
@@ -197,6 +220,7 @@ impl Actor {
     async fn batch(&mut self, first: Mail, mailbox: &mut mpsc::Receiver<Mail>) {
         let (mut received, mut waiting, mut accesses) = (Vec::new(), Vec::new(), Vec::new());
         let (mut leaving, mut changed, mut evict, mut bytes) = (Vec::new(), false, false, 0);
+        self.goes_on = false;
         let mut next = Some(first);
         while let Some(mail) = next {
             match mail {
@@ -206,9 +230,16 @@ impl Actor {
                     received.push(Received { from, message, request });
                     waiting.push(share);
                 }
-                Mail::Ephemeral { from, message } => self.relay(from, &message),
-                Mail::Heads { from, said } => self.room.hear_from(from, said, now_unix_ms()),
+                Mail::Ephemeral { from, message, waiting: share } => {
+                    self.relay(from, &message);
+                    waiting.push(share);
+                }
+                Mail::Heads { from, said, waiting: share } => {
+                    self.room.hear_from(from, said, now_unix_ms());
+                    waiting.push(share);
+                }
                 Mail::Unavailable { from } => self.room.unavailable(from),
+                Mail::More => {}
                 Mail::Due { session } => self.room.set_due(session),
                 Mail::Access { session, access } => accesses.push((session, access)),
                 Mail::Leave { session } => leaving.push(session),
@@ -396,16 +427,18 @@ impl Actor {
         let mut answers = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let lines = self.lines();
-            let (changes, further) = self
+            let written = self
                 .compute(move |room, replica| {
                     guarded(|| {
-                        let further = room.answers(replica, &lines);
+                        let further = room.answers(replica, &lines, ANSWER_BYTES_MAX);
                         (replica.unstored(), further)
                     })
                 })
-                .await?
-                .map_err(|panic| Trouble::Lost(format!("automerge panicked: {panic}")))?;
-            answers.extend(further);
+                .await?;
+            let (changes, further) = written.map_err(|panic| self.panicked(&panic))?;
+            let Answers { told, goes_on } = further;
+            answers.extend(told);
+            self.goes_on = goes_on;
             if changes.is_empty() {
                 // All that they name was there before.
                 return self.release(Committed::durable(answers));
@@ -415,7 +448,7 @@ impl Actor {
             let states = if expected.as_ref().is_some_and(|meta| meta.peers >= STORED_PEERS_MAX) {
                 Vec::new()
             } else {
-                self.room.unstored_states()
+                self.room.unstored_states(COMMIT_PEERS_MAX)
             };
             let count = changes.len() as u64;
             let append = Append {
@@ -447,6 +480,15 @@ impl Actor {
         Err(busy_document().into())
     }
 
+    /// automerge has panicked over an answer. Whoever it was for would have it panic again.
+    fn panicked(&mut self, panic: &str) -> Trouble {
+        self.server.metrics.panics.add(1);
+        if let Some(culprit) = self.room.culprit() {
+            self.cut_off(culprit, &format!("a sync message could not be answered: {panic}"));
+        }
+        Trouble::Lost(format!("automerge panicked: {panic}"))
+    }
+
     /// Lets answers leave.
     #[allow(clippy::unnecessary_wraps, reason = "the end of work that may fail")]
     fn release(&self, answers: Committed<Vec<Answer>>) -> Work<()> {
@@ -473,7 +515,7 @@ impl Actor {
         let Some(sender) = self.sessions.get(&from).map(|attached| attached.session.clone()) else { return };
         for session in to.into_iter().filter_map(|to| self.sessions.get(&to)) {
             let session = &session.session;
-            if session.has_space(None) {
+            if session.takes(message.data.len()) {
                 let outgoing = Outgoing::Ephemeral { document: self.document, from: &sender.peer, message };
                 session.send(frame::encode(&self.server.peer, &session.peer, outgoing));
             } else {
@@ -498,6 +540,7 @@ impl Actor {
     /// After trouble: what was not stored is forgotten, and those who sent it are told to begin again.
     async fn fail(&mut self, trouble: Trouble, senders: &Senders) {
         self.replica = None;
+        self.goes_on = false;
         let why = match trouble {
             Trouble::Deleted => {
                 let told = self.room.deleted();
@@ -522,6 +565,11 @@ impl Actor {
                 self.server.metrics.failures.add(1);
                 "the server could not store or read the document; connect again"
             }
+            Trouble::Full(error) => {
+                tracing::warn!(document = ?self.document, %error, "changes were not taken");
+                self.server.metrics.refused.add(senders.of_changes.len() as u64);
+                return self.refuse(&senders.of_changes, &error.to_string()).await;
+            }
             Trouble::Lost(why) => {
                 tracing::error!(document = ?self.document, why, "the document is loaded again");
                 self.server.metrics.reloads.add(1);
@@ -531,7 +579,26 @@ impl Actor {
         for sender in &senders.of_changes {
             self.cut_off(*sender, why);
         }
-        // The others never notice, but for what they send twice.
+        self.reload(why).await;
+    }
+
+    /// Whose changes a limit keeps out goes on as a reader of the document, until its access is asked for again: cut off, it would come back
+    /// with the same changes for ever.
+    async fn refuse(&mut self, writers: &BTreeSet<SessionId>, why: &str) {
+        for writer in writers {
+            if let Some(Attached { session, access, .. }) = self.sessions.get_mut(writer) {
+                *access = Access::Read;
+                let error = Outgoing::Error { message: why };
+                session.send(frame::encode(&self.server.peer, &session.peer, error));
+            }
+            self.room.set_access(*writer, Access::Read);
+        }
+        self.reload(why).await;
+    }
+
+    /// Has everybody begin again with what is stored; whoever cannot is cut off.
+    async fn reload(&mut self, why: &str) {
+        // Most never notice, but for what they send twice.
         if self.load().await.is_ok()
             && let Some(replica) = &self.replica
         {
@@ -629,7 +696,7 @@ impl Actor {
     /// a round trip, so nobody waits for it.
     async fn store_states(&mut self) {
         let Some(meta) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else { return };
-        let states = self.room.unstored_states();
+        let states = self.room.unstored_states(COMMIT_PEERS_MAX);
         if states.is_empty() || meta.peers >= STORED_PEERS_MAX {
             return;
         }

@@ -1,10 +1,9 @@
 //! One connection: the handshake, then a reader that hands messages to rooms and a writer that sends what they answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use automerge::sync::Message as SyncMessage;
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -15,11 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::actor::{Mail, Waiting};
 use super::frame::{self, Incoming, Outgoing, PROTOCOL, Said};
 use super::limits::{
-    JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, WRITE_BYTES_PER_MS, WRITE_MS_MAX,
+    JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, SYNC_STATE_BYTES_MAX,
+    WRITE_BYTES_PER_MS, WRITE_MS_MAX,
 };
 use super::policy::Identity;
 use super::session::Session;
-use super::{Access, Inner};
+use super::{Access, Inner, message};
 use crate::DocumentId;
 use crate::chunks::guarded;
 
@@ -50,6 +50,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identit
         server: &server,
         session: &session,
         pace: Pace::new(server.options.messages_per_second_max),
+        kept: Kept::default(),
     };
     let writer = Writer { session: &session };
     tokio::select! {
@@ -126,10 +127,34 @@ impl Pace {
     }
 }
 
+/// How much of its last sync messages the rooms keep for a connection.
+#[derive(Default)]
+struct Kept {
+    by_document: BTreeMap<DocumentId, usize>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// The last message of a document takes the place of the one before.
+    fn set(&mut self, document: DocumentId, bytes: usize) -> Result<(), String> {
+        let before = self.by_document.insert(document, bytes).unwrap_or(0);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(bytes);
+        if self.bytes > SYNC_STATE_BYTES_MAX {
+            return Err(format!(
+                "heads and summaries of {} bytes, more than the {SYNC_STATE_BYTES_MAX} that are kept for one connection \
+                 (SYNC_STATE_BYTES_MAX)",
+                self.bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
 struct Reader<'a> {
     server: &'a Arc<Inner>,
     session: &'a Arc<Session>,
     pace: Pace,
+    kept: Kept,
 }
 
 impl Reader<'_> {
@@ -189,28 +214,32 @@ impl Reader<'_> {
     async fn say(&mut self, document: DocumentId, said: Said, bytes: usize) -> Result<(), String> {
         let from = self.session.number;
         let open = self.session.rooms().get(&document).cloned();
-        let mail = match said {
+        match said {
             Said::Sync { data, request } => {
-                let decoded = guarded(|| SyncMessage::decode(&data)).map_err(|panic| {
+                let read = guarded(|| message::read(&data)).unwrap_or_else(|panic| {
                     self.server.metrics.panics.add(1);
-                    format!("the sync message does not read: {panic}")
-                })?;
-                let message = decoded.map_err(|error| format!("the sync message does not read: {error}"))?;
+                    Err(panic)
+                });
+                let (message, kept) = read.map_err(|why| format!("the sync message does not read: {why}"))?;
                 let mailbox = match open {
                     Some(mailbox) => mailbox,
                     None => self.open(document).await?,
                 };
+                self.kept.set(document, kept)?;
                 let waiting = self.wait_for_space(bytes).await?;
-                return self.post(&mailbox, Mail::Sync { from, message, request, waiting }).await;
+                self.post(&mailbox, Mail::Sync { from, message, request, waiting }).await
             }
-            Said::Ephemeral(message) => Mail::Ephemeral { from, message },
-            Said::Heads(said) => Mail::Heads { from, said },
-            Said::Unavailable => Mail::Unavailable { from },
-        };
-        // Of a document that it has not asked for it has nothing to say.
-        match open {
-            Some(mailbox) => self.post(&mailbox, mail).await,
-            None => Ok(()),
+            // Of a document that it has not asked for it has nothing to say.
+            said => {
+                let Some(mailbox) = open else { return Ok(()) };
+                let waiting = self.wait_for_space(bytes).await?;
+                let mail = match said {
+                    Said::Ephemeral(message) => Mail::Ephemeral { from, message, waiting },
+                    Said::Heads(said) => Mail::Heads { from, said, waiting },
+                    _ => Mail::Unavailable { from },
+                };
+                self.post(&mailbox, mail).await
+            }
         }
     }
 
@@ -323,6 +352,18 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_connection_has_a_bound_over_all_documents() {
+        let mut kept = Kept::default();
+        let document = |number| DocumentId::from_bytes([number; 16]);
+        for _ in 0..3 {
+            // Of one document only the last counts.
+            assert_eq!(kept.set(document(1), SYNC_STATE_BYTES_MAX - 1), Ok(()));
+        }
+        assert_eq!(kept.set(document(2), 1), Ok(()));
+        assert!(kept.set(document(3), 1).unwrap_err().contains("SYNC_STATE_BYTES_MAX"));
+    }
 
     #[test]
     fn a_burst_of_a_second_is_taken_at_once_and_what_follows_in_its_time() {

@@ -3,14 +3,18 @@
 //! What is unknown in a map is skipped, as the other implementations do. A message that does not read is told why.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Cursor;
 
 use automerge::ChangeHash;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteBuf;
 use sha2::{Digest as _, Sha256};
 
-use super::limits::{HEADS_MAX, ID_BYTES_MAX, REMOTES_PER_DOCUMENT_MAX, SUBSCRIPTIONS_MAX};
+use super::limits::{
+    EPHEMERAL_BYTES_MAX, HEADS_MAX, ID_BYTES_MAX, REMOTES_PER_DOCUMENT_MAX, SUBSCRIPTIONS_MAX,
+};
 use crate::DocumentId;
 
 /// The only version there is.
@@ -18,6 +22,9 @@ pub(super) const PROTOCOL: &str = "1";
 
 /// How deep a message may be nested; ours have three levels.
 const DEPTH_MAX: usize = 16;
+
+/// Among how many versions ours is looked for; clients name one.
+const VERSIONS_MAX: usize = 64;
 
 /// How many bytes of checksum follow a hash inside its text.
 const CHECKSUM_BYTES: usize = 4;
@@ -107,17 +114,17 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_metadata: Option<PeerMetadata>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    supported_protocol_versions: Option<Vec<String>>,
+    supported_protocol_versions: Option<List<VERSIONS_MAX>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     selected_protocol_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    add: Option<Vec<String>>,
+    add: Option<List<SUBSCRIPTIONS_MAX>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    remove: Option<Vec<String>>,
+    remove: Option<List<SUBSCRIPTIONS_MAX>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    new_heads: Option<BTreeMap<String, Heads>>,
+    new_heads: Option<NewHeads>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -130,8 +137,66 @@ struct PeerMetadata {
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Heads {
-    heads: Vec<String>,
+    heads: List<HEADS_MAX>,
     timestamp: Number,
+}
+
+/// Texts, of which no more than one too many is kept: a byte each on the wire, they would take much more in memory.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+struct List<const MAX: usize>(Vec<String>);
+
+impl<'de, const MAX: usize> Deserialize<'de> for List<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self(Vec::new()))
+    }
+}
+
+impl<'de, const MAX: usize> Visitor<'de> for List<MAX> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of texts")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
+        while self.0.len() <= MAX
+            && let Some(item) = items.next_element()?
+        {
+            self.0.push(item);
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+/// The heads of storages, in the same way.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+struct NewHeads(BTreeMap<String, Heads>);
+
+impl<'de> Deserialize<'de> for NewHeads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for NewHeads {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the heads of storages")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Self, A::Error> {
+        while self.0.len() <= REMOTES_PER_DOCUMENT_MAX
+            && let Some((storage, heads)) = entries.next_entry()?
+        {
+            self.0.insert(storage, heads);
+        }
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// JavaScript has one kind of number: small ones arrive as integers, those beyond 32 bits as floats.
@@ -176,7 +241,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Incoming), String> {
             let metadata = fields.peer_metadata.unwrap_or_default();
             let lasting = metadata.storage_id.filter(|_| metadata.is_ephemeral != Some(true));
             let storage = lasting.map(|storage| bounded(storage, "storageId")).transpose()?;
-            let versions = fields.supported_protocol_versions;
+            let versions = fields.supported_protocol_versions.map(|versions| versions.0);
             return Ok((sender.clone(), Incoming::Join { peer: sender, storage, versions }));
         }
         "leave" => return Ok((sender, Incoming::Leave)),
@@ -194,6 +259,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Incoming), String> {
                 bounded(fields.session_id.ok_or("an ephemeral message without sessionId")?, "sessionId")?;
             let count = fields.count.ok_or("an ephemeral message without count")?.get();
             let data = fields.data.ok_or("an ephemeral message without data")?.into_vec();
+            if data.len() > EPHEMERAL_BYTES_MAX {
+                return Err(format!(
+                    "an ephemeral message of {} bytes, more than the {EPHEMERAL_BYTES_MAX} allowed (EPHEMERAL_BYTES_MAX)",
+                    data.len()
+                ));
+            }
             Said::Ephemeral(Ephemeral { session, count, data })
         }
         "remote-heads-changed" => Said::Heads(remote_heads(fields.new_heads)?),
@@ -212,30 +283,27 @@ fn bounded(id: String, name: &str) -> Result<String, String> {
     Ok(id)
 }
 
-fn storages(ids: Option<Vec<String>>) -> Result<Vec<String>, String> {
-    let ids = ids.unwrap_or_default();
+fn storages(ids: Option<List<SUBSCRIPTIONS_MAX>>) -> Result<Vec<String>, String> {
+    let List(ids) = ids.unwrap_or_default();
     if ids.len() > SUBSCRIPTIONS_MAX {
-        return Err(format!(
-            "{} storages, more than the {SUBSCRIPTIONS_MAX} allowed (SUBSCRIPTIONS_MAX)",
-            ids.len()
-        ));
+        return Err(format!("more storages than the {SUBSCRIPTIONS_MAX} allowed (SUBSCRIPTIONS_MAX)"));
     }
     ids.into_iter().map(|id| bounded(id, "a storage id")).collect()
 }
 
-fn remote_heads(said: Option<BTreeMap<String, Heads>>) -> Result<BTreeMap<String, RemoteHeads>, String> {
-    let said = said.ok_or("remote-heads-changed without newHeads")?;
+fn remote_heads(said: Option<NewHeads>) -> Result<BTreeMap<String, RemoteHeads>, String> {
+    let NewHeads(said) = said.ok_or("remote-heads-changed without newHeads")?;
     if said.len() > REMOTES_PER_DOCUMENT_MAX {
-        let count = said.len();
         return Err(format!(
-            "heads of {count} storages, more than the {REMOTES_PER_DOCUMENT_MAX} allowed (REMOTES_PER_DOCUMENT_MAX)"
+            "heads of more storages than the {REMOTES_PER_DOCUMENT_MAX} allowed (REMOTES_PER_DOCUMENT_MAX)"
         ));
     }
     let read = |(storage, said): (String, Heads)| {
-        if said.heads.len() > HEADS_MAX {
-            return Err(format!("{} heads, more than the {HEADS_MAX} allowed (HEADS_MAX)", said.heads.len()));
+        let List(heads) = said.heads;
+        if heads.len() > HEADS_MAX {
+            return Err(format!("more heads than the {HEADS_MAX} allowed (HEADS_MAX)"));
         }
-        let heads = said.heads.iter().map(|head| parse_head(head).ok_or("a head that is none"));
+        let heads = heads.iter().map(|head| parse_head(head).ok_or("a head that is none"));
         let heads = heads.collect::<Result<_, _>>()?;
         Ok((bounded(storage, "a storage id")?, RemoteHeads { heads, unix_ms: said.timestamp.get() }))
     };
@@ -279,10 +347,10 @@ pub(super) fn encode(server: &str, client: &str, message: Outgoing<'_>) -> Vec<u
             "remote-heads-changed".clone_into(&mut fields.kind);
             fields.document_id = document_text(document);
             let told = Heads {
-                heads: heads.heads.iter().map(head_text).collect(),
+                heads: List(heads.heads.iter().map(head_text).collect()),
                 timestamp: Number::new(heads.unix_ms),
             };
-            fields.new_heads = Some(BTreeMap::from([(storage.to_owned(), told)]));
+            fields.new_heads = Some(NewHeads(BTreeMap::from([(storage.to_owned(), told)])));
         }
     }
     let mut bytes = Vec::new();
@@ -320,7 +388,7 @@ pub fn fuzz_frames(data: &[u8]) {
     match said {
         Said::Sync { data, .. } => {
             // As the server does: a panic of automerge's is caught, and costs a session.
-            let Ok(Ok(message)) = crate::chunks::guarded(|| automerge::sync::Message::decode(&data)) else {
+            let Ok(Ok((message, _))) = crate::chunks::guarded(|| super::message::read(&data)) else {
                 return;
             };
             let received = crate::chunks::guarded(|| {
@@ -435,6 +503,19 @@ mod tests {
         let many: Vec<_> = (0..=SUBSCRIPTIONS_MAX).map(|number| number.to_string()).collect();
         let value = cbor!({ "type" => "remote-subscription-change", "senderId" => "me", "add" => many });
         assert!(read(value).unwrap_err().contains("SUBSCRIPTIONS_MAX"));
+        let value = cbor!({ "type" => "remote-heads-changed", "senderId" => "me", "documentId" => DOCUMENT,
+            "newHeads" => { "disk" => { "heads" => vec![""; HEADS_MAX + 1], "timestamp" => 1 } } });
+        assert!(read(value).unwrap_err().contains("HEADS_MAX"));
+        let empty = cbor!({ "heads" => Vec::<String>::new(), "timestamp" => 1 }).unwrap();
+        let many: Vec<_> = (0..=REMOTES_PER_DOCUMENT_MAX)
+            .map(|number| (Value::Text(number.to_string()), empty.clone()))
+            .collect();
+        let value = cbor!({ "type" => "remote-heads-changed", "senderId" => "me", "documentId" => DOCUMENT,
+            "newHeads" => Value::Map(many) });
+        assert!(read(value).unwrap_err().contains("REMOTES_PER_DOCUMENT_MAX"));
+        let value = cbor!({ "type" => "ephemeral", "senderId" => "me", "documentId" => DOCUMENT, "count" => 1,
+            "sessionId" => "s", "data" => Value::Bytes(vec![0; EPHEMERAL_BYTES_MAX + 1]) });
+        assert!(read(value).unwrap_err().contains("EPHEMERAL_BYTES_MAX"));
         let mut twice = bytes(&cbor!({ "type" => "leave", "senderId" => "me" }).unwrap());
         assert!(decode(&twice).is_ok());
         twice.push(0);
@@ -443,6 +524,14 @@ mod tests {
         assert!(decode(&[0x81; 10_000]).is_err());
         assert!(decode(&[0x5B, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]).is_err());
         assert_eq!(read(cbor!({ "type" => "later", "senderId" => "me" })), Ok(Incoming::Other));
+    }
+
+    #[test]
+    fn of_a_list_that_is_too_long_no_more_is_kept_than_shows_it() {
+        let many = bytes(&cbor!(vec!["x"; 100_000]).unwrap());
+        let List(kept) = ciborium::from_reader::<List<9>, _>(&many[..]).unwrap();
+        assert_eq!(kept.len(), 10);
+        assert!(kept.capacity() < 100, "as much as the sender says was asked for");
     }
 
     proptest::proptest! {

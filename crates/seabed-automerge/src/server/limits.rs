@@ -1,14 +1,26 @@
 //! The published bounds of the live server. Those of documents are in [`crate::limits`].
 
-/// The longest message that is taken, unless [`Options`](super::Options) say otherwise, in bytes. A document that a client has and the
+/// The longest message that is taken, unless [`LiveOptions`](super::LiveOptions) say otherwise, in bytes. A document that a client has and the
 /// server has not arrives as one message.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The longest id of a peer, a session or a storage, in bytes.
 pub const ID_BYTES_MAX: usize = 256;
 
-/// How many documents one connection has open, unless [`Options`](super::Options) say otherwise.
+/// How many documents one connection has open, unless [`LiveOptions`](super::LiveOptions) say otherwise.
 pub const DOCUMENTS_PER_CONNECTION_MAX: usize = 10_000;
+
+/// How many heads a sync message may have, and how many hashes it may ask for or start from: each of them.
+pub const SYNC_HASHES_MAX: usize = 65_536;
+
+/// How many summaries of what a client has a sync message may have; clients send one.
+pub const SYNC_HAVES_MAX: usize = 16;
+
+/// How many bytes of what clients have said last is kept for one connection, of all its documents: heads, and summaries of what they have.
+pub const SYNC_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The longest ephemeral message, in bytes.
+pub const EPHEMERAL_BYTES_MAX: usize = 1024 * 1024;
 
 /// How many messages of one connection wait for documents at once; it is not read from meanwhile.
 pub const MESSAGES_WAITING_MAX: usize = 64;
@@ -26,7 +38,7 @@ pub const BATCH_MESSAGES_MAX: usize = 1_024;
 /// After how many bytes of messages a batch takes no further one.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many messages a connection sends in a second, unless [`Options`](super::Options) say otherwise; it is not read from until it may
+/// How many messages a connection sends in a second, unless [`LiveOptions`](super::LiveOptions) say otherwise; it is not read from until it may
 /// send again. As many are taken at once after a pause.
 pub const MESSAGES_PER_SECOND_MAX: u32 = 2_000;
 
@@ -35,6 +47,9 @@ pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many frames wait to be written to one connection before the same.
 pub const OUTBOX_FRAMES: usize = 1_024;
+
+/// After how many bytes of answers a document lets them leave before it writes further ones.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many storages one connection hears of.
 pub const SUBSCRIPTIONS_MAX: usize = 1_024;
@@ -51,10 +66,7 @@ pub const EPHEMERAL_SESSIONS_MAX: usize = 1_024;
 /// How many sync states of peers are stored of one document; those beyond cost their peers a round trip.
 pub const STORED_PEERS_MAX: u64 = 4_096;
 
-/// How many bytes of changes that wait for others a document keeps in memory; whoever sends more is cut off.
-pub const ORPHAN_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// How many bytes of documents are kept in memory, as far as that can be told, unless [`Options`](super::Options) say otherwise. Beyond
+/// How many bytes of documents are kept in memory, as far as that can be told, unless [`LiveOptions`](super::LiveOptions) say otherwise. Beyond
 /// it those go that were not used for the longest time.
 pub const RESIDENT_BYTES_MAX: u64 = 512 * 1024 * 1024;
 

@@ -1,12 +1,13 @@
 //! The live server: automerge-repo's WebSocket protocol over [`DocStore`].
 //!
-//! `frame` is the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
+//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
 //! client, `rooms` knows which documents are in use.
 
 mod actor;
 mod connection;
 mod frame;
 pub mod limits;
+mod message;
 mod metrics;
 mod policy;
 mod replica;
@@ -320,11 +321,11 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use automerge::ChangeHash;
-    use automerge::sync::{Message, State as SyncState, SyncDoc as _};
+    use automerge::sync::{Message, MessageFlags, State as SyncState, SyncDoc as _};
     use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable as _};
 
     use super::actor::Waiting;
-    use super::replica::tests::POISON;
+    use super::replica::tests::{POISON, POISONED_ANSWER};
     use super::*;
 
     async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
@@ -377,5 +378,71 @@ mod tests {
         assert_ne!(message.heads, Vec::<ChangeHash>::new());
         say(&good, &mailboxes[0], message).await;
         heard(&good).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_an_answer_costs_the_one_whom_it_was_for() {
+        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
+        let document = DocumentId::from_bytes([7; 16]);
+        let evil = live.0.enter("evil".to_owned(), None, Identity::anonymous()).unwrap();
+        let mailbox = Inner::attach(&live.0, document).unwrap();
+        mailbox.send(Mail::Open { session: evil.clone(), access: Access::Read }).await.unwrap();
+        let mut message = Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap();
+        message.need = vec![POISONED_ANSWER];
+        say(&evil, &mailbox, message).await;
+        let last = String::from_utf8_lossy(&heard(&evil).await).into_owned();
+        assert!(last.contains("could not be answered") && evil.is_ended(), "{last}");
+        assert_eq!(live.metrics().panics_total, 1);
+    }
+
+    #[tokio::test]
+    async fn whose_changes_a_limit_keeps_out_is_told_why_and_goes_on_as_a_reader() {
+        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+        let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
+        let document = DocumentId::from_bytes([7; 16]);
+        let writer = live.0.enter("writer".to_owned(), None, Identity::anonymous()).unwrap();
+        let mailbox = Inner::attach(&live.0, document).unwrap();
+        mailbox.send(Mail::Open { session: writer.clone(), access: Access::Write }).await.unwrap();
+        let (mut automerge, mut state) = (Automerge::new(), SyncState::new());
+        let hear = |automerge: &mut Automerge, state: &mut SyncState, frame: &[u8]| {
+            let (_, incoming) = frame::decode(frame).unwrap();
+            let frame::Incoming::Document { said: frame::Said::Sync { data, .. }, .. } = incoming else {
+                panic!("{incoming:?}")
+            };
+            let (message, _) = message::read(&data).unwrap();
+            let flags = message.flags;
+            automerge.receive_sync_message(state, message).unwrap();
+            flags
+        };
+        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "first")).unwrap();
+        while state.their_heads.as_ref() != Some(&automerge.get_heads()) {
+            if let Some(message) = automerge.generate_sync_message(&mut state) {
+                say(&writer, &mailbox, message).await;
+            }
+            hear(&mut automerge, &mut state, &heard(&writer).await);
+        }
+
+        // As if it had all that it may have.
+        let shard = documents.shard(document);
+        let mut full = documents.meta(document).await.unwrap().unwrap();
+        full.change_bytes = crate::limits::DOCUMENT_BYTES_MAX;
+        let mut batch = seabed_kv::Batch::new();
+        batch.put(crate::keys::DOCUMENT, crate::keys::document_key(document), full.to_bytes());
+        shard.tenant.apply(batch, seabed_kv::Durability::Durable).await.unwrap();
+
+        let before = automerge.get_heads();
+        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "second")).unwrap();
+        say(&writer, &mailbox, automerge.generate_sync_message(&mut state).unwrap()).await;
+        let why = String::from_utf8_lossy(&heard(&writer).await).into_owned();
+        assert!(why.contains("DOCUMENT_BYTES_MAX"), "{why}");
+        let flags = hear(&mut automerge, &mut state, &heard(&writer).await).unwrap();
+        assert!(flags.contains(MessageFlags::READ_ONLY), "the client would send it again for ever");
+        assert!(!writer.is_ended());
+        let stored = documents.meta(document).await.unwrap().unwrap();
+        assert_eq!(stored, full);
+        assert_eq!(state.their_heads, Some(before));
+        let metrics = live.metrics();
+        assert_eq!((metrics.refused_total, metrics.failures_total), (1, 0));
     }
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
 use automerge::{Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _, SaveOptions};
 
-use super::limits::ORPHAN_BYTES_MAX;
 use crate::chunks;
+use crate::limits::WAITING_BYTES_MAX;
 use crate::meta::Meta;
 use crate::salvage;
+use crate::waiting::{self, Waiting};
 
 /// What a document takes in memory beside what it is made of.
 const RESIDENT_BYTES_MIN: u64 = 16 * 1024;
@@ -24,8 +25,10 @@ pub(super) struct Replica {
     pub(super) meta: Option<Meta>,
     /// Whether changes that wait for others are stored, so that a snapshot must have them.
     stored_orphans: bool,
-    /// How many bytes arrived since everything that had arrived could be applied.
-    orphan_bytes: usize,
+    /// How much of what has arrived waits for what has not.
+    waiting: Waiting,
+    /// Too much of it would have waited.
+    overgrown: bool,
 }
 
 impl Replica {
@@ -33,7 +36,7 @@ impl Replica {
     pub(super) fn new(automerge: Automerge, meta: Option<Meta>) -> Self {
         let stored = automerge.get_heads();
         let stored_orphans = !automerge.get_missing_deps(&[]).is_empty();
-        Self { automerge, stored, meta, stored_orphans, orphan_bytes: 0 }
+        Self { automerge, stored, meta, stored_orphans, waiting: Waiting::default(), overgrown: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -52,23 +55,37 @@ impl Replica {
     pub(super) fn receive(&mut self, state: &mut State, message: Message) -> Result<(), String> {
         #[cfg(test)]
         assert!(!message.need.contains(&tests::POISON), "the test asked for a panic");
-        let bytes: usize = if state.read_only { 0 } else { message.changes.iter().map(<[u8]>::len).sum() };
+        let taken = |bytes| if state.read_only { 0 } else { bytes };
+        let bytes = taken(message.changes.iter().map(waiting::weight).fold(0, usize::saturating_add));
+        let admitted =
+            self.waiting.admit(&mut self.automerge, bytes, || waiting::changes_of(message.changes.iter()));
+        admitted.map_err(|bytes| {
+            self.overgrown = true;
+            format!(
+                "changes of {bytes} bytes would wait for others that are not here, more than the {WAITING_BYTES_MAX} allowed \
+                 (WAITING_BYTES_MAX)"
+            )
+        })?;
         let received = self.automerge.receive_sync_message(state, message);
         received.map_err(|error: AutomergeError| error.to_string())?;
         if bytes > 0 {
-            let waits = !self.automerge.get_missing_deps(&[]).is_empty();
-            self.orphan_bytes = if waits { self.orphan_bytes.saturating_add(bytes) } else { 0 };
+            self.waiting.taken(&mut self.automerge, bytes);
         }
         Ok(())
     }
 
-    /// Whether too much waits for changes that do not come: it is to be loaded again, without that.
+    /// Whether too much would wait for changes that do not come: it is to be loaded again, without what waits.
     pub(super) fn is_overgrown(&self) -> bool {
-        self.orphan_bytes > ORPHAN_BYTES_MAX
+        self.overgrown
     }
 
     /// What to tell a peer, as far as there is something to tell.
     pub(super) fn generate(&self, state: &mut State) -> Option<Message> {
+        #[cfg(test)]
+        assert!(
+            !state.their_need.iter().flatten().any(|hash| *hash == tests::POISONED_ANSWER),
+            "the test asked for a panic"
+        );
         let mut message = self.automerge.generate_sync_message(state)?;
         // A whole document would bring with it what waits for other changes, and is stored nowhere.
         if message.version == MessageVersion::V2 && !self.automerge.get_missing_deps(&[]).is_empty() {
@@ -142,7 +159,7 @@ impl Replica {
         let stored =
             self.meta.as_ref().map_or(0, |meta| meta.change_bytes.saturating_add(meta.snapshot_bytes));
         let operations = self.automerge.stats().num_ops.saturating_mul(OPERATION_BYTES);
-        let orphans = self.orphan_bytes as u64;
+        let orphans = self.waiting.bytes() as u64;
         RESIDENT_BYTES_MIN.saturating_add(stored).saturating_add(operations).saturating_add(orphans)
     }
 }
@@ -156,6 +173,8 @@ pub(super) mod tests {
 
     /// Whoever says that they need this makes automerge panic, as far as the server can tell.
     pub(crate) const POISON: ChangeHash = ChangeHash([0xEE; 32]);
+    /// The same, only when it is answered.
+    pub(crate) const POISONED_ANSWER: ChangeHash = ChangeHash([0xDD; 32]);
 
     pub(crate) fn edited(document: &mut Automerge, key: &str) {
         document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, key)).unwrap();
@@ -219,7 +238,26 @@ pub(super) mod tests {
         empty.receive_sync_message(&mut nothing, whole).unwrap();
         assert_eq!((empty.get_heads(), empty.get_missing_deps(&[])), (replica.heads(), Vec::new()));
 
-        replica.orphan_bytes = ORPHAN_BYTES_MAX + 1;
+        // What rests on nothing that is missing is taken, whatever waits.
+        let mut large = author.fork();
+        large
+            .transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "large", vec![7; WAITING_BYTES_MAX]))
+            .unwrap();
+        edited(&mut large, "last");
+        let mut changes = large.get_changes(&[]);
+        let orphan = changes.pop().unwrap();
+        let mut send = |changes: &[Change]| {
+            let mut said = author.generate_sync_message(&mut State::new()).unwrap();
+            said.changes =
+                ChunkList::from(changes.iter().flat_map(Change::raw_bytes).copied().collect::<Vec<_>>());
+            replica.receive(&mut state, said)
+        };
+        send(&[orphan]).unwrap();
+        let late = changes.pop().unwrap();
+        assert!(send(std::slice::from_ref(&late)).unwrap_err().contains("WAITING_BYTES_MAX"));
+        changes.push(late);
+        send(&changes).unwrap();
+        assert!(replica.has(&large.get_heads()[0]));
         assert!(replica.is_overgrown());
     }
 }

@@ -6,7 +6,7 @@ use automerge::sync::{Message, State};
 
 use super::Access;
 use super::frame::{Ephemeral, RemoteHeads};
-use super::limits::{EPHEMERAL_SESSIONS_MAX, REMOTES_PER_DOCUMENT_MAX};
+use super::limits::{EPHEMERAL_SESSIONS_MAX, HEADS_MAX, REMOTES_PER_DOCUMENT_MAX};
 use super::replica::Replica;
 
 /// A connection, by its number.
@@ -22,6 +22,8 @@ pub(super) struct Room {
     remotes: BTreeMap<String, RemoteHeads>,
     /// The last ephemeral message of each sender.
     senders: BTreeMap<(SessionId, String), u64>,
+    /// For whom automerge is writing a message: the one over whom it panics.
+    generating: Option<SessionId>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,14 @@ struct Peer {
 pub(super) struct Answer {
     pub(super) to: SessionId,
     pub(super) what: What,
+}
+
+/// What is to be told now.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answers {
+    pub(super) told: Vec<Answer>,
+    /// Whether there is more to tell, once this has left.
+    pub(super) goes_on: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -147,7 +157,9 @@ impl Room {
         if replica.heads() != before {
             self.set_all_due();
         }
+        // Others are not told of more heads than they would take.
         if received.is_ok()
+            && heads.len() <= HEADS_MAX
             && let Some(storage) = self.peers.get(&from).and_then(|peer| peer.storage.clone())
         {
             self.hear(storage, RemoteHeads { heads, unix_ms: now_unix_ms }, now_unix_ms);
@@ -221,22 +233,25 @@ impl Room {
         self.peers.keys().copied().filter(|session| *session != from).collect()
     }
 
-    /// What is to be told, to those who can be told. It may leave when everything in the replica is durable.
-    pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line) -> Vec<Answer> {
-        let mut answers = Vec::new();
+    /// What is to be told, to those who can be told, until it has that many bytes. It may leave when everything in the replica is durable.
+    pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line, bytes_max: usize) -> Answers {
+        let (mut told, mut bytes) = (Vec::new(), 0_usize);
         let empty = replica.is_empty();
         // Somebody has the document, and is about to send it.
         let promised = self.peers.values().any(|peer| {
             let heads = peer.state.their_heads.as_deref().unwrap_or_default();
             peer.access == Access::Write && !peer.without && !heads.is_empty()
         });
-        for session in std::mem::take(&mut self.due) {
+        let mut due = std::mem::take(&mut self.due);
+        while bytes < bytes_max
+            && let Some(session) = due.pop_first()
+        {
             let Some(peer) = self.peers.get_mut(&session) else { continue };
             if !line.takes_more(session) {
                 self.due.insert(session);
                 continue;
             }
-            let mut tell = |what| answers.push(Answer { to: session, what });
+            let mut tell = |what| told.push(Answer { to: session, what });
             if empty && peer.wants {
                 if !promised {
                     peer.wants = false;
@@ -244,32 +259,43 @@ impl Room {
                 }
             } else {
                 peer.wants = false;
-                if let Some(message) = replica.generate(&mut peer.state) {
-                    tell(What::Sync(message.encode()));
+                self.generating = Some(session);
+                let message = replica.generate(&mut peer.state).map(Message::encode);
+                self.generating = None;
+                if let Some(message) = message {
+                    bytes = bytes.saturating_add(message.len());
+                    tell(What::Sync(message));
                 }
             }
             for (storage, heads) in &self.remotes {
-                let told = peer.told.get(storage).is_some_and(|told| *told >= heads.unix_ms);
+                let known = peer.told.get(storage).is_some_and(|told| *told >= heads.unix_ms);
                 let itself = peer.storage.as_ref() == Some(storage);
                 let here = || heads.heads.iter().all(|head| replica.has(head));
-                if !told && !itself && line.hears_of(session, storage) && here() {
+                if !known && !itself && line.hears_of(session, storage) && here() {
                     peer.told.insert(storage.clone(), heads.unix_ms);
                     tell(What::Heads { storage: storage.clone(), heads: heads.clone() });
                 }
             }
         }
-        answers
+        let goes_on = !due.is_empty();
+        self.due.append(&mut due);
+        Answers { told, goes_on }
     }
 
-    /// States that are not stored as they are now, by storage.
-    pub(super) fn unstored_states(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// After a panic in [`answers`](Self::answers): over whom it was.
+    pub(super) fn culprit(&mut self) -> Option<SessionId> {
+        self.generating.take()
+    }
+
+    /// States that are not stored as they are now, by storage: so many of them. Those of more heads than [`HEADS_MAX`] are not worth it.
+    pub(super) fn unstored_states(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let changed = self.peers.values().filter_map(|peer| {
-            let storage = peer.storage.as_ref()?;
+            let storage = peer.storage.as_ref().filter(|_| peer.state.shared_heads.len() <= HEADS_MAX)?;
             let encoded = peer.state.encode();
             (peer.stored.as_ref() != Some(&encoded)).then(|| (storage.clone().into_bytes(), encoded))
         });
         // Two connections of one storage have one row.
-        changed.collect::<BTreeMap<_, _>>().into_iter().collect()
+        changed.collect::<BTreeMap<_, _>>().into_iter().take(most).collect()
     }
 
     /// These are stored now.
@@ -371,7 +397,7 @@ mod tests {
         }
 
         fn answers(&mut self) -> Vec<Answer> {
-            self.room.answers(&self.replica, &self.line)
+            self.room.answers(&self.replica, &self.line, usize::MAX).told
         }
 
         /// Until nobody has anything more to say; answers what was said to others.
@@ -467,6 +493,26 @@ mod tests {
     }
 
     #[test]
+    fn answers_leave_before_further_ones_are_written() {
+        let mut scene = Scene::new();
+        let mut author = scene.enter(1, Access::Write);
+        edited(&mut author.document, "key");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        for session in 2..=5 {
+            scene.enter(session, Access::Read);
+            scene.room.set_due(session);
+        }
+        scene.line.full.set(Some(2));
+        for (told, goes_on) in [(3, true), (4, true), (5, false)] {
+            let answers = scene.room.answers(&scene.replica, &scene.line, 1);
+            assert_eq!(answers.told.iter().map(|answer| answer.to).collect::<Vec<_>>(), [told]);
+            assert_eq!(answers.goes_on, goes_on);
+        }
+        assert!(scene.room.is_due(), "whose line is full waits for that");
+    }
+
+    #[test]
     fn heads_of_a_storage_are_told_once_to_whom_they_matter_and_when_they_are_here() {
         let mut scene = Scene::new();
         let (mut author, mut other) = (scene.enter(1, Access::Write), scene.enter(2, Access::Write));
@@ -541,11 +587,12 @@ mod tests {
         edited(&mut author.document, "first");
         let answers = scene.say(&mut author, false);
         scene.settle(&mut author, answers);
-        let states = scene.room.unstored_states();
+        let states = scene.room.unstored_states(9);
         let [(storage, state)] = &states[..] else { panic!("{states:?}") };
         assert_eq!(storage, b"disk 1");
+        assert_eq!(scene.room.unstored_states(0), []);
         scene.room.set_stored_states(&states);
-        assert_eq!(scene.room.unstored_states(), []);
+        assert_eq!(scene.room.unstored_states(9), []);
         scene.room.leave(1);
 
         let storage = Some("disk 1".to_owned());

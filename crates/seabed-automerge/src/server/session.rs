@@ -71,13 +71,19 @@ impl Session {
     }
 
     /// Whether more may be sent now. Otherwise the room of that document is told when.
-    pub(super) fn has_space(&self, for_room: Option<DocumentId>) -> bool {
+    pub(super) fn has_space(&self, for_room: DocumentId) -> bool {
         let mut queue = self.queue();
         let space = queue.has_space();
-        if let (false, Some(document)) = (space, for_room) {
-            queue.owed.insert(document);
+        if !space {
+            queue.owed.insert(for_room);
         }
         space
+    }
+
+    /// Whether so many bytes more, which can also be dropped, do not take it beyond its bound.
+    pub(super) fn takes(&self, bytes: usize) -> bool {
+        let queue = self.queue();
+        queue.has_space() && queue.bytes.saturating_add(bytes) <= OUTBOX_BYTES
     }
 
     /// The next frame to write.
@@ -150,16 +156,23 @@ mod tests {
     #[test]
     fn a_full_queue_owes_and_pays_when_it_is_drained() {
         let (session, document) = (session(), DocumentId::from_bytes([7; 16]));
-        assert!(session.has_space(Some(document)));
+        assert!(session.has_space(document));
         session.send(vec![0; OUTBOX_BYTES]);
-        assert!(!session.has_space(Some(document)) && session.owed().is_empty());
+        assert!(!session.has_space(document) && session.owed().is_empty());
         assert_eq!(session.next().unwrap().len(), OUTBOX_BYTES);
         assert_eq!(session.owed(), BTreeSet::from([document]));
         assert!(session.owed().is_empty());
         for _ in 0..OUTBOX_FRAMES {
             session.send(vec![0]);
         }
-        assert!(!session.has_space(None));
+        assert!(!session.takes(0));
+    }
+
+    #[test]
+    fn what_can_be_dropped_counts_before_it_is_taken() {
+        let session = session();
+        session.send(vec![0; OUTBOX_BYTES - 9]);
+        assert!(session.takes(9) && !session.takes(10));
     }
 
     #[test]
