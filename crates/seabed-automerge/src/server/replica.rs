@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
-use automerge::{Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _, SaveOptions};
+use automerge::{Automerge, Change, ChangeHash, ReadDoc as _, SaveOptions};
 
 use super::limits::ORPHAN_BYTES_MAX;
 use crate::chunks;
@@ -26,6 +26,8 @@ pub(super) struct Replica {
     stored_orphans: bool,
     /// How many bytes arrived since everything that had arrived could be applied.
     orphan_bytes: usize,
+    /// automerge has refused something.
+    doubtful: bool,
 }
 
 impl Replica {
@@ -33,7 +35,7 @@ impl Replica {
     pub(super) fn new(automerge: Automerge, meta: Option<Meta>) -> Self {
         let stored = automerge.get_heads();
         let stored_orphans = !automerge.get_missing_deps(&[]).is_empty();
-        Self { automerge, stored, meta, stored_orphans, orphan_bytes: 0 }
+        Self { automerge, stored, meta, stored_orphans, orphan_bytes: 0, doubtful: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,12 +56,21 @@ impl Replica {
         assert!(!message.need.contains(&tests::POISON), "the test asked for a panic");
         let bytes: usize = if state.read_only { 0 } else { message.changes.iter().map(<[u8]>::len).sum() };
         let received = self.automerge.receive_sync_message(state, message);
-        received.map_err(|error: AutomergeError| error.to_string())?;
+        if let Err(error) = received {
+            self.doubtful = true;
+            return Err(error.to_string());
+        }
         if bytes > 0 {
             let waits = !self.automerge.get_missing_deps(&[]).is_empty();
             self.orphan_bytes = if waits { self.orphan_bytes.saturating_add(bytes) } else { 0 };
         }
         Ok(())
+    }
+
+    /// Whether automerge has refused something, and so may have dropped changes that wait for others, stored ones too: it is to be loaded
+    /// again when what is new in it is stored.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Whether too much waits for changes that do not come: it is to be loaded again, without that.
@@ -128,7 +139,7 @@ impl Replica {
         if self.stored_orphans {
             self.stored_orphans = !self.automerge.get_missing_deps(&[]).is_empty();
         }
-        let whole = !self.stored_orphans && self.stored == self.automerge.get_heads();
+        let whole = !self.doubtful && !self.stored_orphans && self.stored == self.automerge.get_heads();
         whole.then(|| self.save_applied())
     }
 
@@ -149,8 +160,8 @@ impl Replica {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use automerge::ROOT;
     use automerge::transaction::Transactable as _;
+    use automerge::{AutomergeError, ROOT};
 
     use super::*;
 
