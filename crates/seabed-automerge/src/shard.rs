@@ -6,7 +6,9 @@ use seabed_kv::{Store, Tenant};
 
 use crate::DocumentId;
 use crate::error::{Result, damaged};
-use crate::keys::{DOCUMENT, FORMAT_VERSION, INLINE_RESERVE_BYTES, LAYER, Stored, document_key};
+use crate::keys::{
+    DOCUMENT, FORMAT, FORMAT_VERSION, IDENTITY, INLINE_RESERVE_BYTES, LAYER, SHARDS, Stored, document_key,
+};
 use crate::meta::Meta;
 
 /// The layer, as its tenants show it.
@@ -69,6 +71,16 @@ pub(crate) async fn open(store: &Store) -> Result<Vec<Shard>> {
 /// ```
 pub fn is_ours(tenant_id: &str) -> bool {
     SPREAD.number(tenant_id).is_some()
+}
+
+/// Whether rows of that category are in the layer's tenants before the first document is.
+///
+/// ```
+/// assert!(seabed_automerge::is_bookkeeping(b"automerge.format"));
+/// assert!(!seabed_automerge::is_bookkeeping(b"automerge.document"));
+/// ```
+pub fn is_bookkeeping(category: &[u8]) -> bool {
+    [FORMAT, SHARDS, IDENTITY].iter().any(|ours| ours.as_bytes() == category)
 }
 
 /// Which of `shards` a document's rows are in.

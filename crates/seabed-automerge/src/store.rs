@@ -103,6 +103,12 @@ impl DocStore {
         self.shard(document).meta(document).await
     }
 
+    /// Until everything that was written of a document, by whomever in this process, is durable.
+    #[cfg(feature = "http")]
+    pub(crate) async fn flush(&self, document: DocumentId) -> Result<()> {
+        self.shard(document).tenant.flush().await
+    }
+
     /// Whether the document was deleted here, so that nobody brings it back.
     ///
     /// # Errors

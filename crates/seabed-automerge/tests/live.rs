@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use automerge::sync::{Message as SyncMessage, State, SyncDoc as _};
 use automerge::transaction::Transactable as _;
-use automerge::{Automerge, AutomergeError, ROOT, ReadDoc as _};
+use automerge::{ActorId, Automerge, AutomergeError, ROOT, ReadDoc as _};
 use axum::http::request::Parts;
 use ciborium::cbor;
 use ciborium::value::Value;
-use common::{Odd, id};
+use common::{Odd, id, rows, tenant};
 use futures_util::{SinkExt as _, StreamExt as _};
 use seabed_automerge::{
-    Access, Admission, DocStore, DocumentId, Everybody, Identity, LiveOptions, LiveServer, Policy,
+    Access, Admission, Append, DocStore, DocumentId, Everybody, Identity, LiveOptions, LiveServer, Policy,
 };
-use seabed_kv::Store;
+use seabed_kv::{ErrorKind, Store};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -424,6 +424,134 @@ async fn a_deleted_document_stays_deleted_when_a_client_that_has_it_comes_back()
     assert_eq!(server.documents.load(id(1)).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_document_that_is_deleted_while_it_is_not_in_memory_is_gone_for_who_has_it_open() {
+    let options = LiveOptions { resident_bytes_max: 1, ..LiveOptions::default() };
+    let documents = DocStore::open(&Store::memory()).await.unwrap();
+    let server = Server::with(documents, options, Everybody).await;
+    let mut client = server.client("a").await;
+    for number in [1, 2] {
+        client.edit(id(number), "key", "value");
+        client.acknowledged(id(number)).await;
+    }
+    server.documents.delete(id(1), 1_700_000_000).await.unwrap();
+    server.live.poll().await.unwrap();
+    let told = client.next().await.unwrap();
+    assert_eq!(
+        (text(&told, "type"), text(&told, "documentId")),
+        ("doc-unavailable", id(1).to_string().as_str())
+    );
+    client.edit(id(2), "key", "again");
+    assert!(client.acknowledged(id(2)).await.is_empty(), "it is said once");
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_read_delays_no_other_and_who_writes_it_is_told() {
+    let store = Store::memory();
+    let server = Server::new(&store).await;
+    let (mut client, mut other) = (server.client("a").await, server.client("b").await);
+    for number in 1..=5 {
+        client.edit(id(number), "key", "value");
+        client.acknowledged(id(number)).await;
+    }
+    other.say(id(5), "request").await;
+    other.until(id(5), "key", "value").await;
+    for number in 1..=4 {
+        tenant(&store).put("automerge.document", id(number).as_bytes(), *b"damaged").await.unwrap();
+    }
+    let elsewhere = Server::with(server.documents.clone(), LiveOptions::default(), Everybody).await;
+    let mut far = elsewhere.client("far").await;
+    far.edit(id(5), "far", "value");
+    far.acknowledged(id(5)).await;
+    assert_eq!(server.live.poll().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    other.until(id(5), "far", "value").await;
+
+    // What it says is in memory alone, and it would not say it twice.
+    client.edit(id(1), "key", "lost");
+    client.say(id(1), "sync").await;
+    let (_, why) = client.ended().await;
+    assert!(why.contains("cannot be read"), "{why}");
+    assert_eq!(server.live.metrics().unreadable_total, 1);
+}
+
+#[tokio::test]
+async fn of_a_damaged_document_the_rest_is_served() {
+    let store = Store::memory();
+    let first = Server::new(&store).await;
+    let (mut a, mut b) = (first.client("a").await, first.client("b").await);
+    a.edit(id(1), "a", "value");
+    b.edit(id(1), "b", "value");
+    a.acknowledged(id(1)).await;
+    b.acknowledged(id(1)).await;
+    let ((category, key), mut row) =
+        rows(&store).into_iter().find(|((category, _), _)| category == "automerge.change").unwrap();
+    *row.last_mut().unwrap() ^= 1;
+    tenant(&store).put(&category, &key, row).await.unwrap();
+
+    let second = Server::with(first.documents.clone(), LiveOptions::default(), Everybody).await;
+    let mut client = second.client("c").await;
+    client.say(id(1), "request").await;
+    client.until(id(1), "b", "value").await;
+    assert_eq!(client.value(id(1), "a"), None);
+    assert_eq!(second.documents.meta(id(1)).await.unwrap().unwrap().quarantined(), 1);
+}
+
+#[tokio::test]
+async fn what_is_stored_and_waits_for_others_outlives_a_message_that_is_refused() {
+    let server = Server::new(&Store::memory()).await;
+    let actor = ActorId::from([1; 16]);
+    let mut author = Automerge::new().with_actor(actor.clone());
+    for key in ["1", "2", "3"] {
+        author.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, "value")).unwrap();
+    }
+    let theirs = author.get_changes(&[]);
+    let append = Append { changes: vec![theirs[0].clone(), theirs[2].clone()], ..Append::default() };
+    server.documents.append(id(1), None, append, ()).await.unwrap();
+    let mut reader = server.client("reader").await;
+    reader.say(id(1), "request").await;
+    reader.until(id(1), "1", "value").await;
+
+    // Another change 1 of the same actor: automerge drops what waits of that actor.
+    let (mut twin, mut state) = (Automerge::new().with_actor(actor), State::new());
+    twin.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "twin", "value")).unwrap();
+    let asked = Automerge::new().generate_sync_message(&mut State::new()).unwrap();
+    twin.receive_sync_message(&mut state, asked).unwrap();
+    let message = twin.generate_sync_message(&mut state).unwrap().encode();
+    let mut hostile = server.client("hostile").await;
+    hostile
+        .send(cbor!({ "type" => "sync", "senderId" => "hostile", "documentId" => id(1).to_string(), "data" => Value::Bytes(message) }))
+        .await;
+    assert!(hostile.ended().await.1.contains("was not taken"));
+
+    let mut writer = server.client("writer").await;
+    writer.document(id(1)).0.apply_changes(theirs[..2].to_vec()).unwrap();
+    writer.say(id(1), "sync").await;
+    writer.until(id(1), "3", "value").await;
+    reader.until(id(1), "3", "value").await;
+}
+
+#[tokio::test]
+async fn what_was_read_is_flushed_before_it_is_told() {
+    let (store, oddities) = Odd::store();
+    let server = Server::new(&store).await;
+    let mut author = Automerge::new();
+    author.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).unwrap();
+    // Somebody else's, who may not have waited for the disk.
+    let append = Append { changes: author.get_changes(&[]), ..Append::default() };
+    server.documents.append(id(1), None, append, ()).await.unwrap();
+    let before = oddities.lock().unwrap().flushes;
+    let mut client = server.client("a").await;
+    client.say(id(1), "request").await;
+    client.until(id(1), "key", "value").await;
+    assert_eq!(oddities.lock().unwrap().flushes, before + 1);
+    client.edit(id(1), "key", "again");
+    client.acknowledged(id(1)).await;
+    let mut other = server.client("b").await;
+    other.say(id(1), "request").await;
+    other.until(id(1), "key", "again").await;
+    assert_eq!(oddities.lock().unwrap().flushes, before + 1, "a durable commit flushes what came before it");
+}
+
 /// What each may do is in a table that the test changes.
 #[derive(Debug, Clone, Default)]
 struct Table(Arc<Mutex<BTreeMap<String, Access>>>);
@@ -480,6 +608,39 @@ async fn access_is_none_or_read_or_write_and_changes_while_connected() {
     table.0.lock().unwrap().remove("guest");
     server.live.recheck().await;
     assert!(guest.ended().await.1.contains("withdrawn"));
+}
+
+#[tokio::test]
+async fn who_is_not_welcome_any_more_writes_nothing_however_slowly_it_reads() {
+    let table = Table::default();
+    let set = |name: &str| table.0.lock().unwrap().insert(name.to_owned(), Access::Write);
+    let documents = DocStore::open(&Store::memory()).await.unwrap();
+    let mut server = Server::with(documents, LiveOptions::default(), table.clone()).await;
+    let bare = server.url.clone();
+    set("author");
+    set("revoked");
+    server.url = format!("{bare}?author");
+    let mut author = server.client("a").await;
+    server.url = format!("{bare}?revoked");
+    let mut revoked = server.client("r").await;
+    author.edit(id(1), "key", "first");
+    author.acknowledged(id(1)).await;
+    revoked.say(id(1), "request").await;
+    revoked.until(id(1), "key", "first").await;
+    // The server is writing to it from now on, and does not come to an end.
+    for number in 0..16 {
+        author.edit(id(1), &format!("key {}", number % 8), &noise(number, 300_000));
+        author.acknowledged(id(1)).await;
+    }
+    table.0.lock().unwrap().remove("revoked");
+    server.live.recheck().await;
+    revoked.edit(id(1), "revoked", "written");
+    revoked.say(id(1), "sync").await;
+    // The author's next word comes after it.
+    author.edit(id(1), "key", "last");
+    author.acknowledged(id(1)).await;
+    revoked.ended().await;
+    assert_eq!(server.stored(id(1)).await.get(ROOT, "revoked").unwrap(), None);
 }
 
 #[tokio::test]

@@ -122,15 +122,24 @@ async fn begin(source: &str, to: &Store) -> Result<(Place, bool), Failed> {
             place.source
         )));
     }
+    let mut unused = Vec::new();
     for id in to.list().await? {
         let tenant = to.open(id.as_str()).await?;
         for category in tenant.categories().await? {
-            if !is_bookkeeping(id.as_str(), &category) {
+            if is_of_documents(id.as_str(), &category) {
+                unused.push((tenant.clone(), category));
+            } else if !is_bookkeeping(id.as_str(), &category) {
                 return Err(Failed::Refused(format!(
                     "it holds other data, in tenant {id}; name a new directory or an empty database"
                 )));
             }
         }
+    }
+    // Of a server that has had no document: the source brings its own, or the next server makes it anew.
+    for (tenant, category) in unused {
+        let mut batch = Batch::new();
+        batch.delete_prefix(category, b"");
+        tenant.apply(batch, Durability::Durable).await?;
     }
     let place = Place {
         source: source.to_owned(),
@@ -160,6 +169,11 @@ fn is_bookkeeping(tenant: &str, category: &[u8]) -> bool {
         return own::is_bookkeeping(category);
     }
     seabed_taskchampion::is_ours(tenant) && seabed_taskchampion::is_bookkeeping(category)
+}
+
+/// Whether rows of that category are in a store that was served and never had a document. They belong to documents, and are copied with them.
+fn is_of_documents(tenant: &str, category: &[u8]) -> bool {
+    seabed_automerge::is_ours(tenant) && seabed_automerge::is_bookkeeping(category)
 }
 
 /// Where rows go.
@@ -341,6 +355,7 @@ async fn leave(store: &Store, id: &str) -> Result<(), Error> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use seabed_automerge::{Append, Appended, DocStore, DocumentId};
     use uuid::Uuid;
 
     use super::*;
@@ -451,6 +466,36 @@ mod tests {
         assert_eq!(expected, many);
         assert!(one.list().await.unwrap().iter().any(|id| id.as_str() == "empty"));
         assert_eq!(own::copying(&one).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_was_served_and_never_had_a_document_takes_what_the_source_has() {
+        let new_id = || [7; 16];
+        for with_documents in [false, true] {
+            let (source, to) = (Store::memory(), Store::memory());
+            fill(&source).await;
+            if with_documents {
+                DocStore::open(&source).await.unwrap().storage_id(new_id).await.unwrap();
+            }
+            TaskChampion::open(&to, Config::default()).await.unwrap();
+            DocStore::open(&to).await.unwrap().storage_id(|| [8; 16]).await.unwrap();
+            run(&source, "source", &to, |_| {}).await.unwrap();
+            let documents = DocStore::open(&to).await.unwrap();
+            assert_eq!(documents.storage_id(new_id).await.unwrap(), [7; 16]);
+
+            // One document, though, is data.
+            let (document, append) = (DocumentId::from_bytes([1; 16]), Append::default());
+            let to = Store::memory();
+            let documents = DocStore::open(&to).await.unwrap();
+            assert!(matches!(
+                documents.append(document, None, append, ()).await.unwrap(),
+                Appended::Applied { .. }
+            ));
+            let refused = run(&source, "source", &to, |_| {}).await.unwrap_err();
+            assert!(matches!(refused, Failed::Refused(_)), "{refused:?}");
+            assert!(documents.meta(document).await.unwrap().is_some());
+            assert!(rows(&to).await.iter().any(|(_, category, ..)| category == b"automerge.format"));
+        }
     }
 
     #[tokio::test]

@@ -55,6 +55,8 @@ struct Row {
 pub(crate) struct Tokens {
     own: Tenant,
     rows: RwLock<Vec<Row>>,
+    /// One reads at a time: what was read earlier never takes the place of what was read later.
+    reading: tokio::sync::Mutex<()>,
     /// Counts how often they were found to be others.
     version: AtomicU64,
 }
@@ -65,8 +67,12 @@ impl Tokens {
     /// # Errors
     /// Those of the store; `Corrupt` for a row that does not read.
     pub(crate) async fn open(store: &Store) -> Result<Self, Error> {
-        let tokens =
-            Self { own: own::open(store).await?, rows: RwLock::default(), version: AtomicU64::new(0) };
+        let tokens = Self {
+            own: own::open(store).await?,
+            rows: RwLock::default(),
+            reading: tokio::sync::Mutex::default(),
+            version: AtomicU64::new(0),
+        };
         tokens.refresh().await?;
         Ok(tokens)
     }
@@ -76,6 +82,7 @@ impl Tokens {
     /// # Errors
     /// As [`open`](Self::open).
     pub(crate) async fn refresh(&self) -> Result<u64, Error> {
+        let _reading = self.reading.lock().await;
         let mut rows = Vec::new();
         let mut scan = self.own.scan(ScanSpec::new(TOKEN, KeyRange::all()));
         while let Some(row) = scan.next().await {

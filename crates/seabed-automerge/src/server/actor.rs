@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use automerge::Automerge;
 use automerge::sync::Message;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
@@ -24,6 +25,7 @@ use crate::committed::Committed;
 use crate::compact::Replace;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{ATTEMPTS_MAX, COMMIT_PEERS_MAX};
+use crate::meta::Meta;
 use crate::{DocumentId, salvage};
 
 /// What arrives in a document's mailbox.
@@ -32,7 +34,6 @@ pub(super) enum Mail {
     /// A connection speaks of the document for the first time.
     Open {
         session: Arc<Session>,
-        access: Access,
     },
     /// A sync message, decoded. Room for the next ones is made when it is done.
     Sync {
@@ -147,6 +148,10 @@ pub(super) struct Actor {
     room: Room,
     /// `None` while it is not in memory.
     replica: Option<Replica>,
+    /// The state of the document that was seen last, in memory or not.
+    seen: Option<Meta>,
+    /// Something of what is in memory may not be durable: it was read, and others write as they like.
+    unflushed: bool,
     sessions: BTreeMap<SessionId, Attached>,
     /// Whether there are answers that did not leave with the last ones.
     goes_on: bool,
@@ -179,6 +184,8 @@ impl Actor {
             document,
             room: Room::default(),
             replica: None,
+            seen: None,
+            unflushed: false,
             sessions: BTreeMap::new(),
             goes_on: false,
         }
@@ -206,7 +213,7 @@ impl Actor {
                 }
                 Err(_) => {
                     if self.server.rooms.end(self.document) {
-                        return;
+                        break;
                     }
                     // Somebody has it open, and has said nothing for long.
                     self.unload();
@@ -221,10 +228,11 @@ impl Actor {
         let (mut received, mut waiting, mut accesses) = (Vec::new(), Vec::new(), Vec::new());
         let (mut leaving, mut changed, mut evict, mut bytes) = (Vec::new(), false, false, 0);
         self.goes_on = false;
+        let mut messages = 0;
         let mut next = Some(first);
         while let Some(mail) = next {
             match mail {
-                Mail::Open { session, access } => self.open(session, access),
+                Mail::Open { session } => self.open(session),
                 Mail::Sync { from, message, request, waiting: share } => {
                     bytes += share.bytes.num_permits();
                     received.push(Received { from, message, request });
@@ -246,7 +254,8 @@ impl Actor {
                 Mail::Changed => changed = true,
                 Mail::Evict => evict = true,
             }
-            let full = received.len() >= BATCH_MESSAGES_MAX || bytes >= BATCH_BYTES_MAX;
+            messages += 1;
+            let full = messages >= BATCH_MESSAGES_MAX || bytes >= BATCH_BYTES_MAX;
             next = if full { None } else { mailbox.try_recv().ok() };
         }
         let senders = Senders::of(&received);
@@ -268,7 +277,8 @@ impl Actor {
         }
         // Only now: who is read from again is not ahead of the disk.
         drop(waiting);
-        if evict {
+        let doubtful = self.replica.as_ref().is_some_and(Replica::is_doubtful);
+        if evict || doubtful {
             self.unload();
         } else {
             self.note();
@@ -308,7 +318,9 @@ impl Actor {
         Ok(())
     }
 
-    fn open(&mut self, session: Arc<Session>, access: Access) {
+    fn open(&mut self, session: Arc<Session>) {
+        // Asked here: a recheck whose mail came before this one is not undone by what was asked before it.
+        let access = self.server.access(&session, self.document);
         self.sessions.insert(session.number, Attached { session, access, denied: false });
     }
 
@@ -357,12 +369,9 @@ impl Actor {
     }
 
     async fn leave(&mut self, session: SessionId) {
-        if self.sessions.remove(&session).is_some() {
-            if self.room.has(session) {
-                self.store_states().await;
-                self.room.leave(session);
-            }
-            self.server.rooms.detach(self.document);
+        if self.sessions.remove(&session).is_some() && self.room.has(session) {
+            self.store_states().await;
+            self.room.leave(session);
         }
     }
 
@@ -441,6 +450,10 @@ impl Actor {
             self.goes_on = goes_on;
             if changes.is_empty() {
                 // All that they name was there before.
+                if self.unflushed && !answers.is_empty() {
+                    self.server.documents.flush(self.document).await?;
+                    self.unflushed = false;
+                }
                 return self.release(Committed::durable(answers));
             }
             let Some(replica) = &self.replica else { return Ok(()) };
@@ -461,6 +474,8 @@ impl Actor {
                 self.server.documents.append(self.document, expected.as_ref(), append, answers).await?;
             match appended {
                 Appended::Applied { meta, effects } => {
+                    // With all that came before it.
+                    self.unflushed = false;
                     self.server.metrics.commits.add(1);
                     self.server.metrics.changes.add(count);
                     if let Some(replica) = &mut self.replica {
@@ -543,22 +558,17 @@ impl Actor {
         self.goes_on = false;
         let why = match trouble {
             Trouble::Deleted => {
-                let told = self.room.deleted();
-                for answer in told {
-                    self.tell(&answer);
-                }
-                for from in &senders.all {
-                    self.tell(&Answer { to: *from, what: What::Unavailable });
-                }
-                return;
+                self.seen = None;
+                return self.dissolve(senders);
             }
             Trouble::Unreadable(error) => {
                 tracing::error!(document = ?self.document, %error, "the document cannot be read");
                 self.server.metrics.unreadable.add(1);
-                for from in &senders.all {
-                    self.tell(&Answer { to: *from, what: What::Unavailable });
+                // They would not send again what was in memory alone.
+                for sender in &senders.of_changes {
+                    self.cut_off(*sender, "the document cannot be read; ask who runs the server");
                 }
-                return;
+                return self.dissolve(senders);
             }
             Trouble::Store(error) => {
                 tracing::error!(document = ?self.document, %error, "the document was not stored");
@@ -611,6 +621,14 @@ impl Actor {
         }
     }
 
+    /// Tells everybody that there is no such document. Who speaks of it again begins anew.
+    fn dissolve(&mut self, senders: &Senders) {
+        let peers = self.room.dissolve();
+        for to in peers.union(&senders.all) {
+            self.tell(&Answer { to: *to, what: What::Unavailable });
+        }
+    }
+
     /// Loads the document, unless it is in memory. A document that is not there is an empty one.
     async fn load(&mut self) -> Work<()> {
         if self.replica.is_some() {
@@ -632,6 +650,7 @@ impl Actor {
         match self.server.blocking(move || salvage::load(&bytes)).await {
             Some(Ok(automerge)) => {
                 self.replica = Some(Replica::new(automerge, Some(loaded.meta)));
+                self.unflushed = true;
                 self.server.metrics.loads.add(1);
                 Ok(())
             }
@@ -641,8 +660,14 @@ impl Actor {
 
     /// What of it can be read; the rest goes into quarantine.
     async fn recover(&mut self) -> Work<()> {
-        match self.server.documents.recover(self.document, now_unix_ms()).await? {
+        let (documents, document) = (self.server.documents.clone(), self.document);
+        let runtime = Handle::current();
+        // It takes the document apart between its reads and writes.
+        let recover = move || runtime.block_on(Box::pin(documents.recover(document, now_unix_ms())));
+        let recovered = self.server.blocking(recover).await;
+        match recovered.ok_or_else(|| Trouble::Lost("its recovery was broken off".to_owned()))?? {
             Some(recovered) => {
+                self.unflushed = true;
                 self.replica = Some(Replica::new(recovered.document, Some(recovered.meta)));
                 Ok(())
             }
@@ -651,17 +676,23 @@ impl Actor {
     }
 
     /// Whether others have stored something, or have deleted the document.
-    async fn is_behind(&self) -> Work<bool> {
+    async fn is_behind(&mut self) -> Work<bool> {
         let meta = self.server.documents.meta(self.document).await?;
-        let seen = self.replica.as_ref().and_then(|replica| replica.meta.as_ref());
-        if meta.is_none() && seen.is_some() {
+        if let Some(replica) = &self.replica {
+            self.seen.clone_from(&replica.meta);
+        }
+        if meta.is_none() && self.seen.is_some() {
             return Err(Trouble::Deleted);
         }
-        Ok(meta.as_ref() != seen)
+        let behind = meta != self.seen;
+        // Also when it does not load: it is not tried again before it has changed.
+        self.seen = meta;
+        Ok(behind)
     }
 
     /// Takes in what others have stored.
     async fn catch_up(&mut self) -> Work<()> {
+        self.unflushed = true;
         let Some(seen) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else {
             return self.catch_up_whole().await;
         };
@@ -718,7 +749,7 @@ impl Actor {
     /// Compacts the document when that is worth it.
     async fn compact(&mut self) {
         let due = self.replica.as_ref().and_then(|replica| replica.meta.clone());
-        let Some(meta) = due.filter(crate::Meta::compaction_is_due) else { return };
+        let Some(meta) = due.filter(Meta::compaction_is_due) else { return };
         let snapshot = self.compute(|_, replica| guarded(|| replica.snapshot())).await;
         let Ok(Ok(Some(snapshot))) = snapshot else { return };
         let replace = Replace {
@@ -749,15 +780,19 @@ impl Actor {
     /// Gives the memory back; the peers stay.
     fn unload(&mut self) {
         // What is not stored is nobody's: the last round has ended.
-        if self.replica.take().is_some() {
+        if let Some(replica) = self.replica.take() {
+            self.seen = replica.meta;
             self.server.metrics.unloads.add(1);
         }
         self.note();
     }
 
-    fn note(&self) {
-        let resident = self.replica.as_ref().map(|replica| (replica.resident_bytes(), replica.meta.clone()));
-        for mailbox in self.server.rooms.note(self.document, resident) {
+    fn note(&mut self) {
+        if let Some(replica) = &self.replica {
+            self.seen.clone_from(&replica.meta);
+        }
+        let resident_bytes = self.replica.as_ref().map(Replica::resident_bytes);
+        for mailbox in self.server.rooms.note(self.document, resident_bytes, self.seen.clone()) {
             // One that is full is in use, and notes itself again.
             let _ = mailbox.try_send(Mail::Evict);
         }

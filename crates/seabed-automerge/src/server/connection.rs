@@ -54,6 +54,11 @@ pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identit
     };
     let writer = Writer { session: &session };
     tokio::select! {
+        biased;
+        // Whoever is cut off is not listened to any more, however slowly it reads its last words.
+        () = session.ended() => {
+            let _ = timeout(Duration::from_millis(WRITE_MS_MAX), writer.write(&mut sink)).await;
+        }
         end = reader.read(&mut stream) => {
             let told = end.map(|why| {
                 tracing::info!(why, "a connection of an Automerge client is ended");
@@ -72,9 +77,11 @@ pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identit
     session.end(None);
     server.leave(&session);
     let rooms = std::mem::take(&mut *session.rooms());
-    for mailbox in rooms.into_values() {
+    for (document, mailbox) in rooms {
         // A room that is gone has nobody to forget.
         let _ = mailbox.send(Mail::Leave { session: session.number }).await;
+        // Not left to the room, which may never have heard of this connection.
+        server.rooms.detach(document, &mailbox);
     }
     let _ = timeout(Duration::from_millis(WRITE_MS_MAX), close(&mut sink)).await;
 }
@@ -253,8 +260,7 @@ impl Reader<'_> {
         }
         let mailbox = Inner::attach(self.server, document).ok_or("the server is ending")?;
         self.session.rooms().insert(document, mailbox.clone());
-        let access = self.server.policy.access(&self.session.identity, document);
-        self.post(&mailbox, Mail::Open { session: self.session.clone(), access }).await?;
+        self.post(&mailbox, Mail::Open { session: self.session.clone() }).await?;
         Ok(mailbox)
     }
 
@@ -268,7 +274,7 @@ impl Reader<'_> {
     }
 
     async fn post(&self, mailbox: &mpsc::Sender<Mail>, mail: Mail) -> Result<(), String> {
-        mailbox.send(mail).await.map_err(|_| "the server is ending".to_owned())
+        mailbox.send(mail).await.map_err(|_| "the document is not served any more; connect again".to_owned())
     }
 }
 
@@ -332,17 +338,23 @@ async fn close(sink: &mut SplitSink<WebSocket, Message>) -> Result<(), ()> {
 }
 
 impl Inner {
+    /// What a connection may do with a document now.
+    pub(super) fn access(&self, session: &Session, document: DocumentId) -> Access {
+        let identity = &session.identity;
+        if self.policy.admits(identity) { self.policy.access(identity, document) } else { Access::None }
+    }
+
     /// What a connection may do with a document is asked again.
     pub(super) async fn recheck(&self, session: &Arc<Session>) {
         if !self.policy.admits(&session.identity) {
             let error = Outgoing::Error { message: "access was withdrawn" };
             session.end(Some(frame::encode(&self.peer, &session.peer, error)));
-            return;
         }
+        // Also of one that is ended: what it has sent may still wait.
         let rooms: Vec<_> =
             session.rooms().iter().map(|(document, mailbox)| (*document, mailbox.clone())).collect();
         for (document, mailbox) in rooms {
-            let access: Access = self.policy.access(&session.identity, document);
+            let access = self.access(session, document);
             // A room that is gone has nobody left.
             let _ = mailbox.send(Mail::Access { session: session.number, access }).await;
         }

@@ -172,18 +172,21 @@ impl LiveServer {
     }
 
     /// Looks whether others have stored something of the documents in use: another server of the same store, a command. To be called
-    /// each second ([`limits::POLL_MS`]); costs a small read a document.
+    /// each second ([`limits::POLL_MS`]), and when somebody is known to; costs a small read a document.
     ///
     /// # Errors
-    /// Those of the store's reads.
+    /// The first of those of the store's reads, after all documents were looked at.
     pub async fn poll(&self) -> StoreResult<()> {
+        let mut looked = Ok(());
         for used in self.0.rooms.in_use() {
-            if self.0.documents.meta(used.document).await? != used.seen {
+            match self.0.documents.meta(used.document).await {
+                Ok(meta) if meta == used.seen => {}
                 // One that is full is in use, and is looked at again.
-                let _ = used.mailbox.try_send(Mail::Changed);
+                Ok(_) => drop(used.mailbox.try_send(Mail::Changed)),
+                Err(error) => looked = looked.and(Err(error)),
             }
         }
-        Ok(())
+        looked
     }
 
     /// How it is, and what has happened.
@@ -355,7 +358,7 @@ mod tests {
         let mut mailboxes = Vec::new();
         for session in [&good, &evil] {
             let mailbox = Inner::attach(&live.0, document).unwrap();
-            let open = Mail::Open { session: session.clone(), access: Access::Write };
+            let open = Mail::Open { session: session.clone() };
             mailbox.send(open).await.unwrap();
             mailboxes.push(mailbox);
         }
@@ -387,7 +390,7 @@ mod tests {
         let document = DocumentId::from_bytes([7; 16]);
         let evil = live.0.enter("evil".to_owned(), None, Identity::anonymous()).unwrap();
         let mailbox = Inner::attach(&live.0, document).unwrap();
-        mailbox.send(Mail::Open { session: evil.clone(), access: Access::Read }).await.unwrap();
+        mailbox.send(Mail::Open { session: evil.clone() }).await.unwrap();
         let mut message = Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap();
         message.need = vec![POISONED_ANSWER];
         say(&evil, &mailbox, message).await;
@@ -403,7 +406,7 @@ mod tests {
         let document = DocumentId::from_bytes([7; 16]);
         let writer = live.0.enter("writer".to_owned(), None, Identity::anonymous()).unwrap();
         let mailbox = Inner::attach(&live.0, document).unwrap();
-        mailbox.send(Mail::Open { session: writer.clone(), access: Access::Write }).await.unwrap();
+        mailbox.send(Mail::Open { session: writer.clone() }).await.unwrap();
         let (mut automerge, mut state) = (Automerge::new(), SyncState::new());
         let hear = |automerge: &mut Automerge, state: &mut SyncState, frame: &[u8]| {
             let (_, incoming) = frame::decode(frame).unwrap();
@@ -444,5 +447,33 @@ mod tests {
         assert_eq!(state.their_heads, Some(before));
         let metrics = live.metrics();
         assert_eq!((metrics.refused_total, metrics.failures_total), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn of_a_deleted_document_nothing_is_seen_any_more_and_its_room_can_end() {
+        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+        let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
+        let document = DocumentId::from_bytes([7; 16]);
+        let session = live.0.enter("me".to_owned(), None, Identity::anonymous()).unwrap();
+        let mailbox = Inner::attach(&live.0, document).unwrap();
+        mailbox.send(Mail::Open { session: session.clone() }).await.unwrap();
+        let mut automerge = Automerge::new();
+        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).unwrap();
+        say(&session, &mailbox, automerge.generate_sync_message(&mut SyncState::new()).unwrap()).await;
+        heard(&session).await;
+        let append = crate::Append { changes: automerge.get_changes(&[]), ..crate::Append::default() };
+        documents.append(document, None, append, ()).await.unwrap();
+        live.poll().await.unwrap();
+        heard(&session).await;
+        assert!(live.0.rooms.in_use()[0].seen.is_some());
+
+        documents.delete(document, 1).await.unwrap();
+        live.poll().await.unwrap();
+        let last = String::from_utf8_lossy(&heard(&session).await).into_owned();
+        assert!(last.contains("doc-unavailable"), "{last}");
+        // Or each poll would wake it.
+        assert_eq!(live.0.rooms.in_use()[0].seen, None);
+        live.0.rooms.detach(document, &mailbox);
+        assert!(live.0.rooms.end(document));
     }
 }

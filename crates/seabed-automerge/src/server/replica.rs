@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
-use automerge::{Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _, SaveOptions};
+use automerge::{Automerge, Change, ChangeHash, ReadDoc as _, SaveOptions};
 
 use crate::chunks;
 use crate::limits::WAITING_BYTES_MAX;
@@ -29,6 +29,8 @@ pub(super) struct Replica {
     waiting: Waiting,
     /// Too much of it would have waited.
     overgrown: bool,
+    /// automerge has refused something.
+    doubtful: bool,
 }
 
 impl Replica {
@@ -36,7 +38,8 @@ impl Replica {
     pub(super) fn new(automerge: Automerge, meta: Option<Meta>) -> Self {
         let stored = automerge.get_heads();
         let stored_orphans = !automerge.get_missing_deps(&[]).is_empty();
-        Self { automerge, stored, meta, stored_orphans, waiting: Waiting::default(), overgrown: false }
+        let waiting = Waiting::default();
+        Self { automerge, stored, meta, stored_orphans, waiting, overgrown: false, doubtful: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -67,11 +70,20 @@ impl Replica {
             )
         })?;
         let received = self.automerge.receive_sync_message(state, message);
-        received.map_err(|error: AutomergeError| error.to_string())?;
+        if let Err(error) = received {
+            self.doubtful = true;
+            return Err(error.to_string());
+        }
         if bytes > 0 {
             self.waiting.taken(&mut self.automerge, bytes);
         }
         Ok(())
+    }
+
+    /// Whether automerge has refused something, and so may have dropped changes that wait for others, stored ones too: it is to be loaded
+    /// again when what is new in it is stored.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Whether too much would wait for changes that do not come: it is to be loaded again, without what waits.
@@ -145,7 +157,7 @@ impl Replica {
         if self.stored_orphans {
             self.stored_orphans = !self.automerge.get_missing_deps(&[]).is_empty();
         }
-        let whole = !self.stored_orphans && self.stored == self.automerge.get_heads();
+        let whole = !self.doubtful && !self.stored_orphans && self.stored == self.automerge.get_heads();
         whole.then(|| self.save_applied())
     }
 
@@ -166,8 +178,8 @@ impl Replica {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use automerge::ROOT;
     use automerge::transaction::Transactable as _;
+    use automerge::{AutomergeError, ROOT};
 
     use super::*;
 

@@ -319,16 +319,18 @@ impl Room {
             state.read_only = peer.state.read_only;
             state.needs_reset = true;
             peer.state = state;
+            // What was about to be told along with what was not stored never left.
+            peer.told.clear();
         }
         self.set_all_due();
     }
 
-    /// Nobody is told anything any more but that there is no such document.
-    pub(super) fn deleted(&mut self) -> Vec<Answer> {
+    /// Everybody has to leave; answers who.
+    pub(super) fn dissolve(&mut self) -> BTreeSet<SessionId> {
         self.due.clear();
         self.remotes.clear();
-        let sessions = std::mem::take(&mut self.peers).into_keys();
-        sessions.map(|to| Answer { to, what: What::Unavailable }).collect()
+        self.senders.clear();
+        std::mem::take(&mut self.peers).into_keys().collect()
     }
 }
 
@@ -544,6 +546,10 @@ mod tests {
         assert_eq!((storage.as_str(), heads.unix_ms), ("far", NOW_MS));
         scene.room.set_all_due();
         assert_eq!(scene.answers(), []);
+        // After a reload nobody knows what has left.
+        scene.room.begin_anew(&scene.replica);
+        let heads = scene.answers().into_iter().filter(|answer| matches!(answer.what, What::Heads { .. }));
+        assert_eq!(heads.map(|answer| answer.to).collect::<Vec<_>>(), [2, 2]);
     }
 
     #[test]

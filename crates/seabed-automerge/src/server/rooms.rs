@@ -64,6 +64,12 @@ impl Rooms {
         if inner.closed {
             return None;
         }
+        // A room ends after its entry, unless it broke.
+        if inner.entries.get(&document).is_some_and(|entry| entry.mailbox.is_closed()) {
+            tracing::error!(?document, "the room of a document has broken down; it gets a new one");
+            inner.forget(document);
+            inner.entries.remove(&document);
+        }
         let entry = inner.entries.entry(document).or_insert_with(|| Entry {
             mailbox: open(),
             sessions: 0,
@@ -75,9 +81,11 @@ impl Rooms {
         Some(entry.mailbox.clone())
     }
 
-    /// A connection has left.
-    pub(super) fn detach(&self, document: DocumentId) {
-        if let Some(entry) = self.inner().entries.get_mut(&document) {
+    /// A connection has left the room with that mailbox.
+    pub(super) fn detach(&self, document: DocumentId, mailbox: &mpsc::Sender<Mail>) {
+        if let Some(entry) = self.inner().entries.get_mut(&document)
+            && entry.mailbox.same_channel(mailbox)
+        {
             entry.sessions = entry.sessions.saturating_sub(1);
         }
     }
@@ -95,21 +103,24 @@ impl Rooms {
         true
     }
 
-    /// Notes how much memory a document takes now, and in which state it was seen; `None` for one that is not in memory. Answers the
+    /// Notes how much memory a document takes now, `None` for one that is not in memory, and in which state it was seen last. Answers the
     /// rooms that are to give theirs back.
     pub(super) fn note(
         &self,
         document: DocumentId,
-        resident: Option<(u64, Option<Meta>)>,
+        resident_bytes: Option<u64>,
+        seen: Option<Meta>,
     ) -> Vec<mpsc::Sender<Mail>> {
         let mut inner = self.inner();
         inner.forget(document);
         inner.uses += 1;
         let used = inner.uses;
-        if let Some((resident_bytes, seen)) = resident
+        if let Some(entry) = inner.entries.get_mut(&document) {
+            entry.seen = seen;
+        }
+        if let Some(resident_bytes) = resident_bytes
             && let Some(entry) = inner.entries.get_mut(&document)
         {
-            entry.seen = seen;
             entry.resident_bytes = resident_bytes;
             entry.used = used;
             inner.order.insert(used, document);
@@ -172,8 +183,14 @@ mod tests {
         DocumentId::from_bytes([number; 16])
     }
 
+    /// With a room that never ends.
     fn opened(rooms: &Rooms, number: u8) -> mpsc::Sender<Mail> {
-        rooms.attach(id(number), || mpsc::channel(1).0).unwrap()
+        let open = || {
+            let (mailbox, mail) = mpsc::channel(1);
+            std::mem::forget(mail);
+            mailbox
+        };
+        rooms.attach(id(number), open).unwrap()
     }
 
     #[test]
@@ -181,16 +198,16 @@ mod tests {
         let rooms = Rooms::new(100);
         let (first, second) = (opened(&rooms, 1), opened(&rooms, 2));
         opened(&rooms, 3);
-        assert!(rooms.note(id(1), Some((40, None))).is_empty());
-        assert!(rooms.note(id(2), Some((40, None))).is_empty());
-        assert!(rooms.note(id(1), Some((40, None))).is_empty(), "used again");
-        let evicted = rooms.note(id(3), Some((50, None)));
+        assert!(rooms.note(id(1), Some(40), None).is_empty());
+        assert!(rooms.note(id(2), Some(40), None).is_empty());
+        assert!(rooms.note(id(1), Some(40), None).is_empty(), "used again");
+        let evicted = rooms.note(id(3), Some(50), None);
         assert_eq!(evicted.len(), 1);
         assert!(evicted[0].same_channel(&second));
-        let evicted = rooms.note(id(3), Some((1_000, None)));
+        let evicted = rooms.note(id(3), Some(1_000), None);
         assert!(evicted.len() == 1 && evicted[0].same_channel(&first), "itself it keeps");
         assert_eq!(rooms.sizes(), (3, 1, 1_000));
-        rooms.note(id(3), None);
+        rooms.note(id(3), None, None);
         assert_eq!(rooms.sizes(), (3, 0, 0));
     }
 
@@ -199,14 +216,31 @@ mod tests {
         let rooms = Rooms::new(100);
         let mailbox = opened(&rooms, 1);
         assert!(opened(&rooms, 1).same_channel(&mailbox));
-        rooms.note(id(1), Some((40, None)));
-        rooms.detach(id(1));
-        assert!(!rooms.end(id(1)));
-        rooms.detach(id(1));
-        assert!(rooms.end(id(1)));
+        rooms.note(id(1), Some(40), None);
+        rooms.detach(id(1), &mailbox);
+        rooms.detach(id(1), &opened(&rooms, 2));
+        assert!(!rooms.end(id(1)), "that was another room's");
+        rooms.detach(id(1), &mailbox);
+        assert!(rooms.end(id(1)) && !rooms.end(id(2)));
+        rooms.detach(id(2), &rooms.in_use()[0].mailbox);
+        assert!(rooms.end(id(2)));
         assert_eq!(rooms.sizes(), (0, 0, 0));
         assert!(!opened(&rooms, 1).same_channel(&mailbox));
         rooms.close();
         assert!(rooms.attach(id(1), || mpsc::channel(1).0).is_none());
+    }
+    #[test]
+    fn a_room_that_has_broken_down_is_replaced() {
+        let rooms = Rooms::new(100);
+        let (broken, mail) = mpsc::channel(1);
+        assert!(rooms.attach(id(1), || broken.clone()).is_some());
+        rooms.note(id(1), Some(40), None);
+        drop(mail);
+        let mailbox = opened(&rooms, 1);
+        assert!(!mailbox.same_channel(&broken));
+        assert_eq!(rooms.sizes(), (1, 0, 0));
+        // Who is still in the broken one does not count in the new one.
+        rooms.detach(id(1), &broken);
+        assert!(!rooms.end(id(1)));
     }
 }

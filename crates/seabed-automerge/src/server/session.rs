@@ -26,6 +26,7 @@ pub(super) struct Session {
     pub(super) bytes: Arc<Semaphore>,
     queue: Mutex<Queue>,
     pub(super) changed: Notify,
+    over: Notify,
     rooms: Mutex<BTreeMap<DocumentId, mpsc::Sender<Mail>>>,
     subscriptions: Mutex<BTreeSet<String>>,
 }
@@ -50,6 +51,7 @@ impl Session {
             bytes: Arc::new(Semaphore::new(MESSAGE_BYTES_WAITING_MAX)),
             queue: Mutex::default(),
             changed: Notify::new(),
+            over: Notify::new(),
             rooms: Mutex::default(),
             subscriptions: Mutex::default(),
         }
@@ -110,6 +112,16 @@ impl Session {
         }
         drop(queue);
         self.changed.notify_one();
+        self.over.notify_waiters();
+    }
+
+    /// Until the connection is to end.
+    pub(super) async fn ended(&self) {
+        // First, or an end in between would not be heard.
+        let over = self.over.notified();
+        if !self.is_ended() {
+            over.await;
+        }
     }
 
     pub(super) fn is_ended(&self) -> bool {

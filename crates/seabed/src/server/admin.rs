@@ -133,8 +133,17 @@ async fn show_document(State(node): Shared, Path(id): Path<String>) -> Answer<Do
     Ok(Json(docs::show(&node, document_id(&id)?).await?))
 }
 
+/// Has those who are connected told what a command has changed, at once.
+async fn tell_clients(node: &Node) {
+    if let Some(live) = node.live() {
+        super::automerge::look_at_documents(live).await;
+    }
+}
+
 async fn delete_document(State(node): Shared, Path(id): Path<String>) -> Answer<docs::Deleted> {
-    Ok(Json(docs::delete(&node, document_id(&id)?).await?))
+    let deleted = docs::delete(&node, document_id(&id)?).await?;
+    tell_clients(&node).await;
+    Ok(Json(deleted))
 }
 
 async fn save_document(State(node): Shared, Path(id): Path<String>) -> Result<impl IntoResponse, Failure> {
@@ -147,7 +156,9 @@ async fn document_json(State(node): Shared, Path(id): Path<String>) -> Answer<se
 }
 
 async fn merge_document(State(node): Shared, Path(id): Path<String>, saved: Bytes) -> Answer<docs::Merged> {
-    Ok(Json(docs::merge(&node, document_id(&id)?, &saved).await?))
+    let merged = docs::merge(&node, document_id(&id)?, &saved).await?;
+    tell_clients(&node).await;
+    Ok(Json(merged))
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,7 +168,9 @@ struct ImportQuery {
 }
 
 async fn import_documents(State(node): Shared, query: Asked<ImportQuery>) -> Answer<ImportReport> {
-    Ok(Json(docs::import(&node, &asked(query)?.from).await?))
+    let imported = docs::import(&node, &asked(query)?.from).await?;
+    tell_clients(&node).await;
+    Ok(Json(imported))
 }
 
 #[derive(Debug, Deserialize)]

@@ -33,19 +33,28 @@ pub(crate) async fn poll(live: LiveServer, node: Arc<Node>) {
     let mut tokens = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(live_limits::POLL_MS)).await;
-        if let Err(error) = look(&live, &node, &mut tokens).await {
-            tracing::warn!(%error, "looking for what others have stored failed, and is tried again in a second");
+        // Neither waits for the other to work.
+        if let Err(error) = look_at_tokens(&live, &node, &mut tokens).await {
+            tracing::warn!(%error, "reading the tokens failed, and is tried again in a second");
         }
+        look_at_documents(&live).await;
     }
 }
 
-async fn look(live: &LiveServer, node: &Node, tokens: &mut u64) -> seabed_kv::Result<()> {
+async fn look_at_tokens(live: &LiveServer, node: &Node, tokens: &mut u64) -> seabed_kv::Result<()> {
     let version = node.tokens().await?.refresh().await?;
     if version != *tokens {
         live.recheck().await;
         *tokens = version;
     }
-    live.poll().await
+    Ok(())
+}
+
+/// Looks what others have stored of the documents in use.
+pub(crate) async fn look_at_documents(live: &LiveServer) {
+    if let Err(error) = live.poll().await {
+        tracing::warn!(%error, "looking for what others have stored of a document failed, and is tried again in a second");
+    }
 }
 
 /// Lets in programs on this machine while there are no tokens, and from the first token on whoever has one.
@@ -120,9 +129,7 @@ fn is_local(parts: &Parts) -> bool {
         Some(Peer::Network(address)) => address.ip().to_canonical().is_loopback(),
         None => false,
     };
-    let forwarded =
-        [FORWARDED, VIA, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
-    let direct = !forwarded.iter().any(|name| parts.headers.contains_key(name));
+    let direct = !parts.headers.keys().any(is_of_a_proxy);
     // A name that leads here may be somebody else's (DNS rebinding).
     let named = text(&parts.headers, &HOST).is_some_and(is_loopback);
     let page = match parts.headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
@@ -130,6 +137,17 @@ fn is_local(parts: &Parts) -> bool {
         Some(origin) => origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)),
     };
     here && direct && named && page
+}
+
+/// Whether a proxy adds such a header. One that adds none is not noticed: the manual says to make a token before there is a proxy.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    let begins = ["x-forwarded", "x-original-", "x-real-", "x-envoy-", "x-amzn-", "cf-", "fly-", "fastly-"];
+    let is =
+        ["client-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cdn-loop", "x-proxyuser-ip"];
+    name == FORWARDED
+        || name == VIA
+        || is.contains(&name.as_str())
+        || begins.iter().any(|begin| name.as_str().starts_with(begin))
 }
 
 /// Whether host and port are this machine's own, by any of its names.
@@ -182,6 +200,11 @@ mod tests {
             (false, "127.0.0.1:1", vec![host, ("origin", "null")]),
             (false, "127.0.0.1:1", vec![host, ("x-forwarded-for", "192.0.2.1")]),
             (false, "127.0.0.1:1", vec![host, ("forwarded", "for=192.0.2.1")]),
+            (false, "127.0.0.1:1", vec![host, ("via", "1.1 proxy")]),
+            (false, "127.0.0.1:1", vec![host, ("x-forwarded-proto", "https")]),
+            (false, "127.0.0.1:1", vec![host, ("x-real-ip", "192.0.2.1")]),
+            (false, "127.0.0.1:1", vec![host, ("cf-connecting-ip", "192.0.2.1")]),
+            (false, "127.0.0.1:1", vec![host, ("true-client-ip", "192.0.2.1")]),
             (false, "127.0.0.1:1", vec![host, ("authorization", "Bearer seabed_wrong")]),
         ] {
             assert_eq!(guard.decide(&parts(peer, &headers)).is_ok(), allowed, "{peer} {headers:?}");
