@@ -7,16 +7,18 @@ use std::time::Duration;
 use automerge::Automerge;
 use automerge::sync::Message;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::frame::{self, Ephemeral, Outgoing, RemoteHeads};
+use super::frame::{self, Ephemeral, Outgoing};
 use super::limits::{
     ANSWER_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS, STORED_PEERS_MAX,
 };
+use super::mail::Mail;
 use super::replica::Replica;
 use super::room::{Answer, Answers, Line, Room, SessionId, What};
 use super::session::Session;
+use super::trouble::Trouble;
 use super::{Access, Inner};
 use crate::append::{Append, Appended, Written};
 use crate::chunks::guarded;
@@ -27,60 +29,6 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::{ATTEMPTS_MAX, COMMIT_PEERS_MAX};
 use crate::meta::Meta;
 use crate::{DocumentId, salvage};
-
-/// What arrives in a document's mailbox.
-#[derive(Debug)]
-pub(super) enum Mail {
-    /// A connection speaks of the document for the first time.
-    Open {
-        session: Arc<Session>,
-    },
-    /// A sync message, decoded. Room for the next ones is made when it is done.
-    Sync {
-        from: SessionId,
-        message: Message,
-        request: bool,
-        waiting: Waiting,
-    },
-    Ephemeral {
-        from: SessionId,
-        message: Ephemeral,
-        waiting: Waiting,
-    },
-    Heads {
-        from: SessionId,
-        said: BTreeMap<String, RemoteHeads>,
-        waiting: Waiting,
-    },
-    Unavailable {
-        from: SessionId,
-    },
-    /// There were more answers than leave at once.
-    More,
-    /// More can be told to a connection, or it wants to hear more.
-    Due {
-        session: SessionId,
-    },
-    /// What a connection may do has changed.
-    Access {
-        session: SessionId,
-        access: Access,
-    },
-    Leave {
-        session: SessionId,
-    },
-    /// Somebody else may have stored something.
-    Changed,
-    /// The memory is wanted back.
-    Evict,
-}
-
-/// A message's share of what its connection may have waiting.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) _messages: OwnedSemaphorePermit,
-    pub(super) bytes: OwnedSemaphorePermit,
-}
 
 /// A sync message that is to be received.
 struct Received {
@@ -113,30 +61,6 @@ enum Fault {
     Refused(String),
     /// automerge panicked over it.
     Panicked(String),
-}
-
-/// Why the document could not be worked on.
-enum Trouble {
-    /// It was deleted, and stays so.
-    Deleted,
-    /// It is damaged, or of another version.
-    Unreadable(Error),
-    /// The store does not work; what was not stored is forgotten.
-    Store(Error),
-    /// It may not become so large; what was not stored is forgotten.
-    Full(Error),
-    /// It is to be loaded again, for this reason.
-    Lost(String),
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::Unsupported => Self::Unreadable(error),
-            ErrorKind::InvalidArgument => Self::Full(error),
-            _ => Self::Store(error),
-        }
-    }
 }
 
 type Work<T> = Result<T, Trouble>;

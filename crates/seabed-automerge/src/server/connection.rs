@@ -11,12 +11,12 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::actor::{Mail, Waiting};
 use super::frame::{self, Incoming, Outgoing, PROTOCOL, Said};
 use super::limits::{
     JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, SYNC_STATE_BYTES_MAX,
     WRITE_BYTES_PER_MS, WRITE_MS_MAX,
 };
+use super::mail::{Mail, Waiting};
 use super::policy::Identity;
 use super::session::Session;
 use super::{Access, Inner, message};

@@ -7,6 +7,7 @@ mod actor;
 mod connection;
 mod frame;
 pub mod limits;
+mod mail;
 mod message;
 mod metrics;
 mod policy;
@@ -14,6 +15,7 @@ mod replica;
 mod room;
 mod rooms;
 mod session;
+mod trouble;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,7 +32,8 @@ use uuid::Uuid;
 
 use crate::error::Result as StoreResult;
 use crate::{DocStore, DocumentId};
-use actor::{Actor, Mail};
+use actor::Actor;
+use mail::Mail;
 use metrics::Counters;
 use room::SessionId;
 use rooms::Rooms;
@@ -327,7 +330,7 @@ mod tests {
     use automerge::sync::{Message, MessageFlags, State as SyncState, SyncDoc as _};
     use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable as _};
 
-    use super::actor::Waiting;
+    use super::mail::Waiting;
     use super::replica::tests::{POISON, POISONED_ANSWER};
     use super::*;
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::actor::Mail;
+use super::mail::Mail;
 use crate::DocumentId;
 use crate::meta::Meta;
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::actor::Mail;
 use super::limits::{
     MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, SUBSCRIPTIONS_MAX,
 };
+use super::mail::Mail;
 use super::policy::Identity;
 use super::room::SessionId;
 use crate::DocumentId;
