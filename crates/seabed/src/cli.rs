@@ -26,7 +26,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{ServeArgs, StoreArgs};
 use crate::store_url::StoreUrl;
 
-/// Durable state for sync protocols: a sync server for Taskwarrior whose data you can check.
+/// Durable state for sync protocols: a sync server for Taskwarrior and Automerge whose data you can check.
 #[derive(Debug, Parser)]
 #[command(
     name = "seabed",

@@ -25,8 +25,8 @@ Examples:
   seabed token list
   seabed token revoke 0b5a3d7c9c0e4a0d8a2f6f0f1c1d2e3f
 
-Automerge's clients connect to ws://HOST/automerge?token=TOKEN. Without any token the server lets in only programs on its own machine;
-from the first one on, everybody needs one. A token that is revoked ends its connections within seconds.")]
+Automerge's clients connect to ws://HOST/automerge?token=TOKEN. Without any token the server lets in only programs on its own \
+machine; from the first one on, everybody needs one. A token that is revoked ends its connections within seconds.")]
 pub(crate) struct TokenArgs {
     #[command(subcommand)]
     command: TokenCommand,
