@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use seabed_kv::{
-    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, Store, Tenant,
-    TenantId,
+    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, ScanSpec, Store, Tenant, TenantId,
 };
 
 /// What was given.
@@ -42,8 +41,8 @@ pub fn over(inner: Store) -> (Store, Counts) {
 }
 
 impl Backend for Counting {
-    fn own(&self) -> Result<()> {
-        self.inner.own()
+    fn own(&self) -> Op<()> {
+        Op::ready(self.inner.own())
     }
 
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
