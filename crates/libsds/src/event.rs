@@ -1,6 +1,6 @@
 //! What happened, in JSON.
 
-use seabed_sds::core::{Broadcast, Event, Limit, Reason, Reception};
+use seabed_sds::core::{Broadcast, Event, Reason, Reception};
 use seabed_sds::{Happened, What};
 
 use crate::context::Speech;
@@ -75,7 +75,7 @@ fn added(what: &What, of: impl Fn(&[u8]) -> Object, channel: &[u8]) -> Option<(O
                 (object.number("lamport", *lamport).number("lamportMax", *lamport_max), "clock_anomaly")
             }
             Event::LimitHit { limit, message_id } => {
-                (of(message_id.as_bytes()).text("limit", limit_name(*limit)), "limit_hit")
+                (of(message_id.as_bytes()).text("limit", limit.name()), "limit_hit")
             }
             _ => return None,
         },
@@ -85,17 +85,6 @@ fn added(what: &What, of: impl Fn(&[u8]) -> Object, channel: &[u8]) -> Option<(O
         // Told above; and what only another release policy brings about.
         What::SyncDue | What::PersistenceFailed(_) | What::PersistenceRecovered => return None,
     })
-}
-
-fn limit_name(limit: Limit) -> &'static str {
-    match limit {
-        Limit::IncomingMessages => "incoming_messages_max",
-        Limit::IncomingBytes => "incoming_bytes_max",
-        Limit::MissingIds => "missing_ids_max",
-        Limit::RequestsRead => "requests_read_max",
-        Limit::RepairsOut => "repairs_out_max",
-        Limit::RepairsIn => "repairs_in_max",
-    }
 }
 
 /// What became of a message, in a word.

@@ -312,3 +312,17 @@ pub enum Limit {
     /// [`Limits::repairs_in_max`](crate::Limits::repairs_in_max)
     RepairsIn,
 }
+
+impl Limit {
+    /// The name of the value in [`Limits`](crate::Limits), as configurations and events have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IncomingMessages => "incoming_messages_max",
+            Self::IncomingBytes => "incoming_bytes_max",
+            Self::MissingIds => "missing_ids_max",
+            Self::RequestsRead => "requests_read_max",
+            Self::RepairsOut => "repairs_out_max",
+            Self::RepairsIn => "repairs_in_max",
+        }
+    }
+}

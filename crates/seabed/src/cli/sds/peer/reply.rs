@@ -1,6 +1,6 @@
 //! Replies: what happened, and why something did not.
 
-use seabed_sds::core::{Broadcast, Event, HistoryEntry, Limit};
+use seabed_sds::core::{Broadcast, Event, HistoryEntry};
 use seabed_sds::{Error, ErrorKind, What};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -145,19 +145,8 @@ fn of_channel(event: &Event) -> Value {
         }),
         Event::LimitHit { limit, message_id } => json!({
             "event": "limit_hit",
-            "limit": limit_name(*limit),
+            "limit": limit.name(),
             "message_id": message_id.to_string(),
         }),
-    }
-}
-
-fn limit_name(limit: Limit) -> &'static str {
-    match limit {
-        Limit::IncomingMessages => "incoming_messages_max",
-        Limit::IncomingBytes => "incoming_bytes_max",
-        Limit::MissingIds => "missing_ids_max",
-        Limit::RequestsRead => "requests_read_max",
-        Limit::RepairsOut => "repairs_out_max",
-        Limit::RepairsIn => "repairs_in_max",
     }
 }
