@@ -8,19 +8,17 @@
     reason = "what the helpers of a test cannot have fails the test"
 )]
 
-#[path = "common/disk.rs"]
-mod disk;
-
 mod common;
 
 use automerge::sync::{State, SyncDoc as _};
 use automerge::transaction::Transactable as _;
 use automerge::{Automerge, AutomergeError, ChangeHash, ROOT, ReadDoc as _};
 use common::{assert_sound, id};
-use disk::OnDisk;
 use pollster::block_on;
 use seabed_automerge::{CompactOptions, DocStore, DocumentPersister, PersistentAutomerge};
-use seabed_testkit::{Disk, Fault, Rng};
+use seabed_kv::Store;
+use seabed_kv::sqlite::simulation::EngineOptions;
+use seabed_testkit::{Disk, Fault, OnDisk, Rng};
 
 /// How many steps a program has.
 const STEPS: usize = 24;
@@ -33,11 +31,19 @@ struct Told {
     done: bool,
 }
 
+/// The log is carried over now and then, so that power goes in the middle of that too. None when the power is gone.
+fn store(disk: &Disk) -> Option<Store> {
+    let options = EngineOptions { checkpoint_bytes: 60_000, ..EngineOptions::default() };
+    OnDisk::open_with(disk, "automerge-00", options).ok().map(|on_disk| on_disk.store())
+}
+
 /// Runs the program of a seed until the power goes.
 fn run(disk: &Disk, seed: u64) -> Told {
     let mut told = Told::default();
     let mut rng = Rng::new(seed);
-    let Ok(documents) = block_on(DocStore::open(&OnDisk::store(disk))) else { return told };
+    let Some(documents) = store(disk).and_then(|store| block_on(DocStore::open(&store)).ok()) else {
+        return told;
+    };
     let relaxed = rng.chance(1, 2);
     let open = || {
         let persister = DocumentPersister::open(&documents, id(1)).ok()?;
@@ -98,7 +104,7 @@ fn run(disk: &Disk, seed: u64) -> Told {
 
 /// What is left after a cut.
 fn check(disk: &Disk, told: &Told, context: &str) {
-    let store = OnDisk::store(disk);
+    let store = store(disk).unwrap();
     let documents = block_on(DocStore::open(&store)).unwrap_or_else(|error| panic!("{context}: {error}"));
     let mut document =
         PersistentAutomerge::load(DocumentPersister::open(&documents, id(1)).unwrap()).unwrap();

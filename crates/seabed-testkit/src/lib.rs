@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod fuzz;
+mod layer;
 pub mod linearizable;
 pub mod model;
 mod on_disk;
@@ -17,6 +18,7 @@ pub mod sim;
 mod vfs;
 
 pub use disk::{Counters, Fault};
+pub use layer::Layer;
 pub use model::History;
 pub use on_disk::OnDisk;
 pub use rng::Rng;

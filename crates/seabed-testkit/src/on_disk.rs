@@ -34,13 +34,26 @@ impl OnDisk {
     /// # Errors
     /// Those of the engine.
     pub fn open(disk: &Disk, name: &str) -> Result<Self> {
+        Self::open_with(disk, name, EngineOptions::default())
+    }
+
+    /// The same with other options, as to carry the log over more often.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn open_with(disk: &Disk, name: &str, options: EngineOptions) -> Result<Self> {
         let path = disk.path(&format!("{name}.db"));
-        let engine = Engine::open(Path::new(&path), Some(disk.vfs()), EngineOptions::default())?;
+        let engine = Engine::open(Path::new(&path), Some(disk.vfs()), options)?;
         let memory = Store::memory().open(name).wait()?;
         for (category, key, payload) in engine.rows()? {
             memory.put(category, key, payload).wait()?;
         }
         Ok(Self { memory, engine: Arc::new(Mutex::new(engine)) })
+    }
+
+    /// The store that has this tenant.
+    pub fn store(&self) -> Store {
+        Store::with_backend(Arc::new(self.clone()))
     }
 
     /// The tenant as layers have it.
@@ -49,8 +62,21 @@ impl OnDisk {
     /// Never: it is open.
     #[allow(clippy::expect_used, reason = "opening gives what is there, without a call that can fail")]
     pub fn tenant(&self) -> Tenant {
-        let store = Store::with_backend(Arc::new(self.clone()));
-        store.open(self.memory.id().as_str()).wait().expect("it is open")
+        self.store().open(self.memory.id().as_str()).wait().expect("it is open")
+    }
+
+    /// After a commit of which nobody knows: what the disk has now, when it can still be read.
+    fn look_again(&self, engine: &Engine) -> Result<()> {
+        let Ok(rows) = engine.rows() else { return Ok(()) };
+        for category in self.memory.categories().wait()? {
+            for row in self.memory.scan(ScanSpec::new(&category, KeyRange::all())).collect().wait()? {
+                self.memory.delete(&category, &row.key).wait()?;
+            }
+        }
+        for (category, key, payload) in rows {
+            self.memory.put(category, key, payload).wait()?;
+        }
+        Ok(())
     }
 
     /// The engine beneath.
@@ -109,7 +135,8 @@ impl TenantBackend for OnDisk {
         let mut answers = engine.commit_group(vec![(batch.clone(), durability)]);
         match answers.pop() {
             Some(Ok(outcome)) if outcome.is_applied() => self.memory.apply(batch, durability),
-            Some(answer) => Op::ready(answer),
+            Some(Ok(refused)) => Op::ready(Ok(refused)),
+            Some(Err(failed)) => Op::ready(self.look_again(&engine).and(Err(failed))),
             None => self.memory.apply(Batch::new(), durability),
         }
     }

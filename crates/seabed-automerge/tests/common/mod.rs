@@ -8,10 +8,8 @@ use automerge::transaction::Transactable as _;
 use automerge::{Automerge, AutomergeError, ROOT, ReadDoc as _};
 use pollster::block_on;
 use seabed_automerge::{DocStore, DocumentId, DocumentPersister, PersistentAutomerge, verify};
-use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
-use seabed_kv::{
-    Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, ScanSpec, Store, Tenant, TenantId,
-};
+use seabed_kv::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, ScanSpec, Store, Tenant};
+use seabed_testkit::Layer;
 
 pub const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -112,93 +110,49 @@ pub struct Oddities {
     pub reads: u64,
 }
 
-/// A backend over a store that misbehaves as it is told.
-#[derive(Debug, Clone)]
+/// A layer over a store that misbehaves as it is told.
+#[derive(Debug, Default)]
 pub struct Odd {
-    inner: Store,
-    pub oddities: Arc<Mutex<Oddities>>,
+    oddities: Arc<Mutex<Oddities>>,
 }
 
 impl Odd {
     pub fn store() -> (Store, Arc<Mutex<Oddities>>) {
-        Self::over(Store::memory())
+        let (store, odd) = Self::default().over(Store::memory());
+        (store, odd.oddities.clone())
     }
 
-    pub fn over(inner: Store) -> (Store, Arc<Mutex<Oddities>>) {
-        let odd = Self { inner, oddities: Arc::default() };
-        let oddities = odd.oddities.clone();
-        (Store::with_backend(Arc::new(odd)), oddities)
-    }
-}
-
-#[derive(Debug)]
-struct OddTenant {
-    inner: Tenant,
-    oddities: Arc<Mutex<Oddities>>,
-}
-
-impl Backend for Odd {
-    fn own(&self) -> Op<()> {
-        Op::ready(self.inner.own())
-    }
-
-    fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
-        let tenant = self.inner.open(id.as_str()).wait();
-        let oddities = self.oddities.clone();
-        Op::ready(tenant.map(|inner| Arc::new(OddTenant { inner, oddities }) as Arc<dyn TenantBackend>))
-    }
-
-    fn list(&self) -> Op<Vec<TenantId>> {
-        self.inner.list()
-    }
-
-    fn remove(&self, id: &TenantId) -> Op<()> {
-        self.inner.drop_tenant(id.as_str())
-    }
-
-    fn close(&self) -> Op<()> {
-        self.inner.close()
-    }
-}
-
-impl OddTenant {
     fn count_read(&self) {
         self.oddities.lock().unwrap().reads += 1;
     }
 }
 
-impl View for OddTenant {
-    fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
+impl Layer for Odd {
+    fn get(&self, tenant: &Tenant, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
         self.count_read();
-        self.inner.get(category, key)
+        tenant.get(category, key)
     }
 
-    fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
+    fn exists(&self, tenant: &Tenant, category: &[u8], key: &[u8]) -> Op<bool> {
         self.count_read();
-        self.inner.exists(category, key)
+        tenant.exists(category, key)
     }
 
-    fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
+    fn count(&self, tenant: &Tenant, category: &[u8], range: &KeyRange) -> Op<u64> {
         self.count_read();
-        self.inner.count(category, range)
+        tenant.count(category, range)
     }
 
-    fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
+    fn scan_page(&self, tenant: &Tenant, spec: ScanSpec) -> Op<Page> {
         self.count_read();
-        self.inner.scan_page(spec)
+        tenant.scan_page(spec)
     }
 
-    fn categories(&self) -> Op<Vec<Vec<u8>>> {
-        self.inner.categories()
-    }
-}
-
-impl TenantBackend for OddTenant {
-    fn apply(&self, batch: Batch, durability: Durability, _: Admission) -> Op<Outcome> {
+    fn apply(&self, tenant: &Tenant, batch: Batch, durability: Durability) -> Op<Outcome> {
         let mut oddities = self.oddities.lock().unwrap();
         let failed = || {
             let text = "a fault that the test planted";
-            Error::new(ErrorKind::Backend, text).in_tenant(self.inner.id())
+            Error::new(ErrorKind::Backend, text).in_tenant(tenant.id())
         };
         match &mut oddities.writes_left {
             Some(0) => return Op::ready(Err(failed())),
@@ -216,46 +170,22 @@ impl TenantBackend for OddTenant {
         let fault = if batch.checks().is_empty() { None } else { oddities.fault.take() };
         drop(oddities);
         match fault {
-            None => self.inner.apply(batch, durability),
+            None => tenant.apply(batch, durability),
             Some(Fault::NotApplied) => Op::ready(Err(failed())),
             Some(Fault::NotAppliedUnknown) => Op::ready(Err(failed().unknown())),
             Some(Fault::AppliedUnknown) => {
-                let _ = self.inner.apply(batch, durability).wait();
+                let _ = tenant.apply(batch, durability).wait();
                 Op::ready(Err(failed().unknown()))
             }
         }
     }
 
-    fn flush(&self) -> Op<()> {
+    fn flush(&self, tenant: &Tenant) -> Op<()> {
         let mut oddities = self.oddities.lock().unwrap();
         if oddities.writes_left == Some(0) {
             return Op::ready(Err(Error::new(ErrorKind::Backend, "a fault that the test planted")));
         }
         oddities.flushes += 1;
-        self.inner.flush()
-    }
-
-    fn snapshot(&self) -> Op<Arc<dyn View>> {
-        Op::ready(Err(Error::new(ErrorKind::Unsupported, "this layer takes no snapshots")))
-    }
-
-    fn inline_limit(&self) -> usize {
-        self.inner.inline_limit()
-    }
-
-    fn verify(&self) -> Op<TenantReport> {
-        self.inner.verify()
-    }
-
-    fn stats(&self) -> Op<TenantStats> {
-        self.inner.stats()
-    }
-
-    fn is_closed(&self) -> bool {
-        false
-    }
-
-    fn close(&self) -> Op<()> {
-        Op::ready(Ok(()))
+        tenant.flush()
     }
 }

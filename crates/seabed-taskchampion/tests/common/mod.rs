@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pollster::block_on;
-use seabed_kv::backend::{Admission, Backend, TenantBackend, TenantReport, TenantStats, View};
 use seabed_kv::{
     Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Refusal, ScanSpec, Store, Tenant,
-    TenantId,
 };
 use seabed_taskchampion::{
     AddSnapshot, AddVersion, ChildVersion, Config, GetSnapshot, TaskChampion, Upload, verify,
 };
+use seabed_testkit::Layer;
 use uuid::Uuid;
 
 pub const DAY_S: u64 = 86_400;
@@ -216,39 +215,28 @@ pub fn cost<T>(oddities: &Mutex<Oddities>, request: impl FnOnce() -> T) -> (T, C
     (answer, oddities.lock().unwrap().cost.since(before))
 }
 
-/// A backend over a store in memory that misbehaves as it is told.
-#[derive(Debug, Clone)]
+/// A layer over a store in memory that misbehaves as it is told.
+#[derive(Debug, Default)]
 pub struct Odd {
-    inner: Store,
-    pub oddities: Arc<Mutex<Oddities>>,
+    oddities: Arc<Mutex<Oddities>>,
     shared: bool,
 }
 
 impl Odd {
     pub fn store() -> (Store, Arc<Mutex<Oddities>>) {
-        let odd = Self { inner: Store::memory(), oddities: Arc::default(), shared: false };
-        let oddities = odd.oddities.clone();
-        (Store::with_backend(Arc::new(odd)), oddities)
+        let (store, odd) = Self::default().over(Store::memory());
+        (store, odd.oddities.clone())
     }
 
     /// One store as two processes have it that share it, and as neither of them has it.
     pub fn shared() -> [Store; 3] {
         let inner = Store::memory();
-        let share = || {
-            let odd = Self { inner: inner.clone(), oddities: Arc::default(), shared: true };
-            Store::with_backend(Arc::new(odd))
-        };
+        let share = || Self { shared: true, ..Self::default() }.over(inner.clone()).0;
         [share(), share(), inner.clone()]
     }
 }
 
-#[derive(Debug)]
-struct OddTenant {
-    inner: Tenant,
-    oddities: Arc<Mutex<Oddities>>,
-}
-
-impl OddTenant {
+impl Odd {
     /// Counts a read and, once it has answered, its bytes.
     fn counted<T: Send + 'static>(&self, read: Op<T>, bytes: impl Fn(&T) -> u64 + Send + 'static) -> Op<T> {
         self.oddities.lock().unwrap().cost.reads += 1;
@@ -294,64 +282,34 @@ async fn once_pending() {
     .await;
 }
 
-impl Backend for Odd {
-    fn own(&self) -> Op<()> {
-        Op::ready(self.inner.own())
-    }
-
+impl Layer for Odd {
     fn is_shared(&self) -> bool {
         self.shared
     }
 
-    fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
-        let tenant = self.inner.open(id.as_str()).wait();
-        let oddities = self.oddities.clone();
-        Op::ready(tenant.map(|inner| Arc::new(OddTenant { inner, oddities }) as Arc<dyn TenantBackend>))
-    }
-
-    fn list(&self) -> Op<Vec<TenantId>> {
-        self.inner.list()
-    }
-
-    fn remove(&self, id: &TenantId) -> Op<()> {
-        self.inner.drop_tenant(id.as_str())
-    }
-
-    fn close(&self) -> Op<()> {
-        self.inner.close()
-    }
-}
-
-impl View for OddTenant {
-    fn get(&self, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
-        let (tenant, category, key) = (self.inner.clone(), category.to_vec(), key.to_vec());
+    fn get(&self, tenant: &Tenant, category: &[u8], key: &[u8]) -> Op<Option<Vec<u8>>> {
+        let (tenant, category, key) = (tenant.clone(), category.to_vec(), key.to_vec());
         let read = self.later(move || tenant.get(category, key));
         self.counted(read, |row| row.as_ref().map_or(0, |row| row.len() as u64))
     }
 
-    fn exists(&self, category: &[u8], key: &[u8]) -> Op<bool> {
-        self.counted(self.inner.exists(category, key), |_| 0)
+    fn exists(&self, tenant: &Tenant, category: &[u8], key: &[u8]) -> Op<bool> {
+        self.counted(tenant.exists(category, key), |_| 0)
     }
 
-    fn count(&self, category: &[u8], range: &KeyRange) -> Op<u64> {
-        self.counted(self.inner.count(category, range), |rows| *rows)
+    fn count(&self, tenant: &Tenant, category: &[u8], range: &KeyRange) -> Op<u64> {
+        self.counted(tenant.count(category, range), |rows| *rows)
     }
 
-    fn scan_page(&self, spec: ScanSpec) -> Op<Page> {
-        let tenant = self.inner.clone();
+    fn scan_page(&self, tenant: &Tenant, spec: ScanSpec) -> Op<Page> {
+        let tenant = tenant.clone();
         let read = self.later(move || tenant.scan_page(spec));
         self.counted(read, |page| {
             page.rows.iter().map(|row| (row.key.as_bytes().len() + row.payload.len()) as u64).sum()
         })
     }
 
-    fn categories(&self) -> Op<Vec<Vec<u8>>> {
-        self.inner.categories()
-    }
-}
-
-impl TenantBackend for OddTenant {
-    fn apply(&self, batch: Batch, durability: Durability, _: Admission) -> Op<Outcome> {
+    fn apply(&self, tenant: &Tenant, batch: Batch, durability: Durability) -> Op<Outcome> {
         let fault = {
             let mut oddities = self.oddities.lock().unwrap();
             oddities.cost.applied += 1;
@@ -371,12 +329,12 @@ impl TenantBackend for OddTenant {
         let text = format!("a fault that the test planted, key {:?}", key.escape_ascii().to_string());
         let failed = |kind| {
             Error::new(kind, text.clone())
-                .in_tenant(self.inner.id())
+                .in_tenant(tenant.id())
                 .with_source(std::io::Error::other("a cause that the test planted"))
         };
         match fault {
             None => {
-                let tenant = self.inner.clone();
+                let tenant = tenant.clone();
                 self.later(move || tenant.apply(batch, durability))
             }
             Some(Fault::NotApplied(kind)) => Op::ready(Err(failed(kind))),
@@ -388,38 +346,10 @@ impl TenantBackend for OddTenant {
                 Op::ready(Ok(Outcome::Refused(refusal)))
             }
             Some(Fault::AppliedUnknown) => {
-                let _ = self.inner.apply(batch, durability).wait();
+                let _ = tenant.apply(batch, durability).wait();
                 Op::ready(Err(failed(ErrorKind::Backend).unknown()))
             }
         }
-    }
-
-    fn flush(&self) -> Op<()> {
-        self.inner.flush()
-    }
-
-    fn snapshot(&self) -> Op<Arc<dyn View>> {
-        Op::ready(Err(Error::new(ErrorKind::Unsupported, "this layer takes no snapshots")))
-    }
-
-    fn inline_limit(&self) -> usize {
-        self.inner.inline_limit()
-    }
-
-    fn verify(&self) -> Op<TenantReport> {
-        self.inner.verify()
-    }
-
-    fn stats(&self) -> Op<TenantStats> {
-        self.inner.stats()
-    }
-
-    fn is_closed(&self) -> bool {
-        false
-    }
-
-    fn close(&self) -> Op<()> {
-        Op::ready(Ok(()))
     }
 }
 
