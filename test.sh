@@ -70,6 +70,20 @@ need() {
     have "$1"
 }
 
+# packages DIRECTORY PACKAGE..: npm's packages are there, those among them and as the lock file says, or are made so.
+packages() {
+    local directory=$1 package whole=true
+    for package in "${@:2}"; do
+        [[ -d $directory/node_modules/$package ]] || whole=false
+    done
+    [[ $whole == true && $directory/node_modules/.package-lock.json -nt $directory/package-lock.json ]] && return
+    if [[ ${CI:-} != true && $(id -u) != 0 ]]; then
+        printf 'The packages of %s are missing. Run:\n    npm ci --prefix %s\n' "$directory" "$directory" >&2
+        return 1
+    fi
+    npm ci --silent --no-audit --no-fund --prefix "$directory"
+}
+
 step_tools() {
     have cc || { echo "a C compiler is missing: SQLite is built from its source" >&2; return 1; }
     # The C library's tests: its header is C++, too, and its programs run under valgrind.
@@ -86,15 +100,10 @@ step_tools() {
     need openssl "apt-get update -q && apt-get install -qy openssl"
     need "$postgres_18/initdb" "$install_postgres_18"
     need node "apt-get update -q && apt-get install -qy nodejs npm"
-    # The live peers of the tests, from their lock file.
-    local js=crates/seabed/tests/js
-    [[ -d $js/node_modules/@automerge/automerge-repo && -d $js/node_modules/@waku/sds &&
-        $js/node_modules/.package-lock.json -nt $js/package-lock.json ]] && return
-    if [[ ${CI:-} != true && $(id -u) != 0 ]]; then
-        printf 'The JavaScript peers are missing. Run:\n    npm ci --prefix %s\n' "$js" >&2
-        return 1
-    fi
-    npm ci --silent --no-audit --no-fund --prefix "$js"
+    need chromium "apt-get update -q && apt-get install -qy chromium"
+    # The live peers of the tests, and the page that a browser opens.
+    packages crates/seabed/tests/js @automerge/automerge-repo @waku/sds playwright-core
+    packages examples/automerge-page @automerge/automerge-repo esbuild
 }
 
 step_style() {

@@ -14,8 +14,8 @@ const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 const SHIPPED: &[&str] =
     &["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "0BSD", "Unlicense"];
 
-/// Licences of what only the tests may need, beside those: root certificates of the real client, and cbindgen.
-const TESTS_ONLY: &[&str] = &["CDLA-Permissive-2.0", "MPL-2.0"];
+/// Licences of what only the tests may need, beside those: root certificates of the real client, cbindgen, and samod's CBOR.
+const TESTS_ONLY: &[&str] = &["CDLA-Permissive-2.0", "MPL-2.0", "BlueOak-1.0.0"];
 
 /// From each crate to the crates of the workspace that it is built from.
 type Arrows = BTreeMap<String, BTreeSet<String>>;

@@ -390,6 +390,10 @@ mod tests {
             Client { session, document: Automerge::new(), state: State::new() }
         }
 
+        fn receive(&mut self, session: SessionId, message: Message) {
+            self.room.receive(&mut self.replica, session, message, false, NOW_MS).unwrap();
+        }
+
         fn say(&mut self, client: &mut Client, request: bool) -> Vec<Answer> {
             if let Some(message) = client.document.generate_sync_message(&mut client.state) {
                 let Self { room, replica, .. } = self;
@@ -472,6 +476,34 @@ mod tests {
         let answers = scene.answers();
         scene.settle(&mut reader, answers);
         assert_eq!(scene.replica.heads(), reader.document.get_heads(), "what was not heard is said again");
+    }
+
+    #[test]
+    fn what_arrives_together_is_acknowledged() {
+        let mut scene = Scene::new();
+        let mut author = scene.enter(1, Access::Write);
+        let write = |author: &mut Client, key: &str| {
+            edited(&mut author.document, key);
+            author.document.generate_sync_message(&mut author.state).unwrap()
+        };
+        let first = write(&mut author, "first");
+        scene.receive(1, first);
+        let answers = scene.answers();
+        scene.settle(&mut author, answers);
+        let (second, third) = (write(&mut author, "second"), write(&mut author, "third"));
+        scene.receive(1, second);
+        let [Answer { what: What::Sync(told), .. }] = &scene.answers()[..] else { panic!("one answer") };
+        author.document.receive_sync_message(&mut author.state, Message::decode(told).unwrap()).unwrap();
+        // It says its heads again, before it is told that they are here.
+        let again = author.document.generate_sync_message(&mut author.state).unwrap();
+        assert!(again.changes.is_empty());
+        scene.receive(1, third);
+        scene.receive(1, again);
+        let answers = scene.answers();
+        assert_eq!(answers.len(), 1);
+        scene.settle(&mut author, answers);
+        assert_eq!(author.state.their_heads, Some(author.document.get_heads()));
+        assert_eq!(scene.answers(), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod lines;
+pub(crate) mod readme;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
