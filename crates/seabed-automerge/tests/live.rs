@@ -255,7 +255,8 @@ async fn what_could_not_be_stored_is_not_acknowledged_and_is_taken_again_later()
         let sync = SyncMessage::decode(message["data"].as_bytes().unwrap()).unwrap();
         assert_ne!(sync.heads, heads, "it names what is not stored");
     }
-    assert_eq!(server.live.metrics().failures_total, 1);
+    // Flushing what is told to the other one may fail, too.
+    assert!(server.live.metrics().failures_total >= 1);
 
     oddities.lock().unwrap().writes_left = None;
     let documents = std::mem::take(&mut client.documents);

@@ -1,7 +1,7 @@
 //! One document's actor: takes all messages that wait, has them received together, stores what is new in one batch, then answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use automerge::Automerge;
@@ -10,11 +10,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::frame::{self, Ephemeral, Outgoing};
+use super::frame::{Ephemeral, Outgoing};
 use super::limits::{
     ANSWER_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS, STORED_PEERS_MAX,
 };
 use super::mail::Mail;
+use super::outbox::{Frame, Held};
 use super::replica::Replica;
 use super::room::{Answer, Answers, Line, Room, SessionId, What};
 use super::session::Session;
@@ -79,6 +80,8 @@ pub(super) struct Actor {
     sessions: BTreeMap<SessionId, Attached>,
     /// Whether there are answers that did not leave with the last ones.
     goes_on: bool,
+    /// What was told last, as long as it waits for somebody: others are often told the same.
+    told: Weak<Held>,
 }
 
 struct Attached {
@@ -92,8 +95,8 @@ struct Attached {
 struct Lines(BTreeMap<SessionId, Arc<Session>>, DocumentId);
 
 impl Line for Lines {
-    fn takes_more(&self, to: SessionId) -> bool {
-        self.0.get(&to).is_some_and(|session| session.has_space(self.1))
+    fn takes_more(&self, to: SessionId, bytes_most: usize) -> bool {
+        self.0.get(&to).is_some_and(|session| session.has_space(self.1, bytes_most))
     }
 
     fn hears_of(&self, to: SessionId, storage: &str) -> bool {
@@ -112,6 +115,7 @@ impl Actor {
             unflushed: false,
             sessions: BTreeMap::new(),
             goes_on: false,
+            told: Weak::new(),
         }
     }
 
@@ -163,7 +167,7 @@ impl Actor {
                     waiting.push(share);
                 }
                 Mail::Ephemeral { from, message, waiting: share } => {
-                    self.relay(from, &message);
+                    self.relay(from, message);
                     waiting.push(share);
                 }
                 Mail::Heads { from, said, waiting: share } => {
@@ -202,6 +206,9 @@ impl Actor {
         // Only now: who is read from again is not ahead of the disk.
         drop(waiting);
         let doubtful = self.replica.as_ref().is_some_and(Replica::is_doubtful);
+        if evict {
+            self.room.forget_remotes();
+        }
         if evict || doubtful {
             self.unload();
         } else {
@@ -280,7 +287,7 @@ impl Actor {
             if self.room.has(session) {
                 attached.denied = true;
                 self.room.leave(session);
-                self.tell(&Answer { to: session, what: What::Unavailable });
+                self.tell(Answer { to: session, what: What::Unavailable });
             }
         } else if denied {
             self.load().await?;
@@ -305,7 +312,7 @@ impl Actor {
         let denied: Vec<_> =
             received.iter().map(|received| received.from).filter(|from| !self.room.has(*from)).collect();
         for from in denied {
-            self.tell(&Answer { to: from, what: What::Unavailable });
+            self.tell(Answer { to: from, what: What::Unavailable });
         }
         let count = received.len() as u64;
         let (faults, overgrown) = self
@@ -430,33 +437,57 @@ impl Actor {
 
     /// Lets answers leave.
     #[allow(clippy::unnecessary_wraps, reason = "the end of work that may fail")]
-    fn release(&self, answers: Committed<Vec<Answer>>) -> Work<()> {
+    fn release(&mut self, answers: Committed<Vec<Answer>>) -> Work<()> {
         for answer in answers.release() {
-            self.tell(&answer);
+            self.tell(answer);
         }
         Ok(())
     }
 
-    fn tell(&self, answer: &Answer) {
+    fn tell(&mut self, answer: Answer) {
         let Some(Attached { session, .. }) = self.sessions.get(&answer.to) else { return };
-        let document = self.document;
-        let message = match &answer.what {
-            What::Sync(data) => Outgoing::Sync { document, data: data.clone() },
-            What::Unavailable => Outgoing::Unavailable { document },
-            What::Heads { storage, heads } => Outgoing::Heads { document, storage, heads },
+        let (session, document) = (session.clone(), self.document);
+        let frame = match answer.what {
+            What::Sync(data) => {
+                let outgoing = Outgoing::Sync { document, data_bytes: data.len() };
+                Frame { data: Some(self.share(data)), ..self.server.frame(&session, &outgoing) }
+            }
+            What::Unavailable => self.server.frame(&session, &Outgoing::Unavailable { document }),
+            What::Heads { storage, heads } => {
+                let outgoing = Outgoing::Heads { document, storage: &storage, heads: &heads };
+                self.server.frame(&session, &outgoing)
+            }
         };
-        session.send(frame::encode(&self.server.peer, &session.peer, message));
+        session.send(frame);
+    }
+
+    /// The same bytes as somebody else is told, when they are the same.
+    fn share(&mut self, data: Vec<u8>) -> Arc<Held> {
+        if let Some(told) = self.told.upgrade().filter(|told| ***told == *data) {
+            return told;
+        }
+        let told = Arc::new(self.server.outboxes.hold(data));
+        self.told = Arc::downgrade(&told);
+        told
     }
 
     /// Passes an ephemeral message on to those who have room for it.
-    fn relay(&mut self, from: SessionId, message: &Ephemeral) {
-        let to = self.room.relay(from, message);
+    fn relay(&mut self, from: SessionId, message: Ephemeral) {
+        let to = self.room.relay(from, &message);
         let Some(sender) = self.sessions.get(&from).map(|attached| attached.session.clone()) else { return };
-        for session in to.into_iter().filter_map(|to| self.sessions.get(&to)) {
-            let session = &session.session;
-            if session.takes(message.data.len()) {
-                let outgoing = Outgoing::Ephemeral { document: self.document, from: &sender.peer, message };
-                session.send(frame::encode(&self.server.peer, &session.peer, outgoing));
+        let Ephemeral { session, count, data } = message;
+        let data = Arc::new(self.server.outboxes.hold(data));
+        let outgoing = Outgoing::Ephemeral {
+            document: self.document,
+            from: &sender.peer,
+            session: &session,
+            count,
+            data_bytes: data.len(),
+        };
+        for Attached { session, .. } in to.into_iter().filter_map(|to| self.sessions.get(&to)) {
+            if session.takes(data.len()) {
+                let frame = self.server.frame(session, &outgoing);
+                session.send(Frame { data: Some(data.clone()), ..frame });
             } else {
                 self.server.metrics.dropped.add(1);
             }
@@ -471,8 +502,7 @@ impl Actor {
     /// Ends a connection, with the reason.
     fn cut_off(&self, session: SessionId, why: &str) {
         if let Some(Attached { session, .. }) = self.sessions.get(&session) {
-            let error = Outgoing::Error { message: why };
-            session.end(Some(frame::encode(&self.server.peer, &session.peer, error)));
+            self.server.end(session, why);
         }
     }
 
@@ -522,8 +552,7 @@ impl Actor {
         for writer in writers {
             if let Some(Attached { session, access, .. }) = self.sessions.get_mut(writer) {
                 *access = Access::Read;
-                let error = Outgoing::Error { message: why };
-                session.send(frame::encode(&self.server.peer, &session.peer, error));
+                session.send(self.server.frame(session, &Outgoing::Error { message: why }));
             }
             self.room.set_access(*writer, Access::Read);
         }
@@ -549,7 +578,7 @@ impl Actor {
     fn dissolve(&mut self, senders: &Senders) {
         let peers = self.room.dissolve();
         for to in peers.union(&senders.all) {
-            self.tell(&Answer { to: *to, what: What::Unavailable });
+            self.tell(Answer { to: *to, what: What::Unavailable });
         }
     }
 
@@ -715,7 +744,11 @@ impl Actor {
         if let Some(replica) = &self.replica {
             self.seen.clone_from(&replica.meta);
         }
-        let resident_bytes = self.replica.as_ref().map(Replica::resident_bytes);
+        let remotes_bytes = self.room.remotes_bytes() as u64;
+        let resident_bytes = match &self.replica {
+            Some(replica) => Some(replica.resident_bytes().saturating_add(remotes_bytes)),
+            None => Some(remotes_bytes).filter(|bytes| *bytes > 0),
+        };
         for mailbox in self.server.rooms.note(self.document, resident_bytes, self.seen.clone()) {
             // One that is full is in use, and notes itself again.
             let _ = mailbox.try_send(Mail::Evict);
