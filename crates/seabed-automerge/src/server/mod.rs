@@ -1,6 +1,7 @@
 //! The live server: automerge-repo's WebSocket protocol over [`DocStore`].
 //!
-//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
+//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `resident` is the document in memory and in the
+//! store, `actor` works on one document, `connection` serves one
 //! client, `rooms` knows which documents are in use.
 
 mod actor;
@@ -14,6 +15,7 @@ mod metrics;
 mod outbox;
 mod policy;
 mod replica;
+mod resident;
 mod room;
 mod rooms;
 mod session;
