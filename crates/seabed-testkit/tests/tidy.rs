@@ -273,7 +273,10 @@ fn named_tests_are_found() {
     let rows: Vec<_> = feature_rows(page).map(named_tests).collect();
     assert_eq!(rows, [vec!["kv::x::works", "kv::y::tests::too"], vec![]]);
     assert_eq!(test_files("kv::x::works"), ["crates/kv/tests/x.rs"]);
-    assert_eq!(test_files("kv::a::y::tests::too"), ["crates/kv/src/a/y.rs", "crates/kv/src/a/y/mod.rs"]);
+    assert_eq!(
+        test_files("kv::a::y::tests::too"),
+        ["crates/kv/src/a/y.rs", "crates/kv/src/a/y/mod.rs", "crates/kv/src/a/y/tests.rs"]
+    );
     let source =
         "fn helper() {}\n#[test]\nfn one() {}\n    #[tokio::test]\n    // Why.\n    async fn two() {}\n";
     assert_eq!(tests_of(source), BTreeSet::from(["one", "two"]));
@@ -282,11 +285,11 @@ fn named_tests_are_found() {
 #[test]
 fn limits_are_read() {
     let page = limits_table(
-        "//! All.\n\n/// The longest [`Key`](crate::Key),\n/// in bytes.\npub const KEY_BYTES_MAX: usize = 128 * 1024;\n\n\
+        "//! All.\n\n/// The longest [`Key`](crate::Key),\n/// in bytes, of [`A`].\npub const KEY_BYTES_MAX: usize = 128 * 1024;\n\n\
          /// Rows.\npub const ROWS_MAX: u64 = 65_535;\n",
     );
     assert!(page.ends_with(
-        "| `KEY_BYTES_MAX` | 128 KiB | The longest `Key`, in bytes. |\n| `ROWS_MAX` | 65,535 | Rows. |\n"
+        "| `KEY_BYTES_MAX` | 128 KiB | The longest `Key`, in bytes, of `A`. |\n| `ROWS_MAX` | 65,535 | Rows. |\n"
     ));
 }
 
@@ -375,7 +378,7 @@ fn test_files(name: &str) -> Vec<String> {
         [of, file] => vec![format!("crates/{of}/tests/{file}.rs")],
         [of, modules @ .., "tests"] => {
             let module = format!("crates/{of}/src/{}", modules.join("/"));
-            vec![format!("{module}.rs"), format!("{module}/mod.rs")]
+            vec![format!("{module}.rs"), format!("{module}/mod.rs"), format!("{module}/tests.rs")]
         }
         [of, file, module] => {
             vec![format!("crates/{of}/tests/{file}/{module}.rs"), format!("crates/{of}/tests/{file}.rs")]
@@ -461,5 +464,5 @@ fn without_links(text: &str) -> String {
     for piece in pieces {
         plain += piece.split_once(')').map_or("", |(_, rest)| rest);
     }
-    plain.replace("[`", "`")
+    plain.replace("[`", "`").replace("`]", "`")
 }

@@ -1,34 +1,27 @@
 //! One document's actor: takes all messages that wait, has them received together, stores what is new in one batch, then answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use automerge::Automerge;
 use automerge::sync::Message;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
-use super::frame::{self, Ephemeral, Outgoing};
-use super::limits::{
-    ANSWER_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS, STORED_PEERS_MAX,
-};
+use super::frame::{Ephemeral, Outgoing};
+use super::limits::{ANSWER_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, IDLE_MS_MAX, QUIET_MS};
 use super::mail::Mail;
+use super::outbox::{Frame, Held};
 use super::replica::Replica;
+use super::resident::{Resident, Stored};
 use super::room::{Answer, Answers, Line, Room, SessionId, What};
 use super::session::Session;
-use super::trouble::Trouble;
+use super::trouble::{Trouble, Work};
 use super::{Access, Inner};
-use crate::append::{Append, Appended, Written};
+use crate::DocumentId;
 use crate::chunks::guarded;
 use crate::clock::now_unix_ms;
-use crate::committed::Committed;
-use crate::compact::Replace;
 use crate::error::{Error, ErrorKind};
-use crate::limits::{ATTEMPTS_MAX, COMMIT_PEERS_MAX};
-use crate::meta::Meta;
-use crate::{DocumentId, salvage};
+use crate::limits::ATTEMPTS_MAX;
 
 /// A sync message that is to be received.
 struct Received {
@@ -63,22 +56,17 @@ enum Fault {
     Panicked(String),
 }
 
-type Work<T> = Result<T, Trouble>;
-
 /// The one who works on a document.
 pub(super) struct Actor {
     server: Arc<Inner>,
     document: DocumentId,
     room: Room,
-    /// `None` while it is not in memory.
-    replica: Option<Replica>,
-    /// The state of the document that was seen last, in memory or not.
-    seen: Option<Meta>,
-    /// Something of what is in memory may not be durable: it was read, and others write as they like.
-    unflushed: bool,
+    resident: Resident,
     sessions: BTreeMap<SessionId, Attached>,
     /// Whether there are answers that did not leave with the last ones.
     goes_on: bool,
+    /// What was told last, as long as it waits for somebody: others are often told the same.
+    told: Weak<Held>,
 }
 
 struct Attached {
@@ -92,8 +80,8 @@ struct Attached {
 struct Lines(BTreeMap<SessionId, Arc<Session>>, DocumentId);
 
 impl Line for Lines {
-    fn takes_more(&self, to: SessionId) -> bool {
-        self.0.get(&to).is_some_and(|session| session.has_space(self.1))
+    fn takes_more(&self, to: SessionId, bytes_most: usize) -> bool {
+        self.0.get(&to).is_some_and(|session| session.has_space(self.1, bytes_most))
     }
 
     fn hears_of(&self, to: SessionId, storage: &str) -> bool {
@@ -104,14 +92,13 @@ impl Line for Lines {
 impl Actor {
     pub(super) fn new(server: Arc<Inner>, document: DocumentId) -> Self {
         Self {
+            resident: Resident::new(server.clone(), document),
             server,
             document,
             room: Room::default(),
-            replica: None,
-            seen: None,
-            unflushed: false,
             sessions: BTreeMap::new(),
             goes_on: false,
+            told: Weak::new(),
         }
     }
 
@@ -132,7 +119,8 @@ impl Actor {
                 // The server ends.
                 Ok(None) => break,
                 Err(_) if quiet.as_millis() < u128::from(IDLE_MS_MAX) => {
-                    self.compact().await;
+                    self.resident.compact().await;
+                    self.note();
                     quiet = Duration::from_millis(IDLE_MS_MAX);
                 }
                 Err(_) => {
@@ -144,7 +132,7 @@ impl Actor {
                 }
             }
         }
-        self.store_states().await;
+        self.resident.store_states(&mut self.room).await;
     }
 
     /// One round: everything that waits.
@@ -163,7 +151,7 @@ impl Actor {
                     waiting.push(share);
                 }
                 Mail::Ephemeral { from, message, waiting: share } => {
-                    self.relay(from, &message);
+                    self.relay(from, message);
                     waiting.push(share);
                 }
                 Mail::Heads { from, said, waiting: share } => {
@@ -201,7 +189,10 @@ impl Actor {
         }
         // Only now: who is read from again is not ahead of the disk.
         drop(waiting);
-        let doubtful = self.replica.as_ref().is_some_and(Replica::is_doubtful);
+        let doubtful = self.resident.replica().is_some_and(Replica::is_doubtful);
+        if evict {
+            self.room.forget_remotes();
+        }
         if evict || doubtful {
             self.unload();
         } else {
@@ -219,15 +210,15 @@ impl Actor {
             self.set_access(session, access).await?;
         }
         if !received.is_empty() {
-            self.load().await?;
+            self.resident.load().await?;
             for from in received.iter().map(|received| received.from).collect::<BTreeSet<_>>() {
                 self.enter(from).await?;
             }
             self.receive(received).await?;
         }
-        if changed && self.is_behind().await? {
-            self.load().await?;
-            self.catch_up().await?;
+        if changed && self.resident.is_behind().await? {
+            self.resident.load().await?;
+            self.resident.catch_up().await?;
             self.room.set_all_due();
         }
         self.answer().await
@@ -236,7 +227,7 @@ impl Actor {
     /// Tells everybody what there is to tell.
     async fn answer(&mut self) -> Work<()> {
         if self.room.is_due() {
-            self.load().await?;
+            self.resident.load().await?;
             self.commit_and_answer().await?;
         }
         Ok(())
@@ -265,7 +256,7 @@ impl Actor {
             }
             None => None,
         };
-        if let Some(replica) = &self.replica {
+        if let Some(replica) = self.resident.replica() {
             self.room.enter(from, access, storage, stored, replica);
         }
         Ok(())
@@ -280,10 +271,10 @@ impl Actor {
             if self.room.has(session) {
                 attached.denied = true;
                 self.room.leave(session);
-                self.tell(&Answer { to: session, what: What::Unavailable });
+                self.tell(Answer { to: session, what: What::Unavailable });
             }
         } else if denied {
-            self.load().await?;
+            self.resident.load().await?;
             self.enter(session).await?;
             self.room.set_due(session);
         } else {
@@ -294,7 +285,7 @@ impl Actor {
 
     async fn leave(&mut self, session: SessionId) {
         if self.sessions.remove(&session).is_some() && self.room.has(session) {
-            self.store_states().await;
+            self.resident.store_states(&mut self.room).await;
             self.room.leave(session);
         }
     }
@@ -305,7 +296,7 @@ impl Actor {
         let denied: Vec<_> =
             received.iter().map(|received| received.from).filter(|from| !self.room.has(*from)).collect();
         for from in denied {
-            self.tell(&Answer { to: from, what: What::Unavailable });
+            self.tell(Answer { to: from, what: What::Unavailable });
         }
         let count = received.len() as u64;
         let (faults, overgrown) = self
@@ -348,7 +339,7 @@ impl Actor {
         if let Some(why) = lost {
             return Err(Trouble::Lost(why));
         }
-        if refused && let Some(replica) = &self.replica {
+        if refused && let Some(replica) = self.resident.replica() {
             // With what it refused automerge may have dropped what waits for other changes.
             self.room.begin_anew(replica);
         }
@@ -372,48 +363,17 @@ impl Actor {
             let Answers { told, goes_on } = further;
             answers.extend(told);
             self.goes_on = goes_on;
-            if changes.is_empty() {
-                // All that they name was there before.
-                if self.unflushed && !answers.is_empty() {
-                    self.server.documents.flush(self.document).await?;
-                    self.unflushed = false;
-                }
-                return self.release(Committed::durable(answers));
-            }
-            let Some(replica) = &self.replica else { return Ok(()) };
-            let expected = replica.meta.clone();
-            let states = if expected.as_ref().is_some_and(|meta| meta.peers >= STORED_PEERS_MAX) {
-                Vec::new()
-            } else {
-                self.room.unstored_states(COMMIT_PEERS_MAX)
-            };
-            let count = changes.len() as u64;
-            let append = Append {
-                changes,
-                sync_states: states.clone(),
-                now_unix_ms: now_unix_ms(),
-                staged_id: *Uuid::new_v4().as_bytes(),
-            };
-            let appended =
-                self.server.documents.append(self.document, expected.as_ref(), append, answers).await?;
-            match appended {
-                Appended::Applied { meta, effects } => {
-                    // With all that came before it.
-                    self.unflushed = false;
-                    self.server.metrics.commits.add(1);
-                    self.server.metrics.changes.add(count);
-                    if let Some(replica) = &mut self.replica {
-                        replica.set_stored(meta);
+            match self.resident.store(changes, &mut self.room, answers).await? {
+                Stored::Applied(answers) => {
+                    for answer in answers.release() {
+                        self.tell(answer);
                     }
-                    self.room.set_stored_states(&states);
-                    return self.release(effects);
+                    return Ok(());
                 }
-                Appended::Behind { effects } => {
-                    answers = effects;
-                    self.catch_up().await?;
+                Stored::Behind(waiting) => {
+                    answers = waiting;
                     self.room.set_all_due();
                 }
-                Appended::Deleted => return Err(Trouble::Deleted),
             }
         }
         Err(busy_document().into())
@@ -428,35 +388,50 @@ impl Actor {
         Trouble::Lost(format!("automerge panicked: {panic}"))
     }
 
-    /// Lets answers leave.
-    #[allow(clippy::unnecessary_wraps, reason = "the end of work that may fail")]
-    fn release(&self, answers: Committed<Vec<Answer>>) -> Work<()> {
-        for answer in answers.release() {
-            self.tell(&answer);
-        }
-        Ok(())
+    fn tell(&mut self, answer: Answer) {
+        let Some(Attached { session, .. }) = self.sessions.get(&answer.to) else { return };
+        let (session, document) = (session.clone(), self.document);
+        let frame = match answer.what {
+            What::Sync(data) => {
+                let outgoing = Outgoing::Sync { document, data_bytes: data.len() };
+                Frame { data: Some(self.share(data)), ..self.server.frame(&session, &outgoing) }
+            }
+            What::Unavailable => self.server.frame(&session, &Outgoing::Unavailable { document }),
+            What::Heads { storage, heads } => {
+                let outgoing = Outgoing::Heads { document, storage: &storage, heads: &heads };
+                self.server.frame(&session, &outgoing)
+            }
+        };
+        session.send(frame);
     }
 
-    fn tell(&self, answer: &Answer) {
-        let Some(Attached { session, .. }) = self.sessions.get(&answer.to) else { return };
-        let document = self.document;
-        let message = match &answer.what {
-            What::Sync(data) => Outgoing::Sync { document, data: data.clone() },
-            What::Unavailable => Outgoing::Unavailable { document },
-            What::Heads { storage, heads } => Outgoing::Heads { document, storage, heads },
-        };
-        session.send(frame::encode(&self.server.peer, &session.peer, message));
+    /// The same bytes as somebody else is told, when they are the same.
+    fn share(&mut self, data: Vec<u8>) -> Arc<Held> {
+        if let Some(told) = self.told.upgrade().filter(|told| ***told == *data) {
+            return told;
+        }
+        let told = Arc::new(self.server.outboxes.hold(data));
+        self.told = Arc::downgrade(&told);
+        told
     }
 
     /// Passes an ephemeral message on to those who have room for it.
-    fn relay(&mut self, from: SessionId, message: &Ephemeral) {
-        let to = self.room.relay(from, message);
+    fn relay(&mut self, from: SessionId, message: Ephemeral) {
+        let to = self.room.relay(from, &message);
         let Some(sender) = self.sessions.get(&from).map(|attached| attached.session.clone()) else { return };
-        for session in to.into_iter().filter_map(|to| self.sessions.get(&to)) {
-            let session = &session.session;
-            if session.takes(message.data.len()) {
-                let outgoing = Outgoing::Ephemeral { document: self.document, from: &sender.peer, message };
-                session.send(frame::encode(&self.server.peer, &session.peer, outgoing));
+        let Ephemeral { session, count, data } = message;
+        let data = Arc::new(self.server.outboxes.hold(data));
+        let outgoing = Outgoing::Ephemeral {
+            document: self.document,
+            from: &sender.peer,
+            session: &session,
+            count,
+            data_bytes: data.len(),
+        };
+        for Attached { session, .. } in to.into_iter().filter_map(|to| self.sessions.get(&to)) {
+            if session.takes(data.len()) {
+                let frame = self.server.frame(session, &outgoing);
+                session.send(Frame { data: Some(data.clone()), ..frame });
             } else {
                 self.server.metrics.dropped.add(1);
             }
@@ -471,18 +446,17 @@ impl Actor {
     /// Ends a connection, with the reason.
     fn cut_off(&self, session: SessionId, why: &str) {
         if let Some(Attached { session, .. }) = self.sessions.get(&session) {
-            let error = Outgoing::Error { message: why };
-            session.end(Some(frame::encode(&self.server.peer, &session.peer, error)));
+            self.server.end(session, why);
         }
     }
 
     /// After trouble: what was not stored is forgotten, and those who sent it are told to begin again.
     async fn fail(&mut self, trouble: Trouble, senders: &Senders) {
-        self.replica = None;
+        self.resident.drop_replica();
         self.goes_on = false;
         let why = match trouble {
             Trouble::Deleted => {
-                self.seen = None;
+                self.resident.forget();
                 return self.dissolve(senders);
             }
             Trouble::Unreadable(error) => {
@@ -522,8 +496,7 @@ impl Actor {
         for writer in writers {
             if let Some(Attached { session, access, .. }) = self.sessions.get_mut(writer) {
                 *access = Access::Read;
-                let error = Outgoing::Error { message: why };
-                session.send(frame::encode(&self.server.peer, &session.peer, error));
+                session.send(self.server.frame(session, &Outgoing::Error { message: why }));
             }
             self.room.set_access(*writer, Access::Read);
         }
@@ -533,8 +506,8 @@ impl Actor {
     /// Has everybody begin again with what is stored; whoever cannot is cut off.
     async fn reload(&mut self, why: &str) {
         // Most never notice, but for what they send twice.
-        if self.load().await.is_ok()
-            && let Some(replica) = &self.replica
+        if self.resident.load().await.is_ok()
+            && let Some(replica) = self.resident.replica()
         {
             self.room.begin_anew(replica);
         } else {
@@ -549,205 +522,56 @@ impl Actor {
     fn dissolve(&mut self, senders: &Senders) {
         let peers = self.room.dissolve();
         for to in peers.union(&senders.all) {
-            self.tell(&Answer { to: *to, what: What::Unavailable });
-        }
-    }
-
-    /// Loads the document, unless it is in memory. A document that is not there is an empty one.
-    async fn load(&mut self) -> Work<()> {
-        if self.replica.is_some() {
-            return Ok(());
-        }
-        let loaded = match self.server.documents.load(self.document).await {
-            Ok(loaded) => loaded,
-            Err(error) if error.kind() == ErrorKind::Corrupt => return self.recover().await,
-            Err(error) => return Err(error.into()),
-        };
-        let Some(loaded) = loaded else {
-            if self.server.documents.is_deleted(self.document).await? {
-                return Err(Trouble::Deleted);
-            }
-            self.replica = Some(Replica::new(Automerge::new(), None));
-            return Ok(());
-        };
-        let bytes = loaded.bytes;
-        match self.server.blocking(move || salvage::load(&bytes)).await {
-            Some(Ok(automerge)) => {
-                self.replica = Some(Replica::new(automerge, Some(loaded.meta)));
-                self.unflushed = true;
-                self.server.metrics.loads.add(1);
-                Ok(())
-            }
-            _ => self.recover().await,
-        }
-    }
-
-    /// What of it can be read; the rest goes into quarantine.
-    async fn recover(&mut self) -> Work<()> {
-        let (documents, document) = (self.server.documents.clone(), self.document);
-        let runtime = Handle::current();
-        // It takes the document apart between its reads and writes.
-        let recover = move || runtime.block_on(Box::pin(documents.recover(document, now_unix_ms())));
-        let recovered = self.server.blocking(recover).await;
-        match recovered.ok_or_else(|| Trouble::Lost("its recovery was broken off".to_owned()))?? {
-            Some(recovered) => {
-                self.unflushed = true;
-                self.replica = Some(Replica::new(recovered.document, Some(recovered.meta)));
-                Ok(())
-            }
-            None => Err(Trouble::Deleted),
-        }
-    }
-
-    /// Whether others have stored something, or have deleted the document.
-    async fn is_behind(&mut self) -> Work<bool> {
-        let meta = self.server.documents.meta(self.document).await?;
-        if let Some(replica) = &self.replica {
-            self.seen.clone_from(&replica.meta);
-        }
-        if meta.is_none() && self.seen.is_some() {
-            return Err(Trouble::Deleted);
-        }
-        let behind = meta != self.seen;
-        // Also when it does not load: it is not tried again before it has changed.
-        self.seen = meta;
-        Ok(behind)
-    }
-
-    /// Takes in what others have stored.
-    async fn catch_up(&mut self) -> Work<()> {
-        self.unflushed = true;
-        let Some(seen) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else {
-            return self.catch_up_whole().await;
-        };
-        let Some(loaded) = self.server.documents.since(self.document, &seen).await? else {
-            return Err(Trouble::Deleted);
-        };
-        let (bytes, meta) = (loaded.bytes, loaded.meta);
-        let absorbed =
-            self.compute(move |_, replica| guarded(|| replica.absorb_changes(&bytes, &meta))).await?;
-        match absorbed {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => self.catch_up_whole().await,
-            Ok(Err(why)) | Err(why) => Err(Trouble::Lost(why)),
-        }
-    }
-
-    async fn catch_up_whole(&mut self) -> Work<()> {
-        let Some(loaded) = self.server.documents.load(self.document).await? else {
-            let deleted = self.server.documents.is_deleted(self.document).await?;
-            return if deleted { Err(Trouble::Deleted) } else { Ok(()) };
-        };
-        let absorbed = self
-            .compute(move |_, replica| guarded(|| replica.absorb_document(&loaded.bytes, loaded.meta)))
-            .await?;
-        match absorbed {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) | Err(why) => Err(Trouble::Lost(why)),
-        }
-    }
-
-    /// Stores the states of synchronisation that have changed: when a peer leaves, and not for each of its messages. Losing one costs
-    /// a round trip, so nobody waits for it.
-    async fn store_states(&mut self) {
-        let Some(meta) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else { return };
-        let states = self.room.unstored_states(COMMIT_PEERS_MAX);
-        if states.is_empty() || meta.peers >= STORED_PEERS_MAX {
-            return;
-        }
-        let append = Append { sync_states: states.clone(), now_unix_ms: now_unix_ms(), ..Append::default() };
-        let relaxed = seabed_kv::Durability::Relaxed;
-        match self.server.documents.write(self.document, Some(&meta), append, relaxed).await {
-            Ok(Written::Applied(meta)) => {
-                if let Some(replica) = &mut self.replica {
-                    replica.meta = Some(meta);
-                }
-                self.room.set_stored_states(&states);
-            }
-            // Others write, and the next one to leave tries again.
-            Ok(Written::Behind | Written::Deleted) => {}
-            Err(error) => tracing::warn!(document = ?self.document, %error, "a sync state was not stored"),
-        }
-    }
-
-    /// Compacts the document when that is worth it.
-    async fn compact(&mut self) {
-        let due = self.replica.as_ref().and_then(|replica| replica.meta.clone());
-        let Some(meta) = due.filter(Meta::compaction_is_due) else { return };
-        let snapshot = self.compute(|_, replica| guarded(|| replica.snapshot())).await;
-        let Ok(Ok(Some(snapshot))) = snapshot else { return };
-        let replace = Replace {
-            snapshot,
-            now_unix_ms: now_unix_ms(),
-            staged_id: *Uuid::new_v4().as_bytes(),
-            ..Replace::default()
-        };
-        match self.server.documents.replace(self.document, &meta, replace, ()).await {
-            Ok(Appended::Applied { meta, effects }) => {
-                effects.release();
-                self.server.metrics.compactions.add(1);
-                if let Some(replica) = &mut self.replica {
-                    replica.meta = Some(meta);
-                }
-                self.note();
-            }
-            // Others write, and may compact it themselves.
-            Ok(Appended::Behind { .. } | Appended::Deleted) => {}
-            Err(error) => {
-                // It may have happened all the same: the document is read again.
-                tracing::warn!(document = ?self.document, %error, "the document was not compacted");
-                self.unload();
-            }
+            self.tell(Answer { to: *to, what: What::Unavailable });
         }
     }
 
     /// Gives the memory back; the peers stay.
     fn unload(&mut self) {
-        // What is not stored is nobody's: the last round has ended.
-        if let Some(replica) = self.replica.take() {
-            self.seen = replica.meta;
-            self.server.metrics.unloads.add(1);
-        }
+        self.resident.unload();
         self.note();
     }
 
     fn note(&mut self) {
-        if let Some(replica) = &self.replica {
-            self.seen.clone_from(&replica.meta);
-        }
-        let resident_bytes = self.replica.as_ref().map(Replica::resident_bytes);
-        for mailbox in self.server.rooms.note(self.document, resident_bytes, self.seen.clone()) {
+        self.resident.see();
+        let remotes_bytes = self.room.remotes_bytes() as u64;
+        let resident_bytes = match self.resident.replica() {
+            Some(replica) => Some(replica.resident_bytes().saturating_add(remotes_bytes)),
+            None => Some(remotes_bytes).filter(|bytes| *bytes > 0),
+        };
+        let seen = self.resident.seen().cloned();
+        for mailbox in self.server.rooms.note(self.document, resident_bytes, seen) {
             // One that is full is in use, and notes itself again.
             let _ = mailbox.try_send(Mail::Evict);
         }
     }
 
-    /// Runs what may take long on a thread that is for that.
+    /// Works on the document with its room.
     async fn compute<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Room, &mut Replica) -> T + Send + 'static,
     ) -> Work<T> {
-        let Some(mut replica) = self.replica.take() else {
+        if self.resident.replica().is_none() {
             return Err(Trouble::Lost("it is not in memory".to_owned()));
-        };
+        }
         let mut room = std::mem::take(&mut self.room);
-        let worked = self
-            .server
-            .blocking(move || {
-                let answer = work(&mut room, &mut replica);
-                (room, replica, answer)
-            })
-            .await;
-        let Some((room, replica, answer)) = worked else {
-            // Nobody knows any more what anybody was told.
-            for session in self.sessions.keys() {
-                self.cut_off(*session, "the server has lost what it knew of a document; connect again");
+        let worked = self.resident.compute(move |replica| {
+            let answer = work(&mut room, replica);
+            (room, answer)
+        });
+        match worked.await {
+            Ok((room, answer)) => {
+                self.room = room;
+                Ok(answer)
             }
-            return Err(Trouble::Lost("the work on it was broken off".to_owned()));
-        };
-        self.room = room;
-        self.replica = Some(replica);
-        Ok(answer)
+            Err(trouble) => {
+                // Nobody knows any more what anybody was told.
+                for session in self.sessions.keys() {
+                    self.cut_off(*session, "the server has lost what it knew of a document; connect again");
+                }
+                Err(trouble)
+            }
+        }
     }
 }
 

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::stream::SplitStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::frame::{self, Incoming, Outgoing, PROTOCOL, Said};
 use super::limits::{
-    JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, SYNC_STATE_BYTES_MAX,
-    WRITE_BYTES_PER_MS, WRITE_MS_MAX,
+    JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, SYNC_STATE_BYTES_MAX, WRITE_MS_MAX,
 };
 use super::mail::{Mail, Waiting};
+use super::outbox::Frame;
 use super::policy::Identity;
 use super::session::Session;
+use super::socket::{self, Sink, Socket};
 use super::{Access, Inner, message};
 use crate::DocumentId;
 use crate::chunks::guarded;
@@ -27,8 +28,9 @@ use crate::chunks::guarded;
 type End = Option<String>;
 
 /// Serves a connection to its end.
-pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identity) {
-    let (mut sink, mut stream) = socket.split();
+pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) {
+    let (sink, mut stream) = socket.split();
+    let mut sink = Sink::new(sink);
     let joined = timeout(Duration::from_millis(JOIN_MS_MAX), join(&server, &mut stream, identity)).await;
     let session = match joined.unwrap_or_else(|_| Err((String::new(), Some("nobody has joined".to_owned()))))
     {
@@ -36,23 +38,22 @@ pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identit
         Err((peer, why)) => {
             server.metrics.malformed.add(1);
             let error =
-                frame::encode(&server.peer, &peer, Outgoing::Error { message: &why.unwrap_or_default() });
+                frame::encode(&server.peer, &peer, &Outgoing::Error { message: &why.unwrap_or_default() });
             // Who is not there any more need not be told.
-            let _ = write(&mut sink, Message::Binary(error.into())).await;
-            let _ = close(&mut sink).await;
+            let _ = sink.write(Frame { head: server.outboxes.hold(error), data: None }).await;
+            let _ = sink.close().await;
             return;
         }
     };
     server.metrics.connections.add(1);
-    let peer = Outgoing::Peer { storage: &server.storage };
-    session.send(frame::encode(&server.peer, &session.peer, peer));
+    session.send(server.frame(&session, &Outgoing::Peer { storage: &server.storage }));
     let mut reader = Reader {
         server: &server,
         session: &session,
         pace: Pace::new(server.options.messages_per_second_max),
         kept: Kept::default(),
     };
-    let writer = Writer { session: &session };
+    let writer = Writer { server: &server, session: &session };
     tokio::select! {
         biased;
         // Whoever is cut off is not listened to any more, however slowly it reads its last words.
@@ -62,7 +63,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identit
         end = reader.read(&mut stream) => {
             let told = end.map(|why| {
                 tracing::info!(why, "a connection of an Automerge client is ended");
-                frame::encode(&server.peer, &session.peer, Outgoing::Error { message: &why })
+                server.frame(&session, &Outgoing::Error { message: &why })
             });
             session.end(told);
             // What it was sent last, and no more than that.
@@ -83,13 +84,13 @@ pub(super) async fn run(server: Arc<Inner>, socket: WebSocket, identity: Identit
         // Not left to the room, which may never have heard of this connection.
         server.rooms.detach(document, &mailbox);
     }
-    let _ = timeout(Duration::from_millis(WRITE_MS_MAX), close(&mut sink)).await;
+    let _ = sink.close().await;
 }
 
 /// The first message: who it is, and which versions it speaks. The error is whom to tell what.
 async fn join(
     server: &Arc<Inner>,
-    stream: &mut SplitStream<WebSocket>,
+    stream: &mut SplitStream<Socket>,
     identity: Identity,
 ) -> Result<Arc<Session>, (String, End)> {
     loop {
@@ -99,7 +100,9 @@ async fn join(
             Some(Ok(Message::Text(_))) => {
                 return Err((String::new(), Some("messages are binary".to_owned())));
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err((String::new(), None)),
+            Some(Ok(Message::Close(_) | Message::Frame(_)) | Err(_)) | None => {
+                return Err((String::new(), None));
+            }
         };
         let (peer, incoming) = frame::decode(&message).map_err(|why| (String::new(), Some(why)))?;
         let Incoming::Join { peer, storage, versions } = incoming else {
@@ -166,9 +169,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Until the connection ends.
-    async fn read(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+    async fn read(&mut self, stream: &mut SplitStream<Socket>) -> End {
+        let mut before = Bytes::new();
         loop {
-            let Ok(message) = timeout(Duration::from_millis(SILENCE_MS_MAX), stream.next()).await else {
+            let next = socket::next(stream, std::mem::take(&mut before));
+            let Ok(message) = timeout(Duration::from_millis(SILENCE_MS_MAX), next).await else {
                 self.server.metrics.stalled.add(1);
                 return Some(format!("nothing was heard for {SILENCE_MS_MAX} ms (SILENCE_MS_MAX)"));
             };
@@ -183,8 +188,9 @@ impl Reader<'_> {
                             return Some(why);
                         }
                     }
+                    before = bytes;
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Text(_))) => return Some("messages are binary".to_owned()),
                 Some(Ok(Message::Close(_))) | None => return None,
                 Some(Err(error)) => {
@@ -279,30 +285,43 @@ impl Reader<'_> {
 }
 
 struct Writer<'a> {
+    server: &'a Arc<Inner>,
     session: &'a Arc<Session>,
 }
 
 impl Writer<'_> {
     /// Writes what there is, and pings, until the connection is to end. `true` when it did not take what was sent.
-    async fn write(&self, sink: &mut SplitSink<WebSocket, Message>) -> bool {
+    async fn write(&self, sink: &mut Sink) -> bool {
         let every = Duration::from_millis(PING_MS);
         let mut pings = interval_at(Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while let Some(bytes) = self.session.next() {
-                if write(sink, Message::Binary(bytes.into())).await.is_err() {
+            // First, or space that is made in between would not be heard of.
+            let freed = self.server.outboxes.freed();
+            while let Some(frame) = self.session.next() {
+                if sink.write(frame).await.is_err() {
                     return true;
                 }
+                self.session.written();
                 self.remind(self.session.owed()).await;
             }
             if self.session.is_ended() {
                 return false;
             }
+            if self.server.outboxes.has_space() {
+                self.remind(self.session.owed()).await;
+            }
             tokio::select! {
                 () = self.session.changed.notified() => {}
-                _ = pings.tick() => if write(sink, Message::Ping(Bytes::new())).await.is_err() {
-                    return true;
-                },
+                () = freed => {}
+                _ = pings.tick() => {
+                    if sink.ping().await.is_err() {
+                        return true;
+                    }
+                    if self.session.is_owing() {
+                        self.server.relieve(Instant::now());
+                    }
+                }
             }
         }
     }
@@ -319,25 +338,34 @@ impl Writer<'_> {
     }
 }
 
-/// Writes a message, in bounded time.
-async fn write(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), ()> {
-    let bytes = match &message {
-        Message::Binary(bytes) => bytes.len() as u64,
-        _ => 0,
-    };
-    let most = Duration::from_millis(WRITE_MS_MAX.saturating_add(bytes / WRITE_BYTES_PER_MS));
-    match timeout(most, sink.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(()),
-    }
-}
-
-async fn close(sink: &mut SplitSink<WebSocket, Message>) -> Result<(), ()> {
-    let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-    write(sink, Message::Close(Some(frame))).await
-}
-
 impl Inner {
+    /// A frame to a client that has it alone.
+    pub(super) fn frame(&self, session: &Session, message: &Outgoing<'_>) -> Frame {
+        Frame { head: self.outboxes.hold(frame::encode(&self.peer, &session.peer, message)), data: None }
+    }
+
+    /// Ends a connection, with the reason.
+    pub(super) fn end(&self, session: &Session, why: &str) {
+        session.end(Some(self.frame(session, &Outgoing::Error { message: why })));
+    }
+
+    /// Once too much waits to be written for too long, ends the connection that most of it waits for.
+    pub(super) fn relieve(&self, now: Instant) {
+        if !self.outboxes.is_stuck(now) {
+            return;
+        }
+        let sessions: Vec<_> = self.sessions().by_number.values().cloned().collect();
+        if let Some(most) = sessions.iter().max_by_key(|session| session.waiting_bytes()) {
+            let bytes = most.waiting_bytes();
+            tracing::warn!(
+                bytes,
+                "too much waits to be written; the connection that most of it waits for is ended"
+            );
+            self.metrics.stalled.add(1);
+            self.end(most, "too much waits for this connection, and others wait for its end; connect again (OUTBOXES_BYTES)");
+        }
+    }
+
     /// What a connection may do with a document now.
     pub(super) fn access(&self, session: &Session, document: DocumentId) -> Access {
         let identity = &session.identity;
@@ -347,8 +375,7 @@ impl Inner {
     /// What a connection may do with a document is asked again.
     pub(super) async fn recheck(&self, session: &Arc<Session>) {
         if !self.policy.admits(&session.identity) {
-            let error = Outgoing::Error { message: "access was withdrawn" };
-            session.end(Some(frame::encode(&self.peer, &session.peer, error)));
+            self.end(session, "access was withdrawn");
         }
         // Also of one that is ended: what it has sent may still wait.
         let rooms: Vec<_> =

@@ -48,6 +48,20 @@ pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 /// How many frames wait to be written to one connection before the same.
 pub const OUTBOX_FRAMES: usize = 1_024;
 
+/// How many bytes wait to be written to all connections before none is given more of what can be told later, but for those that keep up of
+/// documents of no more than [`SMALL_BYTES`]; what cannot is dropped. Bytes that go to many count once. Each document may be over it by what it
+/// is making.
+pub const OUTBOXES_BYTES: usize = 256 * 1024 * 1024;
+
+/// For how long that may be so, in milliseconds. Then the connection that most waits for is ended; and as long after it the next one.
+pub const OUTBOXES_MS_MAX: u64 = 10_000;
+
+/// How large a document is that connections are told of also then, as long as nothing waits for them, in bytes.
+pub const SMALL_BYTES: usize = 64 * 1024;
+
+/// The longest piece that is written to a connection at once, in bytes; longer frames are written as WebSocket fragments.
+pub const FRAGMENT_BYTES_MAX: usize = 64 * 1024;
+
 /// After how many bytes of answers a document lets them leave before it writes further ones.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -56,6 +70,10 @@ pub const SUBSCRIPTIONS_MAX: usize = 1_024;
 
 /// Of how many storages the server remembers what they have of one document.
 pub const REMOTES_PER_DOCUMENT_MAX: usize = 256;
+
+/// How many bytes of that it remembers of one document; the oldest go first. They count as the document's memory, and go with it when others
+/// need it.
+pub const REMOTES_BYTES_PER_DOCUMENT_MAX: usize = 64 * 1024;
 
 /// How many heads a storage may have that others are told of.
 pub const HEADS_MAX: usize = 1_024;

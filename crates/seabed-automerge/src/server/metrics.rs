@@ -50,6 +50,8 @@ pub struct LiveMetrics {
     pub documents_resident: u64,
     /// About how many bytes of memory those take, now.
     pub resident_bytes: u64,
+    /// How many bytes wait to be written to connections, now.
+    pub outgoing_bytes: u64,
     /// Connections that have joined.
     pub connections_total: u64,
     /// Connections that the policy has denied.
@@ -80,7 +82,7 @@ pub struct LiveMetrics {
     pub compactions_total: u64,
     /// Ephemeral messages that a slow connection did not get.
     pub ephemeral_dropped_total: u64,
-    /// Connections that did not take what was sent to them, or fell silent.
+    /// Connections that did not take what was sent to them, or not in time when others waited for it, or fell silent.
     pub stalled_total: u64,
 }
 

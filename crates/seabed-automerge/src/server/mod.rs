@@ -1,20 +1,27 @@
 //! The live server: automerge-repo's WebSocket protocol over [`DocStore`].
 //!
-//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `actor` works on one document, `connection` serves one
+//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `resident` is the document in memory and in the
+//! store, `actor` works on one document, `connection` serves one
 //! client, `rooms` knows which documents are in use.
 
 mod actor;
 mod connection;
 mod frame;
+mod fuzz;
 pub mod limits;
 mod mail;
 mod message;
 mod metrics;
+mod outbox;
 mod policy;
 mod replica;
+mod resident;
 mod room;
 mod rooms;
 mod session;
+mod socket;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 use std::collections::HashMap;
@@ -23,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use axum::extract::{FromRequestParts as _, Request, State, WebSocketUpgrade};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -35,12 +42,14 @@ use crate::{DocStore, DocumentId};
 use actor::Actor;
 use mail::Mail;
 use metrics::Counters;
+use outbox::Outboxes;
 use room::SessionId;
 use rooms::Rooms;
 use session::Session;
+use socket::Upgrade;
 
 #[doc(hidden)]
-pub use frame::fuzz_frames;
+pub use fuzz::fuzz_frames;
 pub use metrics::LiveMetrics;
 pub use policy::{Access, Admission, Denied, Everybody, Identity, Policy};
 
@@ -110,6 +119,7 @@ struct Inner {
     sessions: Mutex<Sessions>,
     numbers: AtomicU64,
     metrics: Counters,
+    outboxes: Outboxes,
     /// As many documents are worked on at once as there are processors.
     work: Semaphore,
     /// Everything that runs holds the sender; the receiver hears when the last of them has ended.
@@ -132,6 +142,15 @@ impl LiveServer {
     /// # Errors
     /// Those of the store.
     pub async fn open(documents: DocStore, options: LiveOptions, policy: impl Policy) -> StoreResult<Self> {
+        Self::with(documents, options, policy, limits::OUTBOXES_BYTES).await
+    }
+
+    async fn with(
+        documents: DocStore,
+        options: LiveOptions,
+        policy: impl Policy,
+        outboxes_bytes: usize,
+    ) -> StoreResult<Self> {
         let storage = documents.storage_id(|| *Uuid::new_v4().as_bytes()).await?;
         let (running, ended) = mpsc::channel(1);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -145,6 +164,7 @@ impl LiveServer {
             sessions: Mutex::default(),
             numbers: AtomicU64::new(0),
             metrics: Counters::default(),
+            outboxes: Outboxes::new(outboxes_bytes),
             work: Semaphore::new(processors),
             running: Mutex::new((Some(running), Some(ended))),
         };
@@ -200,6 +220,7 @@ impl LiveServer {
             documents_open: open as u64,
             documents_resident: resident as u64,
             resident_bytes,
+            outgoing_bytes: self.0.outboxes.bytes() as u64,
             ..self.0.metrics.read()
         }
     }
@@ -238,10 +259,9 @@ impl fmt::Debug for LiveServer {
 
 /// Grants a connection, or says why not.
 async fn upgrade(State(server): State<Arc<Inner>>, request: Request) -> Response {
-    let (mut parts, _) = request.into_parts();
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+    let (upgrade, parts) = match Upgrade::of(request) {
         Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
+        Err(why) => return (StatusCode::BAD_REQUEST, why + "\n").into_response(),
     };
     let identity = match server.policy.authenticate(&parts).await {
         Ok(identity) => identity,
@@ -253,11 +273,15 @@ async fn upgrade(State(server): State<Arc<Inner>>, request: Request) -> Response
     let Some(running) = server.running() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is ending\n").into_response();
     };
-    let bytes_max = server.options.message_bytes_max;
-    upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(async move |socket| {
-        connection::run(server, socket, identity).await;
+    let (response, socket) = upgrade.grant(server.options.message_bytes_max);
+    tokio::spawn(async move {
+        match socket.await {
+            Ok(socket) => connection::run(server, socket, identity).await,
+            Err(error) => tracing::debug!(%error, "a connection of an Automerge client was not made"),
+        }
         drop(running);
-    })
+    });
+    response
 }
 
 impl Inner {
@@ -288,7 +312,7 @@ impl Inner {
             }
             older.end(None);
         }
-        let session = Arc::new(Session::new(number, peer.clone(), storage, identity));
+        let session = Arc::new(Session::new(number, peer.clone(), storage, identity, self.outboxes.clone()));
         sessions.by_peer.insert(peer, number);
         sessions.by_number.insert(number, session.clone());
         Ok(session)
@@ -321,162 +345,5 @@ impl Inner {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let _turn = self.work.acquire().await.ok()?;
         tokio::task::spawn_blocking(work).await.ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use automerge::ChangeHash;
-    use automerge::sync::{Message, MessageFlags, State as SyncState, SyncDoc as _};
-    use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable as _};
-
-    use super::mail::Waiting;
-    use super::replica::tests::{POISON, POISONED_ANSWER};
-    use super::*;
-
-    async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
-        let waiting = Waiting {
-            _messages: session.messages.clone().acquire_owned().await.unwrap(),
-            bytes: session.bytes.clone().acquire_many_owned(1).await.unwrap(),
-        };
-        mailbox.send(Mail::Sync { from: session.number, message, request: false, waiting }).await.unwrap();
-    }
-
-    async fn heard(session: &Session) -> Vec<u8> {
-        loop {
-            if let Some(frame) = session.next() {
-                return frame;
-            }
-            session.changed.notified().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_panic_inside_automerge_costs_a_session_and_the_others_go_on() {
-        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
-        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
-        let document = DocumentId::from_bytes([7; 16]);
-        let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
-        let (good, evil) = (enter("good"), enter("evil"));
-        let mut mailboxes = Vec::new();
-        for session in [&good, &evil] {
-            let mailbox = Inner::attach(&live.0, document).unwrap();
-            let open = Mail::Open { session: session.clone() };
-            mailbox.send(open).await.unwrap();
-            mailboxes.push(mailbox);
-        }
-        let (mut automerge, mut state) = (Automerge::new(), SyncState::new());
-        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).unwrap();
-        say(&good, &mailboxes[0], automerge.generate_sync_message(&mut state).unwrap()).await;
-        heard(&good).await;
-
-        let mut message = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
-        message.need = vec![POISON];
-        say(&evil, &mailboxes[1], message).await;
-        let last = String::from_utf8_lossy(&heard(&evil).await).into_owned();
-        assert!(last.contains("a sync message was not taken") && evil.is_ended(), "{last}");
-        // The other one is told to begin again, and goes on.
-        heard(&good).await;
-        assert!(!good.is_ended());
-        let metrics = live.metrics();
-        assert_eq!((metrics.panics_total, metrics.reloads_total), (1, 1));
-        let message = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
-        assert_ne!(message.heads, Vec::<ChangeHash>::new());
-        say(&good, &mailboxes[0], message).await;
-        heard(&good).await;
-    }
-
-    #[tokio::test]
-    async fn a_panic_over_an_answer_costs_the_one_whom_it_was_for() {
-        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
-        let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
-        let document = DocumentId::from_bytes([7; 16]);
-        let evil = live.0.enter("evil".to_owned(), None, Identity::anonymous()).unwrap();
-        let mailbox = Inner::attach(&live.0, document).unwrap();
-        mailbox.send(Mail::Open { session: evil.clone() }).await.unwrap();
-        let mut message = Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap();
-        message.need = vec![POISONED_ANSWER];
-        say(&evil, &mailbox, message).await;
-        let last = String::from_utf8_lossy(&heard(&evil).await).into_owned();
-        assert!(last.contains("could not be answered") && evil.is_ended(), "{last}");
-        assert_eq!(live.metrics().panics_total, 1);
-    }
-
-    #[tokio::test]
-    async fn whose_changes_a_limit_keeps_out_is_told_why_and_goes_on_as_a_reader() {
-        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
-        let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
-        let document = DocumentId::from_bytes([7; 16]);
-        let writer = live.0.enter("writer".to_owned(), None, Identity::anonymous()).unwrap();
-        let mailbox = Inner::attach(&live.0, document).unwrap();
-        mailbox.send(Mail::Open { session: writer.clone() }).await.unwrap();
-        let (mut automerge, mut state) = (Automerge::new(), SyncState::new());
-        let hear = |automerge: &mut Automerge, state: &mut SyncState, frame: &[u8]| {
-            let (_, incoming) = frame::decode(frame).unwrap();
-            let frame::Incoming::Document { said: frame::Said::Sync { data, .. }, .. } = incoming else {
-                panic!("{incoming:?}")
-            };
-            let (message, _) = message::read(&data).unwrap();
-            let flags = message.flags;
-            automerge.receive_sync_message(state, message).unwrap();
-            flags
-        };
-        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "first")).unwrap();
-        while state.their_heads.as_ref() != Some(&automerge.get_heads()) {
-            if let Some(message) = automerge.generate_sync_message(&mut state) {
-                say(&writer, &mailbox, message).await;
-            }
-            hear(&mut automerge, &mut state, &heard(&writer).await);
-        }
-
-        // As if it had all that it may have.
-        let shard = documents.shard(document);
-        let mut full = documents.meta(document).await.unwrap().unwrap();
-        full.change_bytes = crate::limits::DOCUMENT_BYTES_MAX;
-        let mut batch = seabed_kv::Batch::new();
-        batch.put(crate::keys::DOCUMENT, crate::keys::document_key(document), full.to_bytes());
-        shard.tenant.apply(batch, seabed_kv::Durability::Durable).await.unwrap();
-
-        let before = automerge.get_heads();
-        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "second")).unwrap();
-        say(&writer, &mailbox, automerge.generate_sync_message(&mut state).unwrap()).await;
-        let why = String::from_utf8_lossy(&heard(&writer).await).into_owned();
-        assert!(why.contains("DOCUMENT_BYTES_MAX"), "{why}");
-        let flags = hear(&mut automerge, &mut state, &heard(&writer).await).unwrap();
-        assert!(flags.contains(MessageFlags::READ_ONLY), "the client would send it again for ever");
-        assert!(!writer.is_ended());
-        let stored = documents.meta(document).await.unwrap().unwrap();
-        assert_eq!(stored, full);
-        assert_eq!(state.their_heads, Some(before));
-        let metrics = live.metrics();
-        assert_eq!((metrics.refused_total, metrics.failures_total), (1, 0));
-    }
-
-    #[tokio::test]
-    async fn of_a_deleted_document_nothing_is_seen_any_more_and_its_room_can_end() {
-        let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
-        let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
-        let document = DocumentId::from_bytes([7; 16]);
-        let session = live.0.enter("me".to_owned(), None, Identity::anonymous()).unwrap();
-        let mailbox = Inner::attach(&live.0, document).unwrap();
-        mailbox.send(Mail::Open { session: session.clone() }).await.unwrap();
-        let mut automerge = Automerge::new();
-        automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "value")).unwrap();
-        say(&session, &mailbox, automerge.generate_sync_message(&mut SyncState::new()).unwrap()).await;
-        heard(&session).await;
-        let append = crate::Append { changes: automerge.get_changes(&[]), ..crate::Append::default() };
-        documents.append(document, None, append, ()).await.unwrap();
-        live.poll().await.unwrap();
-        heard(&session).await;
-        assert!(live.0.rooms.in_use()[0].seen.is_some());
-
-        documents.delete(document, 1).await.unwrap();
-        live.poll().await.unwrap();
-        let last = String::from_utf8_lossy(&heard(&session).await).into_owned();
-        assert!(last.contains("doc-unavailable"), "{last}");
-        // Or each poll would wake it.
-        assert_eq!(live.0.rooms.in_use()[0].seen, None);
-        live.0.rooms.detach(document, &mailbox);
-        assert!(live.0.rooms.end(document));
     }
 }

@@ -21,6 +21,8 @@ const OPERATION_BYTES: u64 = 32;
 pub(super) struct Replica {
     automerge: Automerge,
     stored: Vec<ChangeHash>,
+    /// How many bytes of changes were received that are not stored yet.
+    unstored_bytes: usize,
     /// `None` until there is something to store.
     pub(super) meta: Option<Meta>,
     /// Whether changes that wait for others are stored, so that a snapshot must have them.
@@ -39,7 +41,16 @@ impl Replica {
         let stored = automerge.get_heads();
         let stored_orphans = !automerge.get_missing_deps(&[]).is_empty();
         let waiting = Waiting::default();
-        Self { automerge, stored, meta, stored_orphans, waiting, overgrown: false, doubtful: false }
+        Self {
+            automerge,
+            stored,
+            unstored_bytes: 0,
+            meta,
+            stored_orphans,
+            waiting,
+            overgrown: false,
+            doubtful: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,6 +91,7 @@ impl Replica {
             self.doubtful = true;
             return Err(error.to_string());
         }
+        self.unstored_bytes = self.unstored_bytes.saturating_add(bytes);
         if bytes > 0 {
             self.waiting.taken(&mut self.automerge, bytes);
         }
@@ -124,6 +136,7 @@ impl Replica {
     /// Everything in memory is stored now.
     pub(super) fn set_stored(&mut self, meta: Meta) {
         self.stored = self.automerge.get_heads();
+        self.unstored_bytes = 0;
         self.meta = Some(meta);
     }
 
@@ -172,10 +185,18 @@ impl Replica {
         self.automerge.save_with_options(SaveOptions { retain_orphans: false, ..SaveOptions::default() })
     }
 
+    /// How many bytes a message about the document has at most, about.
+    pub(super) fn message_bytes_most(&self) -> usize {
+        usize::try_from(self.stored_bytes()).unwrap_or(usize::MAX).saturating_add(self.unstored_bytes)
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        self.meta.as_ref().map_or(0, |meta| meta.change_bytes.saturating_add(meta.snapshot_bytes))
+    }
+
     /// About how many bytes of memory the document takes.
     pub(super) fn resident_bytes(&self) -> u64 {
-        let stored =
-            self.meta.as_ref().map_or(0, |meta| meta.change_bytes.saturating_add(meta.snapshot_bytes));
+        let stored = self.stored_bytes();
         let operations = self.automerge.stats().num_ops.saturating_mul(OPERATION_BYTES);
         let orphans = self.waiting.bytes() as u64;
         RESIDENT_BYTES_MIN.saturating_add(stored).saturating_add(operations).saturating_add(orphans)

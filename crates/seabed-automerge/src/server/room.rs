@@ -6,7 +6,9 @@ use automerge::sync::{Message, State};
 
 use super::Access;
 use super::frame::{Ephemeral, RemoteHeads};
-use super::limits::{EPHEMERAL_SESSIONS_MAX, HEADS_MAX, REMOTES_PER_DOCUMENT_MAX};
+use super::limits::{
+    EPHEMERAL_SESSIONS_MAX, HEADS_MAX, REMOTES_BYTES_PER_DOCUMENT_MAX, REMOTES_PER_DOCUMENT_MAX,
+};
 use super::replica::Replica;
 
 /// A connection, by its number.
@@ -19,7 +21,8 @@ pub(super) struct Room {
     /// Who may have to be told something.
     due: BTreeSet<SessionId>,
     /// What storages are known to have.
-    remotes: BTreeMap<String, RemoteHeads>,
+    remotes: BTreeMap<String, Remote>,
+    remotes_bytes: usize,
     /// The last ephemeral message of each sender.
     senders: BTreeMap<(SessionId, String), u64>,
     /// For whom automerge is writing a message: the one over whom it panics.
@@ -38,8 +41,19 @@ struct Peer {
     wants: bool,
     /// It has said itself that it has not got the document.
     without: bool,
-    /// Until when it was told what storages have.
-    told: BTreeMap<String, u64>,
+}
+
+/// What a storage is known to have, and who was told that.
+#[derive(Debug)]
+struct Remote {
+    heads: RemoteHeads,
+    told: BTreeSet<SessionId>,
+}
+
+impl Remote {
+    fn bytes(storage: &str, heads: &RemoteHeads) -> usize {
+        storage.len() + size_of_val(&heads.heads[..])
+    }
 }
 
 /// Something to tell one peer.
@@ -66,8 +80,8 @@ pub(super) enum What {
 
 /// What a room asks about a peer's connection when it writes answers.
 pub(super) trait Line {
-    /// Whether more may be sent to it now; otherwise it says when.
-    fn takes_more(&self, to: SessionId) -> bool;
+    /// Whether more may be sent to it now, of at most about so many bytes; otherwise it says when.
+    fn takes_more(&self, to: SessionId, bytes_most: usize) -> bool;
     /// Whether it wants to hear what a storage has.
     fn hears_of(&self, to: SessionId, storage: &str) -> bool;
 }
@@ -91,8 +105,7 @@ impl Room {
         let mut state =
             known.filter(|state| state.shared_heads.iter().all(|head| replica.has(head))).unwrap_or_default();
         state.read_only = access != Access::Write;
-        let peer =
-            Peer { state, access, storage, stored, wants: false, without: false, told: BTreeMap::new() };
+        let peer = Peer { state, access, storage, stored, wants: false, without: false };
         self.peers.insert(session, peer);
     }
 
@@ -112,6 +125,9 @@ impl Room {
         self.peers.remove(&session);
         self.due.remove(&session);
         self.senders.retain(|(sender, _), _| *sender != session);
+        for remote in self.remotes.values_mut() {
+            remote.told.remove(&session);
+        }
         self.ask_again();
     }
 
@@ -196,25 +212,42 @@ impl Room {
     fn hear(&mut self, storage: String, mut said: RemoteHeads, now_unix_ms: u64) {
         // A clock that is ahead would silence everybody who comes later.
         said.unix_ms = said.unix_ms.min(now_unix_ms);
-        if let Some(known) = self.remotes.get(&storage)
-            && (known.heads == said.heads || known.unix_ms > said.unix_ms)
-        {
-            return;
-        }
-        // Two within a millisecond are two.
-        if let Some(known) = self.remotes.get(&storage) {
-            said.unix_ms = said.unix_ms.max(known.unix_ms.saturating_add(1));
-        } else if self.remotes.len() >= REMOTES_PER_DOCUMENT_MAX
-            && let Some(oldest) = self.remotes.iter().min_by_key(|(_, heads)| heads.unix_ms)
-        {
-            let oldest = oldest.0.clone();
-            self.remotes.remove(&oldest);
-            for peer in self.peers.values_mut() {
-                peer.told.remove(&oldest);
+        if let Some(Remote { heads: known, .. }) = self.remotes.get(&storage) {
+            if known.heads == said.heads || known.unix_ms > said.unix_ms {
+                return;
             }
+            // Two within a millisecond are two.
+            said.unix_ms = said.unix_ms.max(known.unix_ms.saturating_add(1));
         }
-        self.remotes.insert(storage, said);
+        self.forget(&storage);
+        let bytes = Remote::bytes(&storage, &said);
+        while (self.remotes.len() >= REMOTES_PER_DOCUMENT_MAX
+            || self.remotes_bytes.saturating_add(bytes) > REMOTES_BYTES_PER_DOCUMENT_MAX)
+            && let Some((oldest, _)) = self.remotes.iter().min_by_key(|(_, remote)| remote.heads.unix_ms)
+        {
+            let oldest = oldest.clone();
+            self.forget(&oldest);
+        }
+        self.remotes_bytes = self.remotes_bytes.saturating_add(bytes);
+        self.remotes.insert(storage, Remote { heads: said, told: BTreeSet::new() });
         self.set_all_due();
+    }
+
+    fn forget(&mut self, storage: &str) {
+        if let Some(remote) = self.remotes.remove(storage) {
+            self.remotes_bytes = self.remotes_bytes.saturating_sub(Remote::bytes(storage, &remote.heads));
+        }
+    }
+
+    /// Forgets what storages have, until they are heard of again.
+    pub(super) fn forget_remotes(&mut self) {
+        self.remotes.clear();
+        self.remotes_bytes = 0;
+    }
+
+    /// How many bytes of that are known.
+    pub(super) fn remotes_bytes(&self) -> usize {
+        self.remotes_bytes
     }
 
     /// To whom an ephemeral message goes: everybody but its sender, once.
@@ -236,7 +269,7 @@ impl Room {
     /// What is to be told, to those who can be told, until it has that many bytes. It may leave when everything in the replica is durable.
     pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line, bytes_max: usize) -> Answers {
         let (mut told, mut bytes) = (Vec::new(), 0_usize);
-        let empty = replica.is_empty();
+        let (empty, bytes_most) = (replica.is_empty(), replica.message_bytes_most());
         // Somebody has the document, and is about to send it.
         let promised = self.peers.values().any(|peer| {
             let heads = peer.state.their_heads.as_deref().unwrap_or_default();
@@ -247,7 +280,7 @@ impl Room {
             && let Some(session) = due.pop_first()
         {
             let Some(peer) = self.peers.get_mut(&session) else { continue };
-            if !line.takes_more(session) {
+            if !line.takes_more(session, bytes_most) {
                 self.due.insert(session);
                 continue;
             }
@@ -267,12 +300,11 @@ impl Room {
                     tell(What::Sync(message));
                 }
             }
-            for (storage, heads) in &self.remotes {
-                let known = peer.told.get(storage).is_some_and(|told| *told >= heads.unix_ms);
+            for (storage, Remote { heads, told }) in &mut self.remotes {
                 let itself = peer.storage.as_ref() == Some(storage);
                 let here = || heads.heads.iter().all(|head| replica.has(head));
-                if !known && !itself && line.hears_of(session, storage) && here() {
-                    peer.told.insert(storage.clone(), heads.unix_ms);
+                if !told.contains(&session) && !itself && line.hears_of(session, storage) && here() {
+                    told.insert(session);
                     tell(What::Heads { storage: storage.clone(), heads: heads.clone() });
                 }
             }
@@ -319,8 +351,10 @@ impl Room {
             state.read_only = peer.state.read_only;
             state.needs_reset = true;
             peer.state = state;
-            // What was about to be told along with what was not stored never left.
-            peer.told.clear();
+        }
+        // What was about to be told along with what was not stored never left.
+        for remote in self.remotes.values_mut() {
+            remote.told.clear();
         }
         self.set_all_due();
     }
@@ -328,7 +362,7 @@ impl Room {
     /// Everybody has to leave; answers who.
     pub(super) fn dissolve(&mut self) -> BTreeSet<SessionId> {
         self.due.clear();
-        self.remotes.clear();
+        self.forget_remotes();
         self.senders.clear();
         std::mem::take(&mut self.peers).into_keys().collect()
     }
@@ -354,7 +388,7 @@ mod tests {
     }
 
     impl Line for Test {
-        fn takes_more(&self, to: SessionId) -> bool {
+        fn takes_more(&self, to: SessionId, _: usize) -> bool {
             self.full.get() != Some(to)
         }
 
@@ -582,6 +616,29 @@ mod tests {
         scene.room.begin_anew(&scene.replica);
         let heads = scene.answers().into_iter().filter(|answer| matches!(answer.what, What::Heads { .. }));
         assert_eq!(heads.map(|answer| answer.to).collect::<Vec<_>>(), [2, 2]);
+    }
+
+    #[test]
+    fn what_storages_have_takes_no_more_than_its_bound_and_the_oldest_goes_first() {
+        let mut scene = Scene::new();
+        scene.enter(1, Access::Write);
+        let heads = |count: u8| (0..count).map(|number| ChangeHash([number; 32])).collect::<Vec<_>>();
+        for (number, count) in (0..2 * REMOTES_PER_DOCUMENT_MAX as u64).map(|number| (number, 1)) {
+            let said = RemoteHeads { heads: heads(count), unix_ms: number };
+            scene.room.hear_from(1, BTreeMap::from([(format!("disk {number}"), said)]), NOW_MS);
+        }
+        assert_eq!(scene.room.remotes.len(), REMOTES_PER_DOCUMENT_MAX);
+        assert!(!scene.room.remotes.contains_key("disk 0"));
+        for number in 0..2 * REMOTES_PER_DOCUMENT_MAX as u64 {
+            let said = RemoteHeads { heads: heads(200), unix_ms: 1_000 + number };
+            scene.room.hear_from(1, BTreeMap::from([(format!("large {number}"), said)]), NOW_MS);
+            let bytes = scene.room.remotes.iter().map(|(storage, of)| Remote::bytes(storage, &of.heads));
+            assert_eq!(bytes.sum::<usize>(), scene.room.remotes_bytes());
+            assert!(scene.room.remotes_bytes() <= REMOTES_BYTES_PER_DOCUMENT_MAX);
+        }
+        assert_eq!(scene.room.remotes.len(), 10);
+        scene.room.forget_remotes();
+        assert_eq!((scene.room.remotes.len(), scene.room.remotes_bytes()), (0, 0));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::limits::{
-    MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, SUBSCRIPTIONS_MAX,
+    MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, SMALL_BYTES,
+    SUBSCRIPTIONS_MAX,
 };
 use super::mail::Mail;
+use super::outbox::{Frame, Outboxes};
 use super::policy::Identity;
 use super::room::SessionId;
 use crate::DocumentId;
@@ -25,6 +27,7 @@ pub(super) struct Session {
     pub(super) messages: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
     queue: Mutex<Queue>,
+    pub(super) outboxes: Outboxes,
     pub(super) changed: Notify,
     over: Notify,
     rooms: Mutex<BTreeMap<DocumentId, mpsc::Sender<Mail>>>,
@@ -33,15 +36,23 @@ pub(super) struct Session {
 
 #[derive(Debug, Default)]
 struct Queue {
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<Frame>,
     bytes: usize,
+    /// Of the frame that is being written.
+    writing_bytes: usize,
     /// Rooms that have more to tell once there is room for it.
     owed: BTreeSet<DocumentId>,
     ended: bool,
 }
 
 impl Session {
-    pub(super) fn new(number: SessionId, peer: String, storage: Option<String>, identity: Identity) -> Self {
+    pub(super) fn new(
+        number: SessionId,
+        peer: String,
+        storage: Option<String>,
+        identity: Identity,
+        outboxes: Outboxes,
+    ) -> Self {
         Self {
             number,
             peer,
@@ -50,6 +61,7 @@ impl Session {
             messages: Arc::new(Semaphore::new(MESSAGES_WAITING_MAX)),
             bytes: Arc::new(Semaphore::new(MESSAGE_BYTES_WAITING_MAX)),
             queue: Mutex::default(),
+            outboxes,
             changed: Notify::new(),
             over: Notify::new(),
             rooms: Mutex::default(),
@@ -62,7 +74,7 @@ impl Session {
     }
 
     /// Adds a frame to what is written. Who asks [`has_space`](Self::has_space) before keeps the bound: each room may be one frame over it.
-    pub(super) fn send(&self, frame: Vec<u8>) {
+    pub(super) fn send(&self, frame: Frame) {
         let mut queue = self.queue();
         if !queue.ended {
             queue.bytes = queue.bytes.saturating_add(frame.len());
@@ -72,10 +84,11 @@ impl Session {
         self.changed.notify_one();
     }
 
-    /// Whether more may be sent now. Otherwise the room of that document is told when.
-    pub(super) fn has_space(&self, for_room: DocumentId) -> bool {
+    /// Whether more may be sent now, of at most about so many bytes. Otherwise the room of that document is told when.
+    pub(super) fn has_space(&self, for_room: DocumentId, bytes_most: usize) -> bool {
         let mut queue = self.queue();
-        let space = queue.has_space();
+        let keeps_up = queue.bytes == 0 && queue.writing_bytes == 0;
+        let space = queue.has_space() && (self.outboxes.has_space() || keeps_up && bytes_most <= SMALL_BYTES);
         if !space {
             queue.owed.insert(for_room);
         }
@@ -85,15 +98,27 @@ impl Session {
     /// Whether so many bytes more, which can also be dropped, do not take it beyond its bound.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         let queue = self.queue();
-        queue.has_space() && queue.bytes.saturating_add(bytes) <= OUTBOX_BYTES
+        queue.has_space() && queue.bytes.saturating_add(bytes) <= OUTBOX_BYTES && self.outboxes.has_space()
     }
 
     /// The next frame to write.
-    pub(super) fn next(&self) -> Option<Vec<u8>> {
+    pub(super) fn next(&self) -> Option<Frame> {
         let mut queue = self.queue();
         let frame = queue.frames.pop_front()?;
+        queue.writing_bytes = frame.len();
         queue.bytes = queue.bytes.saturating_sub(frame.len());
         Some(frame)
+    }
+
+    /// The frame is written.
+    pub(super) fn written(&self) {
+        self.queue().writing_bytes = 0;
+    }
+
+    /// How many bytes wait for this client to take them.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let queue = self.queue();
+        queue.bytes.saturating_add(queue.writing_bytes)
     }
 
     /// The rooms that have more to tell, when there is space for it again.
@@ -102,11 +127,17 @@ impl Session {
         if queue.has_space() { std::mem::take(&mut queue.owed) } else { BTreeSet::new() }
     }
 
+    /// Whether rooms have more to tell.
+    pub(super) fn is_owing(&self) -> bool {
+        !self.queue().owed.is_empty()
+    }
+
     /// Ends the connection: nothing further is sent but this.
-    pub(super) fn end(&self, last: Option<Vec<u8>>) {
+    pub(super) fn end(&self, last: Option<Frame>) {
         let mut queue = self.queue();
         if !queue.ended {
             queue.ended = true;
+            queue.bytes = 0;
             queue.frames.clear();
             queue.frames.extend(last);
         }
@@ -159,23 +190,30 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::OUTBOXES_BYTES;
     use super::*;
 
     fn session() -> Session {
-        Session::new(1, "peer".to_owned(), None, Identity::anonymous())
+        Session::new(1, "peer".to_owned(), None, Identity::anonymous(), Outboxes::new(OUTBOXES_BYTES))
+    }
+
+    fn send(session: &Session, bytes: usize) {
+        session.send(Frame { head: session.outboxes.hold(vec![0; bytes]), data: None });
     }
 
     #[test]
     fn a_full_queue_owes_and_pays_when_it_is_drained() {
         let (session, document) = (session(), DocumentId::from_bytes([7; 16]));
-        assert!(session.has_space(document));
-        session.send(vec![0; OUTBOX_BYTES]);
-        assert!(!session.has_space(document) && session.owed().is_empty());
+        assert!(session.has_space(document, usize::MAX));
+        send(&session, OUTBOX_BYTES);
+        assert!(!session.has_space(document, 0) && session.owed().is_empty());
         assert_eq!(session.next().unwrap().len(), OUTBOX_BYTES);
+        assert_eq!(session.waiting_bytes(), OUTBOX_BYTES, "until it is written");
         assert_eq!(session.owed(), BTreeSet::from([document]));
-        assert!(session.owed().is_empty());
+        session.written();
+        assert!(session.owed().is_empty() && session.waiting_bytes() == 0);
         for _ in 0..OUTBOX_FRAMES {
-            session.send(vec![0]);
+            send(&session, 1);
         }
         assert!(!session.takes(0));
     }
@@ -183,19 +221,34 @@ mod tests {
     #[test]
     fn what_can_be_dropped_counts_before_it_is_taken() {
         let session = session();
-        session.send(vec![0; OUTBOX_BYTES - 9]);
+        send(&session, OUTBOX_BYTES - 9);
         assert!(session.takes(9) && !session.takes(10));
+    }
+
+    #[test]
+    fn when_the_server_is_full_who_keeps_up_hears_of_small_documents_and_nobody_else_anything() {
+        let (session, document) = (session(), DocumentId::from_bytes([7; 16]));
+        let held = session.outboxes.hold(vec![0; OUTBOXES_BYTES]);
+        assert!(session.has_space(document, SMALL_BYTES) && !session.takes(0));
+        assert!(!session.has_space(document, SMALL_BYTES + 1));
+        send(&session, 1);
+        assert!(!session.has_space(document, 0));
+        assert_eq!(session.owed(), BTreeSet::from([document]));
+        drop(held);
+        assert!(session.has_space(document, usize::MAX));
     }
 
     #[test]
     fn nothing_follows_the_last_word() {
         let session = session();
-        session.send(vec![1]);
-        session.end(Some(vec![2]));
-        session.send(vec![3]);
+        send(&session, 1);
+        session.end(Some(Frame { head: session.outboxes.hold(vec![2]), data: None }));
+        send(&session, 3);
         session.end(None);
         assert!(session.is_ended());
-        assert_eq!((session.next(), session.next()), (Some(vec![2]), None));
+        assert_eq!(session.next().map(|frame| frame.to_vec()), Some(vec![2]));
+        assert!(session.next().is_none());
+        assert_eq!(session.outboxes.bytes(), 0);
     }
 
     #[test]

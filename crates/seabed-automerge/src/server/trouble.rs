@@ -16,6 +16,9 @@ pub(super) enum Trouble {
     Lost(String),
 }
 
+/// What work on a document comes to.
+pub(super) type Work<T> = Result<T, Trouble>;
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error.kind() {

@@ -1,0 +1,139 @@
+//! The WebSocket: the request that becomes one, and frames written in pieces, so that neither side of it keeps a buffer of the size of a document.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::response::Response;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as Fragment};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::limits::{FRAGMENT_BYTES_MAX, WRITE_BYTES_PER_MS, WRITE_MS_MAX};
+use super::outbox::Frame;
+
+/// How much is read at once: a connection that is idle keeps as much.
+const READ_BYTES: usize = 16 * 1024;
+
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// A request for a WebSocket, as its protocol has it.
+pub(super) struct Upgrade {
+    response: Response,
+    upgrading: OnUpgrade,
+}
+
+impl Upgrade {
+    /// With the head of the request, for who decides whether it is granted; `Err` says why this is none.
+    pub(super) fn of(request: Request) -> Result<(Self, Parts), String> {
+        let response = create_response_with_body(&request, Body::empty).map_err(|error| error.to_string())?;
+        let (mut parts, _) = request.into_parts();
+        let upgrading = parts.extensions.remove::<OnUpgrade>();
+        let upgrading = upgrading.ok_or("this connection cannot be upgraded")?;
+        Ok((Self { response, upgrading }, parts))
+    }
+
+    /// Grants it: the response, and the socket once that is sent.
+    pub(super) fn grant(
+        self,
+        message_bytes_max: usize,
+    ) -> (Response, impl Future<Output = hyper::Result<Socket>>) {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        let socket = async move {
+            let stream = TokioIo::new(self.upgrading.await?);
+            Ok(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
+        };
+        (self.response, socket)
+    }
+}
+
+/// The next message. The one before goes only now: the buffer that it came in would be kept for the next one if it were free when that is looked for.
+pub(super) async fn next(stream: &mut SplitStream<Socket>, before: Bytes) -> Option<Result<Message, Error>> {
+    let mut before = Some(before);
+    poll_fn(|context| {
+        let next = stream.poll_next_unpin(context);
+        before = None;
+        next
+    })
+    .await
+}
+
+/// The writing side.
+pub(super) struct Sink {
+    sink: SplitSink<Socket, Message>,
+    /// Somewhere inside a message: nothing but its rest and the end may follow.
+    inside: bool,
+}
+
+/// The other side is not there any more, or does not take what it asked for.
+#[derive(Debug)]
+pub(super) struct Stalled;
+
+impl Sink {
+    pub(super) fn new(sink: SplitSink<Socket, Message>) -> Self {
+        Self { sink, inside: false }
+    }
+
+    /// Writes a frame, in bounded time. Whoever drops this in the middle can only close.
+    pub(super) async fn write(&mut self, frame: Frame) -> Result<(), Stalled> {
+        if self.inside {
+            return Err(Stalled);
+        }
+        let bytes = frame.len() as u64;
+        let most = Duration::from_millis(WRITE_MS_MAX.saturating_add(bytes / WRITE_BYTES_PER_MS));
+        self.inside = true;
+        let written = timeout(most, self.write_pieces(&frame)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            return Err(Stalled);
+        }
+        self.inside = false;
+        Ok(())
+    }
+
+    async fn write_pieces(&mut self, frame: &Frame) -> Result<(), Error> {
+        if frame.len() <= FRAGMENT_BYTES_MAX {
+            return self.sink.send(Message::Binary(frame.to_vec().into())).await;
+        }
+        let mut code = OpCode::Data(Data::Binary);
+        let mut left = frame.len();
+        for part in [Some(&*frame.head), frame.data.as_deref().map(|data| &**data)].into_iter().flatten() {
+            let mut rest: Bytes = part.clone();
+            while !rest.is_empty() {
+                let piece = rest.split_to(rest.len().min(FRAGMENT_BYTES_MAX));
+                left = left.saturating_sub(piece.len());
+                self.sink.send(Message::Frame(Fragment::message(piece, code, left == 0))).await?;
+                code = OpCode::Data(Data::Continue);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), Stalled> {
+        self.control(Message::Ping(Bytes::new())).await
+    }
+
+    pub(super) async fn close(&mut self) -> Result<(), Stalled> {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.control(Message::Close(Some(frame))).await
+    }
+
+    async fn control(&mut self, message: Message) -> Result<(), Stalled> {
+        match timeout(Duration::from_millis(WRITE_MS_MAX), self.sink.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Stalled),
+        }
+    }
+}
