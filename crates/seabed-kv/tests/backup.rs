@@ -306,3 +306,49 @@ fn copying_many_tenants_keeps_few_files_open() {
     }
     store.close().wait().unwrap();
 }
+
+/// A read that fails of a mapped page is no error: it kills the process, and this test with it.
+#[test]
+fn a_verification_survives_pages_that_are_no_more_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, copy) = (directory.path().join("root"), directory.path().join("copy"));
+    let fill = Store::sqlite(&root).unwrap();
+    let tenant = fill.open("t").wait().unwrap();
+    for number in 0..200 {
+        count_up(&tenant, number, Durability::Relaxed);
+    }
+    tenant.backup(&copy, None).wait().unwrap();
+    drop(tenant);
+    fill.close().wait().unwrap();
+    drop(fill);
+    let store = Store::sqlite(&root).unwrap();
+    for (tenant, file) in [(opened(&copy), copy), (store.open("t").wait().unwrap(), root.join("t.db"))] {
+        assert!(tenant.verify().wait().unwrap().findings.is_empty());
+        assert!(tenant.get("z", b"last").wait().unwrap().is_some());
+        fs::File::options().write(true).open(&file).unwrap().set_len(8_192).unwrap();
+        assert!(tenant.verify().wait().map_or(true, |report| !report.findings.is_empty()));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn files_are_their_owners_alone_also_in_a_directory_that_lets_others_in() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let (root, copy, new) =
+        (directory.path().join("root"), directory.path().join("copy"), directory.path().join("new"));
+    for root in [&root, &new] {
+        fs::create_dir(root).unwrap();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let store = Store::sqlite(&root).unwrap();
+    let tenant = store.open("t").wait().unwrap();
+    tenant.put("c", b"k", b"v").wait().unwrap();
+    tenant.backup(&copy, None).wait().unwrap();
+    let restore = Restore::begin(&new).unwrap();
+    let restored = restore.add(&"t".parse().unwrap(), &copy).unwrap();
+    for file in [root.join("t.db"), root.join("t.db-wal"), copy, restored] {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+}

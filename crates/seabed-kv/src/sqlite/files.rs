@@ -32,7 +32,8 @@ impl SqliteFiles {
         let path = std::path::absolute(path).map_err(|error| super::root::cannot("resolve", path, error))?;
         let immutable = immutable(&path);
         let page_bytes = schema::check_copy(&path, &immutable)?;
-        let readers = ReaderPool::new(
+        // A copy may lie on another machine's disk, or on one that is unplugged.
+        let readers = ReaderPool::unmapped(
             id.clone(),
             immutable,
             page_bytes,

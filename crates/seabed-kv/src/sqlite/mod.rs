@@ -22,6 +22,7 @@ use std::time::Duration;
 
 pub use ffi::tune_process;
 pub use restore::Restore;
+pub use root::create_directory;
 
 use self::cache::CacheBudget;
 use self::engine::{EngineOptions, SqliteEngine};

@@ -37,6 +37,8 @@ pub(super) struct ReaderPool {
     tenant: TenantId,
     path: PathBuf,
     page_bytes: usize,
+    /// How much of the file its connections map.
+    map_bytes: u64,
     /// Counts the groups: a view of the generation before is an older state.
     generation: AtomicU64,
     state: Mutex<PoolState>,
@@ -69,17 +71,34 @@ impl ReaderPool {
         cache: CacheBudget,
         index: LogIndex,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::of(tenant, path, page_bytes, cache, index))
+    }
+
+    /// The same, mapping nothing: a read that fails of a page that is mapped is no error, it ends the process (SIGBUS). For files that lie
+    /// where reads fail, as on a disk that may be taken away.
+    pub(super) fn unmapped(
+        tenant: TenantId,
+        path: PathBuf,
+        page_bytes: usize,
+        cache: CacheBudget,
+        index: LogIndex,
+    ) -> Arc<Self> {
+        Arc::new(Self { map_bytes: 0, ..Self::of(tenant, path, page_bytes, cache, index) })
+    }
+
+    fn of(tenant: TenantId, path: PathBuf, page_bytes: usize, cache: CacheBudget, index: LogIndex) -> Self {
+        Self {
             tenant,
             path,
             page_bytes,
+            map_bytes: MMAP_BYTES,
             generation: AtomicU64::new(0),
             state: Mutex::default(),
             returned: Condvar::new(),
             stopping: Arc::default(),
             cache,
             index,
-        })
+        }
     }
 
     /// The largest payload that is kept beside its key, for keys and categories of at most 50 bytes together.
@@ -137,7 +156,7 @@ impl ReaderPool {
             state = self.wait_for_return(state);
         }
         drop(state);
-        self.open().inspect_err(|_| self.count_out(lock(&self.state)))
+        self.open(self.map_bytes).inspect_err(|_| self.count_out(lock(&self.state)))
     }
 
     /// Counts in a connection that is not lent out, and so has no turn to wait for.
@@ -187,11 +206,11 @@ impl ReaderPool {
         }
     }
 
-    fn open(&self) -> Result<Box<Reader>> {
+    fn open(&self, map_bytes: u64) -> Result<Box<Reader>> {
         let gate = self.index.gate();
         let (stopping, cache) = (self.stopping.clone(), self.cache.share());
         let open = || {
-            let mut connection = schema::open_reader(&self.path, MMAP_BYTES)?;
+            let mut connection = schema::open_reader(&self.path, map_bytes)?;
             let stop = move || stopping.load(Ordering::Relaxed) > 0;
             connection.progress_handler(SHORT_READ_STEPS, Some(stop)).map_err(sql)?;
             gate.open_beside(&connection, &self.path)?;
@@ -228,7 +247,7 @@ impl ReaderPool {
         }
         state.snapshots.push(Arc::downgrade(&snapshot));
         drop(state);
-        let reader = self.open().and_then(|reader| {
+        let reader = self.open(self.map_bytes).and_then(|reader| {
             reader.pin().map_err(|error| error.in_tenant(&self.tenant))?;
             Ok(reader)
         });
@@ -320,13 +339,14 @@ impl ReaderPool {
         self.close_all(state);
     }
 
-    pub(super) fn verify(&self) -> Result<Vec<String>> {
-        // On a connection of its own: what it reads should not push out what the others have in their caches.
+    /// One read for a verification, on a connection of its own: it maps nothing, because it is made to meet what cannot be read, and what
+    /// it reads should not push out what the others have in their caches.
+    pub(super) fn examine<T>(&self, read: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
         drop(self.count_in()?);
-        let findings =
-            self.open().and_then(|reader| reader.verify().map_err(|error| error.in_tenant(&self.tenant)));
+        let read =
+            self.open(0).and_then(|reader| read(&reader).map_err(|error| error.in_tenant(&self.tenant)));
         self.count_out(lock(&self.state));
-        findings
+        read
     }
 }
 

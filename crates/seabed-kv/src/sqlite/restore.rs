@@ -62,7 +62,7 @@ impl Restore {
         let place = self.root.join(id.file_name());
         let copied = || {
             let mut from = File::open(copy)?;
-            let mut to = File::options().write(true).create_new(true).open(&place)?;
+            let mut to = create_private(&place)?;
             std::io::copy(&mut from, &mut to)?;
             to.sync_all()
         };
@@ -90,6 +90,15 @@ impl Restore {
         std::fs::remove_file(&marker).map_err(|error| cannot("remove", &marker, error))?;
         sync_directory(&marker)
     }
+}
+
+/// Makes a file that only its owner may read, as the copy is.
+fn create_private(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// The tenants that an interrupted restore has left; none in a directory that is new or empty.

@@ -54,7 +54,7 @@ pub(super) fn own(root: &Path) -> Result<RootLock> {
 /// Makes the root and takes its lock.
 pub(super) fn lock(root: &Path) -> Result<RootLock> {
     check(root)?;
-    create(root)?;
+    create_directory(root)?;
     refuse_network(root)?;
     let path = root.join(LOCK_FILE);
     let file = File::options()
@@ -76,8 +76,20 @@ pub(super) fn lock(root: &Path) -> Result<RootLock> {
     }
 }
 
-/// Makes the directory and each missing one above it, and their entries durable.
-fn create(root: &Path) -> Result<()> {
+/// Makes a directory that only its owner may look into, and each missing one above it, and makes their entries durable: what is flushed
+/// into it later is then there after a power cut. One that is there stays as it is.
+///
+/// ```
+/// let place = tempfile::tempdir()?;
+/// let directory = place.path().join("backups/monday");
+/// seabed_kv::sqlite::create_directory(&directory)?;
+/// assert!(directory.is_dir());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// `Backend` when it cannot be made or flushed: make it, or let this user.
+pub fn create_directory(root: &Path) -> Result<()> {
     let missing: Vec<&Path> =
         root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     let mut builder = std::fs::DirBuilder::new();

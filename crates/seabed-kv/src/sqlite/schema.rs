@@ -62,11 +62,23 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>) -> Result<Connection> 
     // A simulated disk's files cannot be looked at from outside.
     if vfs.is_none() {
         check_header(path)?;
+        make_private(path);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = open(path, vfs, flags)?;
     accept(&connection, path, vfs)?;
     as_writer(connection)
+}
+
+/// Makes a file that is not there one that only its owner may read, whatever the root lets in; SQLite gives the files beside it the same
+/// mode.
+fn make_private(path: &Path) {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // What keeps it from being made SQLite meets as well, and names.
+    drop(options.open(path));
 }
 
 /// Opens the writer's connection once more. Readers of this process may be at the file.
