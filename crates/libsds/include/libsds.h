@@ -181,7 +181,7 @@ int SdsMarkDependenciesMet(void *ctx,
 
 /*
  Starts what happens by itself: what is due is done on the context's thread from now on, also what was due before a restart. Once is
- enough. Nothing is started when a channel of the store does not load. The result is empty.
+ enough. A channel of the store that does not load makes an error of the answer, which names it; the others go on. Else the result is empty.
 
  # Safety
  As for `SdsNewReliabilityManager`.

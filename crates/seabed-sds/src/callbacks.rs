@@ -22,7 +22,7 @@ pub type OnRepair = Box<dyn Fn(&[u8], &ChannelId) + Send + Sync>;
 /// [waited](crate::Op::wait) for run on its thread, before it returns; all others on a thread of their own, so that one that waits
 /// holds up other callbacks and nothing else.
 ///
-/// When [`CALLBACKS_WAITING_MAX`](crate::CALLBACKS_WAITING_MAX) items wait for a slow one, operations wait for it, too, except those that it calls itself. So
+/// When [`CALLBACKS_WAITING_MAX`](crate::CALLBACKS_WAITING_MAX) items wait for a slow one, or [`CALLBACKS_BYTES_MAX`](crate::CALLBACKS_BYTES_MAX) bytes, operations wait for it, too, except those that it calls itself. So
 /// a callback must not wait for an operation of another thread. One that panics is logged and
 /// [counted](crate::SdsManager::panicked_callbacks), and the next one is called.
 ///

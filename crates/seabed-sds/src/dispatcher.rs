@@ -1,7 +1,6 @@
 //! Calls the callbacks in the order of what they are told, one at a time: on the thread of whoever waits for an operation, or on one
 //! of its own.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -12,7 +11,8 @@ use seabed_sds_core::ChannelId;
 
 use crate::caught;
 use crate::events::Happened;
-use crate::limits::CALLBACKS_WAITING_MAX;
+use crate::limits::{CALLBACKS_BYTES_MAX, CALLBACKS_WAITING_MAX};
+use crate::line::Line;
 use crate::lock::lock;
 
 #[derive(Default)]
@@ -29,7 +29,7 @@ struct Calls {
 #[derive(Default)]
 struct Queue {
     callbacks: Option<Arc<Callbacks>>,
-    waiting: VecDeque<Happened>,
+    waiting: Line,
     /// Who calls them now.
     caller: Option<ThreadId>,
     has_thread: bool,
@@ -39,7 +39,7 @@ struct Queue {
 
 impl Queue {
     fn is_full(&self) -> bool {
-        self.waiting.len() >= CALLBACKS_WAITING_MAX
+        self.waiting.is_full(CALLBACKS_WAITING_MAX, CALLBACKS_BYTES_MAX)
             && !self.closed
             && self.caller != Some(thread::current().id())
     }
@@ -76,7 +76,8 @@ impl Dispatcher {
     pub(crate) fn queue(&self, happened: Vec<Happened>) {
         let mut queue = lock(&self.0.queue);
         if let Some(callbacks) = queue.callbacks.clone() {
-            queue.waiting.extend(happened.into_iter().filter(|item| callbacks.hears(&item.what)));
+            let heard = happened.into_iter().filter(|item| callbacks.hears(&item.what));
+            heard.for_each(|item| queue.waiting.push(item));
         }
     }
 
@@ -186,13 +187,13 @@ impl Calls {
         }
         queue.caller = Some(thread::current().id());
         for _ in 0..count_max {
-            let (Some(callbacks), Some(item)) = (queue.callbacks.clone(), queue.waiting.pop_front()) else {
+            let (Some(callbacks), Some(item)) = (queue.callbacks.clone(), queue.waiting.pop()) else {
                 break;
             };
-            let woken = if queue.waiting.len() < CALLBACKS_WAITING_MAX {
-                std::mem::take(&mut queue.waiting_for_room)
-            } else {
+            let woken = if queue.waiting.is_full(CALLBACKS_WAITING_MAX, CALLBACKS_BYTES_MAX) {
                 Vec::new()
+            } else {
+                std::mem::take(&mut queue.waiting_for_room)
             };
             drop(queue);
             woken.into_iter().for_each(Waker::wake);

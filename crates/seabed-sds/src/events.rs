@@ -1,6 +1,5 @@
 //! The typed stream: everything that happened, in order, after the commit that justifies it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -9,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use seabed_sds_core::{Broadcast, ChannelId, Event, MessageId, Outcome, Output};
 
 use crate::contract::StoreError;
-use crate::limits::EVENTS_MAX;
+use crate::limits::{EVENTS_BYTES_MAX, EVENTS_MAX};
+use crate::line::Line;
 use crate::lock::lock;
 use crate::{Error, Result};
 
@@ -89,7 +89,7 @@ impl Cause {
 
 /// The reading end of the stream; there is one a manager. Dropping it lets operations go on without a reader.
 ///
-/// When [`EVENTS_MAX`](crate::EVENTS_MAX) items wait, operations wait for room: a program that has asked for the stream reads it, on another task or
+/// When [`EVENTS_MAX`](crate::EVENTS_MAX) items wait, or [`EVENTS_BYTES_MAX`](crate::EVENTS_BYTES_MAX) bytes, operations wait for room: a program that has asked for the stream reads it, on another task or
 /// thread than the one that waits for operations, or between two of them.
 pub struct Events(Arc<EventQueue>);
 
@@ -98,7 +98,7 @@ pub(crate) struct EventQueue(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    items: VecDeque<Happened>,
+    items: Line,
     next_sequence: u64,
     has_reader: bool,
     closed: bool,
@@ -108,7 +108,7 @@ struct Queue {
 
 impl Queue {
     fn is_full(&self) -> bool {
-        self.has_reader && !self.closed && self.items.len() >= EVENTS_MAX
+        self.has_reader && !self.closed && self.items.is_full(EVENTS_MAX, EVENTS_BYTES_MAX)
     }
 
     /// Who can go on now; to be woken when the lock is free.
@@ -180,10 +180,10 @@ impl EventQueue {
         }
         let told = if is_told {
             let happened: Vec<_> = happened.collect();
-            queue.items.extend(happened.iter().cloned());
+            happened.iter().cloned().for_each(|item| queue.items.push(item));
             happened
         } else {
-            queue.items.extend(happened);
+            happened.for_each(|item| queue.items.push(item));
             Vec::new()
         };
         let reader = queue.reader.take();
@@ -214,7 +214,7 @@ impl Events {
     /// The next item, if there is one now.
     pub fn try_next(&mut self) -> Option<Happened> {
         let mut queue = lock(&self.0.0);
-        let item = queue.items.pop_front();
+        let item = queue.items.pop();
         let woken = queue.with_room();
         drop(queue);
         woken.into_iter().for_each(Waker::wake);
@@ -228,7 +228,7 @@ impl Events {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Happened>> {
         let mut queue = lock(&self.0.0);
-        let Some(item) = queue.items.pop_front() else {
+        let Some(item) = queue.items.pop() else {
             if queue.closed {
                 return Poll::Ready(None);
             }

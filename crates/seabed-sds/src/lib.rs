@@ -14,6 +14,7 @@ mod events;
 mod inspect;
 mod kernel;
 mod limits;
+mod line;
 mod lock;
 mod manager;
 mod op;
@@ -37,8 +38,8 @@ pub use events::{Cause, Events, Happened, What};
 pub use inspect::decode_row;
 pub use kernel::{KernelStore, LogosRows, TENANT};
 pub use limits::{
-    CALLBACKS_WAITING_MAX, EVENTS_MAX, FINDINGS_MAX, RETRY_MS, SLEEP_MS_MAX, SYNC_DUE_MS,
-    UNKNOWN_CHANNELS_MAX, UNSAVED_ROWS_MAX,
+    CALLBACKS_BYTES_MAX, CALLBACKS_WAITING_MAX, EVENTS_BYTES_MAX, EVENTS_MAX, FINDINGS_MAX, RETRY_MS,
+    SLEEP_MS_MAX, SYNC_DUE_MS, UNKNOWN_CHANNELS_MAX, UNSAVED_ROWS_MAX,
 };
 pub use manager::{Receipt, SdsManager, Sent};
 pub use op::Op;

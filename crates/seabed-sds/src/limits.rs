@@ -4,8 +4,14 @@
 /// in line already go on: so much the stream may exceed it.
 pub const EVENTS_MAX: usize = 1_024;
 
+/// How many bytes of messages the stream holds before operations wait for its reader, likewise.
+pub const EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// How many items wait for callbacks before operations wait for those, likewise. An operation that a callback calls does not wait.
 pub const CALLBACKS_WAITING_MAX: usize = 1_024;
+
+/// How many bytes of messages wait for callbacks before operations wait for those, likewise.
+pub const CALLBACKS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many channels messages may make in one manager, unless it is told otherwise.
 pub const UNKNOWN_CHANNELS_MAX: usize = 1_024;

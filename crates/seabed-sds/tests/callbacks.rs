@@ -10,7 +10,7 @@ use std::thread;
 use common::{Faulty, Gated, clock, config, manager, poll_once};
 use seabed_sds::contract::MemoryStore;
 use seabed_sds::core::{Config, MessageId};
-use seabed_sds::{CALLBACKS_WAITING_MAX, Callbacks, Error, SdsManager};
+use seabed_sds::{CALLBACKS_BYTES_MAX, CALLBACKS_WAITING_MAX, Callbacks, Error, SdsManager};
 
 fn sent(manager: &SdsManager, id: &str) -> Vec<u8> {
     manager.send("room", id, b"content").wait().unwrap().release().wire
@@ -144,6 +144,39 @@ fn operations_wait_while_too_much_waits_for_a_slow_callback_but_those_that_it_ca
     slow.join().unwrap();
     one_more.wait().unwrap();
     assert_eq!(called.load(Ordering::SeqCst), CALLBACKS_WAITING_MAX + 2);
+}
+
+#[test]
+fn operations_wait_while_too_many_bytes_wait_for_a_slow_callback() {
+    let (alice, bob) = (manager("alice", Faulty::new(), &clock()), manager("bob", Faulty::new(), &clock()));
+    let (let_go, wait) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel::<()>();
+    let (called, wait) = (Arc::new(AtomicUsize::new(0)), Mutex::new(wait));
+    let count = called.clone();
+    bob.set_callbacks(on_ready(move |_| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            begun.send(()).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+        }
+    }));
+    let large = vec![7; 1_000_000];
+    let said = |id: &str| alice.send("room", id, large.clone()).wait().unwrap().release().wire;
+    let first = said("first");
+    let slow = {
+        let bob = bob.clone();
+        thread::spawn(move || bob.receive(first).wait().unwrap())
+    };
+    begins.recv().unwrap();
+    let enough = CALLBACKS_BYTES_MAX / large.len() + 1;
+    for number in 0..enough {
+        bob.receive(said(&format!("a{number}"))).wait().unwrap();
+    }
+    let mut one_more = bob.receive(said("one more"));
+    assert!(poll_once(&mut one_more).is_pending());
+    let_go.send(()).unwrap();
+    slow.join().unwrap();
+    one_more.wait().unwrap();
+    assert_eq!(called.load(Ordering::SeqCst), enough + 2);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use common::{Faulty, best_effort, broadcasts, clock, delivered, drain, manager, state};
 use seabed_sds::contract::{ChannelBatch, ChannelStore, MemoryStore, StoreResult, async_trait};
 use seabed_sds::core::{ChannelId, Reception, Record};
-use seabed_sds::{ErrorKind, Receipt, What};
+use seabed_sds::{EVENTS_BYTES_MAX, ErrorKind, Receipt, What};
 use tokio::sync::Notify;
 
 #[test]
@@ -222,6 +222,28 @@ fn operations_wait_while_the_stream_is_full_and_go_on_when_it_is_read_or_left() 
     let mut events = alice.events().unwrap();
     alice.send("room", "last", b"x").wait().unwrap();
     assert_eq!(events.try_next().unwrap().sequence, seabed_sds::EVENTS_MAX as u64 + 2);
+}
+
+#[test]
+fn operations_wait_while_the_stream_holds_too_many_bytes() {
+    let alice = manager("alice", Faulty::new(), &clock());
+    let mut events = alice.events().unwrap();
+    let large = vec![7; 1_000_000];
+    let enough = EVENTS_BYTES_MAX / large.len() + 1;
+    assert!(enough < seabed_sds::EVENTS_MAX);
+    for number in 0..enough {
+        alice.send("room", format!("m{number}").as_str(), large.clone()).wait().unwrap();
+    }
+    let mut waiting = alice.send("room", "one too many", b"x");
+    assert!(poll_once(&mut waiting).is_pending());
+    assert_eq!(events.try_next().unwrap().sequence, 0);
+    waiting.wait().unwrap();
+    // Small ones have room for as many as the stream may hold.
+    drain(&mut events);
+    for number in 0..seabed_sds::EVENTS_MAX {
+        alice.send("room", format!("s{number}").as_str(), b"x").wait().unwrap();
+    }
+    assert!(poll_once(&mut alice.send("room", "one too many again", b"x")).is_pending());
 }
 
 #[test]

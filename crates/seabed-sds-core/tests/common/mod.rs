@@ -28,6 +28,13 @@ pub(crate) struct Peer {
     pub(crate) changed_bytes: usize,
 }
 
+fn key(change: &Change) -> Key {
+    match change {
+        Change::Put(record) => record.key(),
+        Change::Delete(key) => key.clone(),
+    }
+}
+
 impl Peer {
     pub(crate) fn new(name: &str, config: Config) -> Self {
         let channel = Channel::new("room".into(), name.into(), config, START_MS).expect("a configuration");
@@ -50,6 +57,8 @@ impl Peer {
         let handled = self.channel.handle(input, self.now_ms)?;
         self.changes = handled.changes.len();
         self.changed_bytes = 0;
+        let keys: Vec<Key> = handled.changes.iter().map(key).collect();
+        assert!(keys.is_sorted_by(|one, other| one < other), "a row twice, or out of order: {keys:?}");
         for change in &handled.changes {
             let (key, value) = match change {
                 Change::Put(record) => (record.key().to_bytes(), Some(record.to_bytes())),
