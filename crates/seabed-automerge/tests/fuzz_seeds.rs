@@ -72,6 +72,10 @@ fn the_seeds_are_what_their_names_say() {
     if std::env::var_os("UPDATE").is_some() && !folder("chunks").exists() {
         write();
     }
+    #[cfg(feature = "http")]
+    if std::env::var_os("UPDATE").is_some() && !folder("frames").join("sync-asks").exists() {
+        write_frames();
+    }
     let mut kinds = std::collections::BTreeSet::new();
     for (name, seed) in seeds("documents") {
         let kind = name.split('-').next().unwrap();
@@ -128,4 +132,44 @@ fn write() {
     let quarantined =
         [&[1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 1, b'k', 0, 3][..], b"why", b"\x01damaged"].concat();
     write(&documents_folder, "quarantine", &quarantined);
+}
+
+/// What a client says that knows the document of the target in part: it has nothing, has one change of its own, or asks for one by its hash.
+#[cfg(feature = "http")]
+fn write_frames() {
+    use automerge::sync::{State, SyncDoc as _};
+    use automerge::transaction::Transactable as _;
+    use automerge::{ActorId, Automerge, AutomergeError, ROOT};
+    use ciborium::cbor;
+    use ciborium::value::Value;
+
+    let with = |actor: u8, keys: &[&str]| {
+        let mut document = Automerge::new().with_actor(ActorId::from([actor; 16]));
+        for key in keys {
+            document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, *key, *key)).unwrap();
+        }
+        document
+    };
+    let write = |name: &str, kind: &str, data: Vec<u8>| {
+        let frame = cbor!({
+            "type" => kind, "senderId" => "client", "targetId" => "server", "documentId" => id(1).to_string(),
+            "data" => Value::Bytes(data),
+        });
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&frame.unwrap(), &mut bytes).unwrap();
+        std::fs::write(folder("frames").join(name), bytes).unwrap();
+    };
+    let (ours, mut theirs) = (with(7, &["one", "two"]), with(8, &["three"]));
+    let nothing = Automerge::new().generate_sync_message(&mut State::new()).unwrap();
+    write("sync-nothing", "request", nothing.clone().encode());
+    let mut asks = theirs.generate_sync_message(&mut State::new()).unwrap();
+    asks.need = ours.get_heads();
+    write("sync-asks", "sync", asks.encode());
+    let mut state = State::new();
+    theirs.receive_sync_message(&mut state, nothing).unwrap();
+    write("sync-whole", "sync", theirs.generate_sync_message(&mut state).unwrap().encode());
+    let mut state = State::new();
+    let first = ours.generate_sync_message(&mut State::new()).unwrap();
+    theirs.receive_sync_message(&mut state, first).unwrap();
+    write("sync-both", "sync", theirs.generate_sync_message(&mut state).unwrap().encode());
 }

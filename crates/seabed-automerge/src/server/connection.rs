@@ -308,7 +308,7 @@ impl Writer<'_> {
             if self.session.is_ended() {
                 return false;
             }
-            if self.server.outboxes.has_space() {
+            if !self.server.outboxes.is_full() {
                 self.remind(self.session.owed()).await;
             }
             tokio::select! {
@@ -318,9 +318,7 @@ impl Writer<'_> {
                     if sink.ping().await.is_err() {
                         return true;
                     }
-                    if self.session.is_owing() {
-                        self.server.relieve(Instant::now());
-                    }
+                    self.server.relieve(Instant::now());
                 }
             }
         }

@@ -57,6 +57,11 @@ impl Outboxes {
         count.full_since.is_none()
     }
 
+    /// Whether somebody was told that there is no space, and there is none yet.
+    pub(super) fn is_full(&self) -> bool {
+        self.count().full_since.is_some()
+    }
+
     /// Until there is space again. It is heard from when this was called on.
     pub(super) fn freed(&self) -> Notified<'_> {
         self.0.freed.notified()

@@ -128,6 +128,7 @@ impl Session {
     }
 
     /// Whether rooms have more to tell.
+    #[cfg(test)]
     pub(super) fn is_owing(&self) -> bool {
         !self.queue().owed.is_empty()
     }
