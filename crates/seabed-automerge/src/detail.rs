@@ -116,12 +116,7 @@ impl DocStore {
     ) -> Result<u64> {
         let pieces = [Piece::of(saved.to_vec())];
         let salvaged = salvage(&pieces);
-        if saved.is_empty() {
-            return Err(invalid("this is no document that automerge saved: it is empty"));
-        }
-        if let Some(damaged) = salvaged.damaged.first() {
-            return Err(invalid(format!("this is no document that automerge saved: {}", damaged.reason())));
-        }
+        whole_of(saved, &salvaged)?;
         let merged = self.merge_in(document, &pieces, &salvaged, now_unix_ms, &mut staged_id).await?;
         merged.map_err(|why| invalid(format!("nothing was stored: {why}")))
     }
@@ -154,6 +149,23 @@ impl DocStore {
         let Some((_, pieces)) = self.pieces(document).await? else { return Ok(None) };
         let Salvaged { document, damaged } = salvage(&pieces);
         Ok(Some((document, damaged.iter().map(|damaged| damaged.reason().to_owned()).collect())))
+    }
+}
+
+/// Whether automerge saved these bytes, in whole: what [`DocStore::merge`] takes in, to know it before anything is made for it.
+///
+/// # Errors
+/// `InvalidArgument`, and why not.
+pub fn check_saved(saved: &[u8]) -> Result<()> {
+    whole_of(saved, &salvage(&[Piece::of(saved.to_vec())]))
+}
+
+fn whole_of(saved: &[u8], salvaged: &Salvaged) -> Result<()> {
+    let none = |why: &str| Err(invalid(format!("this is no document that automerge saved: {why}")));
+    match salvaged.damaged.first() {
+        _ if saved.is_empty() => none("it is empty"),
+        Some(damaged) => none(damaged.reason()),
+        None => Ok(()),
     }
 }
 

@@ -310,6 +310,15 @@ fn create_folders(folder: &Path) -> io::Result<()> {
     fs::File::open(above)?.sync_all()
 }
 
+/// How many documents [`DocStore::import_directory`] would find in a directory: to see that it is one of automerge-repo's before anything is
+/// made for it.
+///
+/// # Errors
+/// `InvalidArgument` when there is no such directory, `Backend` when it cannot be read.
+pub fn documents_in(root: &Path) -> Result<u64> {
+    Ok(find(root)?.len() as u64)
+}
+
 /// The documents of a directory, in the order of their names.
 fn find(root: &Path) -> Result<Vec<Found>> {
     if !root.is_dir() {

@@ -285,11 +285,11 @@ fn named_tests_are_found() {
 #[test]
 fn limits_are_read() {
     let page = limits_table(
-        "//! All.\n\n/// The longest [`Key`](crate::Key),\n/// in bytes, of [`A`].\npub const KEY_BYTES_MAX: usize = 128 * 1024;\n\n\
-         /// Rows.\npub const ROWS_MAX: u64 = 65_535;\n",
+        "//! All.\n\n/// The longest [`Key`](crate::Key),\n/// in bytes.\npub const KEY_BYTES_MAX: usize = 128 * 1024;\n\n\
+         /// Rows of [`verify`](crate::verify()), for each [`KEY_BYTES_MAX`] of keys.\npub const ROWS_MAX: u64 = 65_535;\n",
     );
     assert!(page.ends_with(
-        "| `KEY_BYTES_MAX` | 128 KiB | The longest `Key`, in bytes, of `A`. |\n| `ROWS_MAX` | 65,535 | Rows. |\n"
+        "| `KEY_BYTES_MAX` | 128 KiB | The longest `Key`, in bytes. |\n| `ROWS_MAX` | 65,535 | Rows of `verify`, for each `KEY_BYTES_MAX` of keys. |\n"
     ));
 }
 
@@ -457,12 +457,30 @@ fn amount(name: &str, product: &str) -> String {
     }
 }
 
-/// ``[`Name`](path)`` as `` `Name` ``: rustdoc's links lead nowhere outside it.
+/// ``[`Name`](path)`` and ``[`Name`]`` as `` `Name` ``: rustdoc's links lead nowhere outside it.
 fn without_links(text: &str) -> String {
-    let mut pieces = text.split("](");
-    let mut plain = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        plain += piece.split_once(')').map_or("", |(_, rest)| rest);
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once("[`") {
+        let (name, after) = link.split_once("`]").expect("a link ends");
+        write!(plain, "{before}`{name}`").expect("a string grows");
+        rest = after.strip_prefix('(').map_or(after, behind_target);
     }
-    plain.replace("[`", "`").replace("`]", "`")
+    plain + rest
+}
+
+/// What follows the target of a link; a function's has brackets of its own.
+fn behind_target(text: &str) -> &str {
+    let mut open = 1;
+    for (at, character) in text.char_indices() {
+        open += match character {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        if open == 0 {
+            return &text[at + 1..];
+        }
+    }
+    ""
 }

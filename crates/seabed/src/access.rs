@@ -41,17 +41,13 @@ impl Access {
     /// # Errors
     /// Exit code 2 when there is no store; it is never created.
     pub(crate) async fn open(url: &StoreUrl) -> anyhow::Result<Self> {
-        let url = url.absolute();
-        if url.root().is_some_and(|path| !path.is_dir()) {
-            return Err(Exit::usage(format!("there is no store in {url}: no such directory")));
-        }
-        Self::find(url, false).await
+        Self::find(url.absolute(), false).await
     }
 
     /// The same, for what comes in: a store that is not there is made.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Exit code 2 when something else lives there; those of the store.
     pub(crate) async fn open_or_create(url: &StoreUrl) -> anyhow::Result<Self> {
         Self::find(url.absolute(), true).await
     }
@@ -62,12 +58,11 @@ impl Access {
         {
             return Ok(Self::Server(path.to_owned()));
         }
-        let store = open::store(&url)?;
-        if !create && store.list().await?.is_empty() {
-            return Err(Exit::usage(format!(
-                "there is no store in {url}; name another with --store or --data-dir, or start one with `seabed serve`"
-            )));
+        if !create {
+            open::refuse_absent(&url).await?;
         }
+        let store = open::store(&url)?;
+        open::refuse_foreign(&url)?;
         match (store.own(), url.root()) {
             (Ok(()), _) => Self::here(store, url).await,
             (Err(error), Some(path)) if error.kind() == ErrorKind::Busy => {

@@ -7,6 +7,7 @@ mod completions;
 mod conformance;
 mod copy;
 pub(crate) mod docs;
+mod environment;
 mod export;
 mod import;
 pub(crate) mod inspect;
@@ -35,10 +36,10 @@ use crate::store_url::StoreUrl;
     propagate_version = true,
     after_help = "\
 Examples:
-  seabed serve                        serve ./seabed-data on 127.0.0.1:8080
-  seabed tenants                      what is stored here, and how much of it
-  seabed verify && echo sound         check every row and every chain
-  seabed backup /backups/tasks        copy everything, while the server goes on
+  seabed serve                   serve ./seabed-data on 127.0.0.1:8080
+  seabed tenants                 what is stored here, and how much of it
+  seabed verify && echo sound    check every row and every chain
+  seabed backup /backups/tasks   copy everything, while the server goes on
 
 Commands that read a store ask the server that runs on it, or open it themselves when none does.
 
@@ -101,13 +102,23 @@ impl Place {
     /// The store that is named.
     ///
     /// # Errors
-    /// Exit code 2 when two are, or what is no URL.
+    /// Exit code 2 when two are, what is no URL, or a store in memory.
     pub(crate) fn url(&self) -> anyhow::Result<StoreUrl> {
-        self.store.url()
+        self.store.url()?.lasting()
     }
 }
 
 impl Cli {
+    /// What was asked, by the command line and the environment. What is wrong with either ends the program.
+    pub(crate) fn read() -> Self {
+        let cli = Self::try_parse().unwrap_or_else(|mut error| {
+            environment::name_variable(&mut error);
+            error.exit()
+        });
+        environment::warn_of_unknown();
+        cli
+    }
+
     /// Does what was asked.
     ///
     /// # Errors
@@ -147,10 +158,39 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
 
     #[test]
     fn the_definition_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// What stands below the options of a command, and of those below it.
+    fn endings(command: &Command, endings: &mut Vec<(String, String)>) {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        endings.push((command.get_name().to_owned(), text));
+        for below in command.get_subcommands() {
+            super::tests::endings(below, endings);
+        }
+    }
+
+    #[test]
+    fn help_is_folded_by_the_terminal_alone() {
+        let mut all = Vec::new();
+        endings(&super::Cli::command(), &mut all);
+        assert!(all.len() > 30, "{}", all.len());
+        for (name, text) in all {
+            assert!(text.contains("Examples:\n  "), "{name} has no examples");
+            let lines: Vec<&str> = text.lines().collect();
+            let is_example = |line: &str| line.starts_with("  ");
+            for line in lines.iter().filter(|line| is_example(line)) {
+                // A terminal of 80 columns would fold it, and it could not be pasted.
+                assert!(line.chars().count() <= 78, "{name}: {line}");
+            }
+            for pair in lines.windows(2) {
+                let paragraph = |line: &str| !line.is_empty() && !is_example(line) && line != "Examples:";
+                assert!(!(paragraph(pair[0]) && paragraph(pair[1])), "{name}: folded by hand: {pair:?}");
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ const DATA_DIR_DEFAULT: &str = "./seabed-data";
 /// Which store to work on.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// The store: a URL of sqlite:DIR, memory: or a PostgreSQL database [default: sqlite:./seabed-data]
+    /// The store: sqlite:DIR, or the URL of a PostgreSQL database [default: sqlite:./seabed-data]
     #[arg(long, env = "SEABED_STORE", hide_env_values = true, value_name = "URL")]
     store: Option<Given>,
     /// The directory that holds the store: the same as --store sqlite:DIR
@@ -83,13 +83,19 @@ impl StoreArgs {
 #[command(after_help = "\
 Examples:
   seabed serve
-  seabed serve --listen 0.0.0.0:8080 --allow-client-id 67e55044-10b1-426f-9247-bb680e5fe0c8
+  seabed serve --listen 0.0.0.0:8080 \\
+    --allow-client-id 67e55044-10b1-426f-9247-bb680e5fe0c8
   LISTEN=127.0.0.1:9000,[::1]:9000 DATA_DIR=/var/lib/seabed seabed serve
   SEABED_STORE=postgres://seabed@db.example/seabed seabed serve
-  RUST_LOG=info seabed serve          one line a request on stderr (default: warn)
+  RUST_LOG=info seabed serve     one line a request on stderr (default: warn)
 
-Flags and variables of the original taskchampion-sync-server mean the same here.
-Ends on SIGTERM or SIGINT: requests under way get 5 seconds, then the store is closed.")]
+Flags and variables of the original taskchampion-sync-server mean the same here. \
+Ends on SIGTERM or SIGINT: requests under way get 5 seconds, then the store is closed.
+
+Exit codes: 0 after an orderly end; 1 could not start or end; 2 wrong usage, or a directory that holds something else.")]
+#[command(mut_arg("store", |arg| {
+    arg.help("The store: sqlite:DIR, memory:, or the URL of a PostgreSQL database [default: sqlite:./seabed-data]")
+}))]
 pub(crate) struct ServeArgs {
     /// Address to listen on, host:port; repeat it or separate several with commas
     #[arg(

@@ -16,13 +16,10 @@ mod tokens;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     // Once a process, and the library never does it: an embedder's SQLite is the embedder's.
     seabed_kv::sqlite::tune_process();
-    let cli = cli::Cli::parse();
-    match cli.run() {
+    match cli::Cli::read().run() {
         Ok(code) => code,
         Err(error) => output::failure(&error),
     }

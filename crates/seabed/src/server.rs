@@ -278,27 +278,34 @@ async fn answer(app: Router, request: Request<Body>) -> Result<axum::response::R
     app.oneshot(request).await
 }
 
-/// Listens on an address, on every one that its name stands for.
+/// Listens on an address, on every one that its name stands for and that is not among `listeners` yet.
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub(crate) async fn listen(address: &str) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) async fn listen(address: &str, listeners: &mut Vec<TcpListener>) -> anyhow::Result<()> {
     let resolved = tokio::net::lookup_host(address).await;
     let resolved =
         resolved.with_context(|| format!("cannot listen on {address}: the name is not known here"))?;
-    let mut listeners = Vec::new();
-    let mut missing = None;
+    let (mut found, mut missing) = (false, None);
     for resolved in resolved {
+        // Named twice, or by two names. Port 0 stands for another one each time.
+        if listeners.iter().any(|listener| listener.local_addr().is_ok_and(|bound| bound == resolved)) {
+            found = true;
+            continue;
+        }
         match TcpListener::bind(resolved).await {
-            Ok(listener) => listeners.push(listener),
+            Ok(listener) => {
+                found = true;
+                listeners.push(listener);
+            }
             // `localhost` often stands for an IPv6 address that the machine does not have.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => missing = Some(error),
             Err(error) => return Err(refused(address, error)),
         }
     }
     match missing {
-        Some(error) if listeners.is_empty() => Err(refused(address, error)),
-        _ => Ok(listeners),
+        Some(error) if !found => Err(refused(address, error)),
+        _ => Ok(()),
     }
 }
 

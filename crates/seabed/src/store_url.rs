@@ -34,9 +34,25 @@ impl StoreUrl {
         match text.strip_prefix("sqlite:") {
             Some(directory) if !directory.is_empty() => Ok(Self::Sqlite(PathBuf::from(directory))),
             _ => Err(Exit::usage(
-                "the URL of a store is sqlite:DIR, postgres://USER@HOST/DATABASE, postgres+portable://USER@HOST/DATABASE or memory:",
+                "the URL of a store is sqlite:DIR, postgres://USER@HOST/DATABASE, postgres+portable://USER@HOST/DATABASE, or for \
+                 `seabed serve` memory:",
             )),
         }
+    }
+
+    /// The same, unless it is in memory.
+    ///
+    /// # Errors
+    /// Exit code 2: such a store is empty when it is opened and gone when the program ends, so nothing could be found in it, and
+    /// what came into it would be lost with a message that all went well.
+    pub(crate) fn lasting(self) -> anyhow::Result<Self> {
+        if self == Self::Memory {
+            return Err(Exit::usage(
+                "a store in memory ends with the program that opened it, so memory: is for `seabed serve` alone; name a directory \
+                 or a database",
+            ));
+        }
+        Ok(self)
     }
 
     /// The directory, where the store is one.

@@ -183,7 +183,7 @@ fn a_backup_goes_into_a_place_of_its_own_and_a_restore_too() {
     };
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     refused(&data, &["backup", &path(&full)], "holds other things (letter.txt)");
-    refused(&data, &["backup", &path(&data)], "holds other things");
+    refused(&data, &["backup", &path(&data)], "is the store itself");
     refused(&other, &["backup", &path(&to)], "a backup of another store");
     refused(&full, &["restore", &path(&to)], "is not empty: it holds letter.txt");
     refused(&data, &["restore", &path(&to)], "is not empty");

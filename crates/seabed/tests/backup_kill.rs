@@ -106,7 +106,7 @@ fn a_killed_backup_is_none_and_the_one_before_stays() {
         } else {
             killed += 1;
             let (code, said) = verify(&to);
-            assert_eq!(code, Some(1), "{said}");
+            assert_eq!(code, Some(2), "{said}");
             assert!(said.contains("did not end"), "{said}");
             assert_eq!(run(&place.path().join("new"), &["restore", path]).status.code(), Some(2));
             assert!(!place.path().join("new").exists());

@@ -82,6 +82,7 @@ fn completions_and_the_manual_know_every_command() {
     }
     let page = stdout(&seabed().arg("man").output().unwrap());
     assert!(page.starts_with(".ie") || page.contains(".TH seabed"));
+    assert!(!page.contains("seabed\\-serve(1)"), "there is one page");
     for part in [
         "serve",
         "verify",
@@ -172,6 +173,9 @@ fn inspect_pages_through_everything_and_decodes_it() {
     reversed.reverse();
     assert_eq!(reversed, versions);
     assert_eq!(run(dir.path(), &["inspect", "taskchampion-00", "--prefix", "0xabc"]).status.code(), Some(2));
+    let nothing = run(dir.path(), &["inspect", "taskchampion-00", "--category", "nope"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("no category nope; it has taskchampion."), "{}", stderr(&nothing));
     let text = stdout(&run(dir.path(), &["inspect", "taskchampion-00", "--category", "taskchampion.client"]));
     assert!(text.contains("[taskchampion.client]"), "{text}");
 }
@@ -315,7 +319,7 @@ fn verify_finds_a_damaged_file_and_says_when_it_could_not_look() {
     fs::write(&file, &damaged).unwrap();
     let output = run(dir.path(), &["verify"]);
     assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
-    assert!(stdout(&output).contains("taskchampion-00: 1 findings") || stdout(&output).contains("findings"));
+    assert!(stdout(&output).contains("finding"), "{}", stdout(&output));
 
     // A file of another program is not damaged: it cannot be checked.
     let mut foreign = sound.clone();
@@ -338,6 +342,161 @@ fn verify_finds_a_damaged_file_and_says_when_it_could_not_look() {
     let output = run(dir.path(), &["verify"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("another process owns the store"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_store_in_memory_is_refused_where_it_would_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let original = dir.path().join("taskchampion-sync-server.sqlite3");
+    fs::write(&original, "").unwrap();
+    let file = original.to_str().unwrap();
+    for args in [
+        ["import", "taskchampion", file].as_slice(),
+        &["export", "taskchampion", "out"],
+        &["docs", "import", file],
+        &["docs", "list"],
+        &["clients", "list"],
+        &["token", "create", "phone"],
+        &["token", "list"],
+        &["tenants"],
+        &["inspect", "x"],
+        &["verify"],
+        &["backup", "copies"],
+        &["restore", "copies"],
+        &["sds", "channels"],
+    ] {
+        let args = [args, &["--store", "memory:"]].concat();
+        let output = seabed().args(&args).current_dir(&dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stdout(&output));
+        assert!(
+            stderr(&output).contains("memory: is for `seabed serve` alone"),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+    }
+    let here = format!("sqlite:{}", dir.path().join("data").display());
+    for args in [["copy", "memory:", &here], ["copy", &here, "memory:"]] {
+        let output = seabed().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stdout(&output));
+        assert!(stderr(&output).contains("memory: is for `seabed serve` alone"), "{}", stderr(&output));
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    for command in [["tenants", "--help"], ["import", "--help"], ["copy", "--help"]] {
+        assert!(!stdout(&seabed().args(command).output().unwrap()).contains("memory:"), "{command:?}");
+    }
+    assert!(stdout(&seabed().args(["serve", "--help"]).output().unwrap()).contains("memory:"));
+}
+
+#[test]
+fn a_directory_of_something_else_is_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("places.db"), "SQLite format 3 of a browser").unwrap();
+    fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+    for command in
+        [["clients", "list"].as_slice(), &["tenants"], &["verify"], &["export", "taskchampion", "out"]]
+    {
+        let output = run(dir.path(), command);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {}", stdout(&output));
+        let said = stderr(&output);
+        assert!(said.contains("no store in") && said.contains("(notes.txt, places.db)"), "{said}");
+    }
+    // Nor does anything come into it.
+    let saved = dir.path().join("saved");
+    fs::write(&saved, automerge::Automerge::new().save()).unwrap();
+    let output = run(dir.path(), &["docs", "import", saved.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("holds no store, but something else"), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+}
+
+#[test]
+fn a_directory_that_may_not_be_read_is_told_from_one_that_is_not_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    filled(&data);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may read everything while it has its privileges.
+    let root = rustix::process::geteuid().is_root();
+    let mut command = std::process::Command::new(if root { "setpriv" } else { "env" });
+    command.args(root.then_some("--bounding-set=-all")).arg(seabed().get_program()).arg("tenants");
+    let output = command.arg("--data-dir").arg(&data).output().unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    let said = stderr(&output);
+    assert!(said.contains("permission denied; run this as the user of the server"), "{said}");
+    assert!(said.contains(&data.display().to_string()), "{said}");
+}
+
+#[test]
+fn what_is_wrong_in_a_command_is_said_about_what_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let here = format!("sqlite:{}", dir.path().display());
+    for (args, part) in [
+        (["clients", "show", "bla"].as_slice(), "a client id is a UUID"),
+        (&["copy", &here, &here], "is both source and destination"),
+        (&["copy", "data", &here], "the source: the URL of a store is"),
+        (&["copy", &here, "data"], "the destination: the URL of a store is"),
+        (&["copy", "sqlite:/no/such", &here], "there is no store in /no/such: no such directory"),
+        (&["backup", dir.path().to_str().unwrap()], "is the store itself; choose another directory"),
+    ] {
+        let output = run(dir.path(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_variable_that_is_wrong_or_unknown_is_named() {
+    for (name, value) in [
+        ("LISTEN", ""),
+        ("CREATE_CLIENTS", "no"),
+        ("SEABED_BODY_BYTES_MAX", "100MB"),
+        ("SNAPSHOT_DAYS", "-1"),
+        ("CLIENT_ID", "nonsense"),
+    ] {
+        let output = seabed().arg("serve").env(name, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        let said = stderr(&output);
+        assert!(said.contains(&format!("the environment variable {name}")), "{said}");
+    }
+    // The flag wins, so the variable has nothing to do with it.
+    let output = seabed().args(["serve", "--listen", "bad"]).env("LISTEN", "worse").output().unwrap();
+    assert!(!stderr(&output).contains("variable"), "{}", stderr(&output));
+
+    let mut command = seabed();
+    let variables =
+        [("SEABED_STORES", "sqlite:x"), ("SEABED_TEST_SEED", "1"), ("SEABED_COPY_TO", "sqlite:x")];
+    let output = command.args(["completions", "bash"]).envs(variables).output().unwrap();
+    assert!(output.status.success());
+    let said = stderr(&output);
+    assert!(said.starts_with("warning: nothing reads the environment variable SEABED_STORES;"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn every_error_of_the_admin_api_is_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(dir.path());
+    let document = "/api/docs/4NMNnkMhL8jXrdJ9jamS58PAVdXu/merge";
+    for (method, path, status, part) in [
+        ("GET", "/api/nothing", 404, "the admin API has no /nothing"),
+        ("PUT", "/api/tenants", 405, "the admin API has no PUT /tenants; see docs/api.md"),
+        ("GET", "/api/tenants?rows=perhaps", 400, "the query does not read"),
+        ("GET", "/api/tenants?lines=true", 400, "unknown field `lines`, expected `rows`"),
+        ("POST", "/api/backup", 400, "missing field `to`"),
+        ("GET", "/api/tenants/%FF", 400, "UTF-8"),
+        ("POST", document, 400, "it is empty"),
+    ] {
+        let answer = common::owner_request(dir.path(), method, path).unwrap();
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{method} {path}");
+        let said = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(said.contains(part), "{method} {path}: {said}");
+    }
+    let refused = common::owner_request(dir.path(), "PUT", "/api/tenants").unwrap();
+    assert_eq!(refused.header("allow"), Some("GET,HEAD"));
 }
 
 #[test]
@@ -392,6 +551,12 @@ fn bench_measures_and_cleans_up() {
     assert!(parts[1]["against_flush"].is_number() && parts[2]["against_flush"].is_number());
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     assert_eq!(seabed().args(["bench", "/no/such/place"]).output().unwrap().status.code(), Some(2));
+    for args in [["bench", "/proc"].as_slice(), &["export", "taskchampion", "/proc/out"]] {
+        let store = tempfile::tempdir().unwrap();
+        filled(store.path());
+        let said = stderr(&run(store.path(), args));
+        assert!(said.starts_with("error: cannot write in /proc: ") && !said.contains("seabed-"), "{said}");
+    }
 }
 
 #[test]
@@ -449,6 +614,8 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
     let id = "4NMNnkMhL8jXrdJ9jamS58PAVdXu";
     let imported = run(dir.path(), &["docs", "import", saved.to_str().unwrap(), "--document", id]);
     assert!(imported.status.success(), "{}", stderr(&imported));
+    let repo = dir.path().join("repo");
+    assert!(run(dir.path(), &["docs", "export", "--all", repo.to_str().unwrap()]).status.success());
     let _server = Server::start(dir.path());
     let token = json(dir.path(), &["token", "create", "phone"])["token"]["id"].as_str().unwrap().to_owned();
     // Deletion last, so that what the others need is there.
@@ -466,8 +633,8 @@ fn each_route_in_the_manual_exists_and_each_that_exists_is_in_it() {
             Some("rows") => "?category=taskchampion.version".to_owned(),
             Some("tokens") if method == "POST" => "?name=laptop&access=read".to_owned(),
             Some("prune") => "?older_than_days=1".to_owned(),
-            Some("import") => format!("?from={}", dir.path().display()),
-            Some("export") => format!("?to={}", dir.path().join("repo").display()),
+            Some("import") => format!("?from={}", repo.display()),
+            Some("export") => format!("?to={}", repo.display()),
             Some("backup") if method == "POST" => format!("?to={}", to.display()),
             _ => String::new(),
         };

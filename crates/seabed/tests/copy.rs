@@ -155,7 +155,7 @@ fn a_destination_with_other_data_and_a_source_in_use_are_refused() {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     };
     refused(&url(&from), &url(&other), 2, "it holds other data, in tenant ");
-    refused(&url(&from), &url(&from), 1, "cannot copy while a server, or another command, works on");
+    refused(&url(&from), &url(&from), 2, "is both source and destination");
     let absent = directory.path().join("absent");
     refused(&url(&absent), &url(&directory.path().join("new")), 2, "there is no store in");
     assert!(!absent.exists() && !directory.path().join("new").exists());

@@ -173,7 +173,7 @@ fn a_directory_of_a_running_server_comes_in_and_goes_on_from_there() {
     fs::write(folder.join("incremental/c"), b"damaged").unwrap();
     let output = run(&root, &["docs", "import", repo]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stdout(&output).contains("brought 1 new changes"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("brought 1 new change,"), "{}", stdout(&output));
     assert!(stderr(&output).contains("incremental/c"), "{}", stderr(&output));
     assert_eq!(json(&root, &["docs", "show", ID])["heads"], serde_json::json!(heads(&later)));
     assert!(server.terminate().0.success());
@@ -192,10 +192,15 @@ fn what_is_no_document_is_refused_and_makes_none() {
         let path = place.path().join(name);
         fs::write(&path, bytes).unwrap();
         let refused = run(&root, &["docs", "import", path.to_str().unwrap()]);
-        assert_eq!(refused.status.code(), Some(2), "{name}");
+        assert_eq!(refused.status.code(), Some(1), "{name}");
         assert!(stderr(&refused).contains("no document that automerge saved"), "{}", stderr(&refused));
+        assert!(!root.exists(), "what is refused makes no store");
     }
-    assert!(succeeds(&run(&root, &["docs", "list"])).contains("no documents"));
+    // Of something else than automerge-repo.
+    let output = run(&root, &["docs", "import", place.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("there are no documents in"), "{}", stderr(&output));
+    assert!(!root.exists(), "a wrong directory makes no store");
     for nonsense in
         [vec!["docs", "show", "nonsense"], vec!["docs", "export"], vec!["docs", "import", "/no/such"]]
     {
@@ -204,4 +209,8 @@ fn what_is_no_document_is_refused_and_makes_none() {
     // A new document gets an id of its own.
     let said = succeeds(&run(&root, &["docs", "import", &file(place.path(), &document(2))]));
     assert!(said.starts_with("automerge:") && said.contains("2 new changes"), "{said}");
+    let id = said.split([':', ' ']).nth(1).unwrap();
+    let output = run(&root, &["docs", "export", id, "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--as json"), "{}", stderr(&output));
 }

@@ -46,11 +46,70 @@ fn without_settings_it_makes_a_store_here_and_says_what_to_paste() {
     assert!(!root.join("seabed.sock").exists());
 
     let server = Server::start(&root);
-    assert!(server.banner.contains("1 clients"), "{}", server.banner);
+    assert!(server.banner.contains("1 client\n"), "{}", server.banner);
     // What is printed may end up in a log: no credentials once somebody has some.
     assert!(server.banner.contains("sync.server.client_id THE-ID-OF"), "{}", server.banner);
     assert!(server.banner.contains("sync.encryption_secret THE-SECRET-OF"), "{}", server.banner);
     assert_eq!(server.get_child(&client.to_string(), NIL).body, b"pasted");
+}
+
+#[test]
+fn everything_it_prints_to_paste_may_be_pasted() {
+    let id = Uuid::new_v4().to_string();
+    for (args, only_here, fresh) in [
+        (vec![], true, "# The id and the secret were made just now"),
+        (vec!["--allow-client-id", &id], true, "# The secret was made just now"),
+        (vec!["--no-create-clients"], true, "# The secret was made just now"),
+        (vec!["--listen", "0.0.0.0:0"], false, "# The id and the secret were made just now"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for started in ["first", "again"] {
+            let server = Server::start_with(&dir.path().join("data"), &args, &[]);
+            let banner = server.banner.clone();
+            let (_, paste) = banner.split_once("\n\n").unwrap();
+            let (paste, _) = paste.split_once("\n# automerge-repo").unwrap();
+            for line in paste.lines().filter(|line| !line.is_empty()) {
+                let command = line.split('#').next().unwrap();
+                assert!(command.is_empty() || command.starts_with("  task config "), "{line}");
+                assert!(!command.contains(['(', ')']), "{line}");
+            }
+            assert_eq!(banner.contains("# Only this machine reaches that address."), only_here, "{banner}");
+            assert_eq!(banner.contains("on each of your devices"), !only_here, "{banner}");
+            assert_eq!(banner.contains(fresh), started == "first", "{banner}");
+            if started == "first" {
+                assert_eq!(
+                    server.add_version(&id, NIL, b"x").status == 200,
+                    !args.contains(&"--no-create-clients")
+                );
+            }
+            if args.contains(&"--no-create-clients") {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_directory_of_another_program_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of a file system, and hidden: an empty directory all the same.
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::write(dir.path().join(".keep"), "").unwrap();
+    for name in ["wallet.dat", "LOCK"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let output = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("holds no store, but something else (wallet.dat)"), "{said}");
+    assert!(said.contains(&dir.path().join("seabed-data").display().to_string()), "{said}");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 4, "nothing was made there");
+
+    std::fs::remove_file(dir.path().join("wallet.dat")).unwrap();
+    assert!(Server::start(dir.path()).terminate().0.success());
+    // What somebody puts beside a store later keeps nobody from it.
+    std::fs::write(dir.path().join("notes.txt"), "").unwrap();
+    assert!(Server::start(dir.path()).terminate().0.success());
 }
 
 #[test]
@@ -80,6 +139,10 @@ fn a_taken_port_is_named_and_leaves_nothing_behind() {
     assert!(said.contains("--listen"), "{said}");
     assert!(!data.exists());
     drop(listener);
+    // Named twice it is not taken.
+    let twice = format!("{taken},{taken}");
+    let server = Server::start_with(&data, &["--listen", &twice], &[]);
+    assert_eq!(server.addresses, [taken.to_string()]);
 }
 
 #[test]

@@ -54,7 +54,10 @@ impl TaskChampion {
         let temporary = tempfile::Builder::new().prefix(".seabed-export-").tempfile_in(directory);
         let temporary = temporary.map_err(|error| {
             let message = format!("cannot write in {}", directory.display());
-            Error::new(ErrorKind::InvalidArgument, message).with_source(error)
+            let text = error.to_string();
+            // What it was to be called until it is whole means nothing to anybody.
+            let why = text.split(" at path ").next().unwrap_or_default();
+            Error::new(ErrorKind::InvalidArgument, format!("{message}: {why}"))
         })?;
         let target = Target::create(temporary.path())?;
         let clients = self.clients().await?;

@@ -56,6 +56,13 @@ pub(crate) struct Missing {
     pub(crate) error: String,
 }
 
+/// What is said of a directory without a manifest, by whoever is to read the backup in it.
+pub(crate) fn absent(place: &str) -> String {
+    format!(
+        "there is no backup in {place}: it has no {FILE}, which is written last, so one that was begun there did not end; make it again"
+    )
+}
+
 /// Why there is no manifest.
 #[derive(Debug)]
 pub(crate) enum NotRead {

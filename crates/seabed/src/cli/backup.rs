@@ -21,12 +21,12 @@ const PROGRESS_MS: u64 = 200;
 #[command(after_help = "\
 Examples:
   seabed backup /backups/tasks
-  seabed backup /backups/tasks-$(date +%u)         a directory for each day of the week
+  seabed backup /backups/tasks-$(date +%u)   one for each day of the week
   seabed backup /backups/tasks && seabed verify --backup /backups/tasks
-  seabed restore /backups/tasks --data-dir ./new   the way back
+  seabed restore /backups/tasks -d ./new     the way back
 
-The server, when one runs, writes the files, so its user must be allowed to. Every tenant is copied as it is at one moment;
-pushes go on meanwhile. Run again into the same directory, it replaces what has changed, and the backup before stays whole
+The server, when one runs, writes the files, so its user must be allowed to. Every tenant is copied as it is at one moment; \
+pushes go on meanwhile. Run again into the same directory, it replaces what has changed, and the backup before stays whole \
 until the new one is.
 
 Exit codes: 0 everything is in the backup; 1 failed, or a tenant could not be copied; 2 wrong usage, or nothing there.")]

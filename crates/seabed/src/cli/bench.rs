@@ -53,10 +53,9 @@ pub(crate) fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     if !args.dir.is_dir() {
         return Err(Exit::usage(format!("{} is not a directory", args.dir.display())));
     }
-    let place = tempfile::Builder::new()
-        .prefix("seabed-bench-")
-        .tempdir_in(&args.dir)
-        .with_context(|| format!("cannot write in {}", args.dir.display()))?;
+    let place = tempfile::Builder::new().prefix("seabed-bench-").tempdir_in(&args.dir).map_err(|error| {
+        anyhow::anyhow!("cannot write in {}: {}", args.dir.display(), without_path(&error))
+    })?;
     let progress = output::progress("measuring the flush");
     let flush = measure_flush(place.path())?;
     progress.set_message("measuring the store");
@@ -80,6 +79,12 @@ pub(crate) fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         print(&dir, &parts)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What went wrong, without the name that was made up.
+fn without_path(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path ").next().unwrap_or_default().to_owned()
 }
 
 fn print(dir: &Path, parts: &[Part]) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use crate::access::Access;
 use crate::cli::Place;
 use crate::cli::show::{confirm, fields, table};
 use crate::node::{Failure, Node};
-use crate::output;
+use crate::output::{self, counted};
 
 /// What is shown of a client, in this order.
 const CLIENT_COLUMNS: [&str; 9] = [
@@ -44,20 +44,33 @@ pub(crate) struct ClientsArgs {
 #[derive(Debug, Subcommand)]
 enum ClientsCommand {
     /// List every client, with what it keeps
+    #[command(after_help = "\
+Examples:
+  seabed clients list
+  seabed clients list --json | jq '.clients | length'")]
     List {
         #[command(flatten)]
         place: Place,
     },
     /// Show a client and its versions
+    #[command(after_help = "\
+Examples:
+  seabed clients show 67e55044-10b1-426f-9247-bb680e5fe0c8")]
     Show {
         /// The client id, as each device has it in its configuration
+        #[arg(value_parser = client_id)]
         id: Uuid,
         #[command(flatten)]
         place: Place,
     },
     /// Delete a client with all its versions and its snapshot
+    #[command(after_help = "\
+Examples:
+  seabed clients delete 67e55044-10b1-426f-9247-bb680e5fe0c8
+  seabed clients delete 67e55044-10b1-426f-9247-bb680e5fe0c8 --yes")]
     Delete {
         /// The client id, as each device has it in its configuration
+        #[arg(value_parser = client_id)]
         id: Uuid,
         /// Do not ask
         #[arg(short, long)]
@@ -70,6 +83,10 @@ enum ClientsCommand {
     /// What a snapshot covers, a new device does not need, if it syncs before it has tasks of its own. A device that has not synced since before the oldest version that
     /// is left is told that the version it asks for is gone; it has to begin again from the snapshot. Nothing at or after a
     /// snapshot's version is dropped, and nothing of a client without one.
+    #[command(after_help = "\
+Examples:
+  seabed clients prune --older-than-days 180 --dry-run
+  seabed clients prune --older-than-days 180 --yes")]
     Prune {
         /// Only versions that came more than this many days ago
         #[arg(long, value_name = "N")]
@@ -83,6 +100,11 @@ enum ClientsCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+fn client_id(text: &str) -> Result<Uuid, String> {
+    text.parse()
+        .map_err(|error| format!("a client id is a UUID, such as `seabed clients list` shows: {error}"))
 }
 
 /// What `GET /api/clients` answers.
@@ -226,8 +248,8 @@ fn prune_command(days: u32, dry_run: bool, yes: bool, place: &Place) -> anyhow::
         let answer = async {
             let prunable = access.ask(Method::GET, &path).await?;
             let versions = prunable.get("versions").and_then(Value::as_u64).unwrap_or(0);
-            let wanted =
-                !dry_run && (yes || versions == 0 || confirm(&format!("Drop {versions} versions?"))?);
+            let wanted = !dry_run
+                && (yes || versions == 0 || confirm(&format!("Drop {}?", counted(versions, "version")))?);
             if wanted { Ok((access.ask(Method::POST, &path).await?, true)) } else { Ok((prunable, false)) }
         };
         let answer: anyhow::Result<_> = answer.await;
@@ -243,8 +265,8 @@ fn prune_command(days: u32, dry_run: bool, yes: bool, place: &Place) -> anyhow::
         }
         let said = if dropped { "dropped" } else { "could be dropped, and were not:" };
         output::line(format!(
-            "{said} {} versions ({})",
-            report.versions,
+            "{said} {} ({})",
+            counted(report.versions, "version"),
             output::size(report.version_bytes)
         ))?;
     }

@@ -24,8 +24,8 @@ const DEPTH_MAX: u32 = 16;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads the formats of vectors/persistency (key encodings with ranges and comparisons, and SQLite databases with a
-listing of their rows beside them; databases are copied before they are opened), and of vectors/sds and vectors/sds-js:
+Reads the formats of vectors/persistency (key encodings with ranges and comparisons, and SQLite databases with a \
+listing of their rows beside them; databases are copied before they are opened), and of vectors/sds and vectors/sds-js: \
 messages, hashes, filters, repair times and stored states, and whole runs step by step with their wire bytes.
 
 Examples:

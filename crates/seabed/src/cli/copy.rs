@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -18,12 +19,13 @@ use crate::store_url::StoreUrl;
 Examples:
   seabed copy sqlite:./seabed-data postgres://seabed@db.example/seabed
   seabed copy postgres://seabed@db.example/seabed sqlite:./copy --json
-  SEABED_COPY_TO=postgres://seabed:secret@db.example/seabed seabed copy sqlite:./seabed-data
+  SEABED_COPY_TO=postgres://seabed:secret@db.example/seabed \\
+    seabed copy sqlite:./seabed-data
 
-Stop every server of both stores first. The source is only read. The destination must be new or empty; until everything is
+Stop every server of both stores first. The source is only read. The destination must be new or empty; until everything is \
 there, and both were read and compared, nothing else can open it. A copy that was cut off is run again, and goes on.
 
-Exit codes: 0 copied, and the same in both; 1 failed, or they differ; 2 wrong usage, nothing there, or other data in the
+Exit codes: 0 copied, and the same in both; 1 failed, or they differ; 2 wrong usage, nothing there, or other data in the \
 destination.")]
 pub(crate) struct CopyArgs {
     /// The store to read: sqlite:DIR, or the URL of a database
@@ -48,7 +50,14 @@ struct Answer {
 }
 
 pub(crate) fn command(args: &CopyArgs) -> anyhow::Result<ExitCode> {
-    let (from, to) = (args.from.url()?, args.to.url()?);
+    let store = |given: &Given, which| given.url().and_then(StoreUrl::lasting).context(which);
+    let (from, to) = (store(&args.from, "the source")?, store(&args.to, "the destination")?);
+    if from.absolute() == to.absolute() {
+        return Err(Exit::usage(format!(
+            "{} is both source and destination; name another one",
+            from.absolute()
+        )));
+    }
     let answer = block_on(run(&from, &to))?;
     if args.json {
         output::json(&answer)?;

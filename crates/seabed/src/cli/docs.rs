@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 pub(crate) use self::answer::{
     CompactQuery, Compacted, Deleted, Documents, FILE_BYTES_MAX, Merged, compact, delete, export, import,
-    json, list, merge, save, show,
+    json, list, merge, no_documents, save, show,
 };
 use crate::access::{Access, segment};
 use crate::cli::show::{confirm, fields, table};
 use crate::cli::{Place, block_on};
-use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit};
+use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit, counted};
 
 const COLUMNS: [&str; 8] = [
     "document",
@@ -55,11 +55,19 @@ pub(crate) struct DocsArgs {
 #[derive(Debug, Subcommand)]
 enum DocsCommand {
     /// List every document, with what it takes
+    #[command(after_help = "\
+Examples:
+  seabed docs list
+  seabed docs list --json | jq -r '.documents[].document'")]
     List {
         #[command(flatten)]
         place: Place,
     },
     /// Show a document: its heads, sizes and actors
+    #[command(after_help = "\
+Examples:
+  seabed docs show 4NMNnkMhL8jXrdJ9jamS58PAVdXu
+  seabed docs show automerge:4NMNnkMhL8jXrdJ9jamS58PAVdXu")]
     Show {
         /// The document's id or URL
         id: DocumentId,
@@ -67,6 +75,11 @@ enum DocsCommand {
         place: Place,
     },
     /// Write a document, to a file or to the output, or all of them into a directory
+    #[command(after_help = "\
+Examples:
+  seabed docs export 4NMNnkMhL8jXrdJ9jamS58PAVdXu notes.automerge
+  seabed docs export 4NMNnkMhL8jXrdJ9jamS58PAVdXu --as json | jq .title
+  seabed docs export --all /backups/repo")]
     Export {
         /// The document's id or URL
         #[arg(required_unless_present = "all")]
@@ -89,6 +102,11 @@ enum DocsCommand {
     ///
     /// Merged with what is here, and what is here already is not stored twice: run it again at any time. A directory is that of
     /// automerge-repo's node filesystem storage, or of samod's; the server, when one runs, reads it, so its user must be allowed to.
+    #[command(after_help = "\
+Examples:
+  seabed docs import notes.automerge
+  seabed docs import more.automerge --document 4NMNnkMhL8jXrdJ9jamS58PAVdXu
+  seabed docs import ./automerge-repo-data")]
     Import {
         /// The file or directory
         from: PathBuf,
@@ -101,6 +119,10 @@ enum DocsCommand {
     /// Make one snapshot of each document that it is worth it for, or of one
     ///
     /// The snapshot is loaded before anything is removed. What cannot be read of a document is put into quarantine.
+    #[command(after_help = "\
+Examples:
+  seabed docs compact --dry-run
+  seabed docs compact 4NMNnkMhL8jXrdJ9jamS58PAVdXu --force")]
     Compact {
         /// The document's id or URL; without it all of them
         id: Option<DocumentId>,
@@ -116,6 +138,10 @@ enum DocsCommand {
     /// Delete a document with everything it has
     ///
     /// A mark of it stays for ever: a peer that still has the document does not bring it back.
+    #[command(after_help = "\
+Examples:
+  seabed docs delete 4NMNnkMhL8jXrdJ9jamS58PAVdXu
+  seabed docs delete 4NMNnkMhL8jXrdJ9jamS58PAVdXu --yes")]
     Delete {
         /// The document's id or URL
         id: DocumentId,
@@ -149,6 +175,9 @@ pub(crate) fn command(args: &DocsArgs) -> anyhow::Result<ExitCode> {
         DocsCommand::Export { id, all: Some(directory), place, .. } => {
             export_directory(*id, directory, place)
         }
+        DocsCommand::Export { id: Some(_), file: None, place, .. } if place.json => Err(Exit::usage(
+            "--json tells of a file that was written, and none is named: name one, or have what the document says with --as json",
+        )),
         DocsCommand::Export { id: Some(id), file, form, place, .. } => {
             export_document(*id, file.as_deref(), *form, place)
         }
@@ -251,10 +280,10 @@ fn export_directory(id: Option<DocumentId>, directory: &Path, place: &Place) -> 
         output::json(&answer)?;
     } else {
         output::line(format!(
-            "exported {} documents into {}: {} files are new ({})",
-            number(&answer, "documents"),
+            "exported {} into {}: {} new ({})",
+            counted(number(&answer, "documents"), "document"),
             directory.display(),
-            number(&answer, "written"),
+            counted(number(&answer, "written"), "file"),
             output::size(number(&answer, "bytes")),
         ))?;
     }
@@ -262,9 +291,14 @@ fn export_directory(id: Option<DocumentId>, directory: &Path, place: &Place) -> 
 }
 
 fn import_directory(from: &Path, place: &Place) -> anyhow::Result<ExitCode> {
+    let url = place.url()?;
+    // First, so that a wrong directory makes no store. What this user may not read the server perhaps may.
+    if let Ok(0) = seabed_automerge::documents_in(from) {
+        return Err(Exit::usage(no_documents(from)));
+    }
     let path = format!("/api/docs/import?from={}", segment(&absolute(from)?));
     let answer = block_on(async {
-        let access = Access::open_or_create(&place.url()?).await?;
+        let access = Access::open_or_create(&url).await?;
         let answer = access.ask(Method::POST, &path).await;
         access.close().await?;
         answer
@@ -273,11 +307,11 @@ fn import_directory(from: &Path, place: &Place) -> anyhow::Result<ExitCode> {
         output::json(&answer)?;
     } else {
         output::line(format!(
-            "of {} documents ({}) {} brought {} new changes, {} nothing new",
-            number(&answer, "documents"),
+            "of {} ({}) {} brought {}, {} nothing new",
+            counted(number(&answer, "documents"), "document"),
             output::size(number(&answer, "bytes")),
             number(&answer, "imported"),
-            number(&answer, "changes"),
+            counted(number(&answer, "changes"), "new change"),
             number(&answer, "unchanged"),
         ))?;
     }
@@ -285,6 +319,7 @@ fn import_directory(from: &Path, place: &Place) -> anyhow::Result<ExitCode> {
 }
 
 fn import_file(from: &Path, document: Option<DocumentId>, place: &Place) -> anyhow::Result<ExitCode> {
+    let url = place.url()?;
     let size =
         std::fs::metadata(from).map_err(|error| Exit::usage(format!("{}: {error}", from.display())))?.len();
     if size > FILE_BYTES_MAX as u64 {
@@ -293,18 +328,21 @@ fn import_file(from: &Path, document: Option<DocumentId>, place: &Place) -> anyh
             from.display()
         )));
     }
+    let refused = |why: String| anyhow::anyhow!("{} was refused: {why}", from.display());
     let saved = std::fs::read(from)?;
+    // First, so that what is no document makes no store.
+    seabed_automerge::check_saved(&saved).map_err(|error| refused(crate::node::sentence(error)))?;
     let id = document.unwrap_or_else(|| DocumentId::from_bytes(Uuid::new_v4().into_bytes()));
     let answer = block_on(async {
-        let access = Access::open_or_create(&place.url()?).await?;
+        let access = Access::open_or_create(&url).await?;
         let answer = access.send(Method::POST, &format!("/api/docs/{id}/merge"), saved.into()).await;
         access.close().await?;
-        answer
+        answer.map_err(|error| refused(output::sentence(&error)))
     })?;
     if place.json {
         output::json(&answer)?;
     } else {
-        output::line(format!("automerge:{id} has {} new changes", number(&answer, "changes")))?;
+        output::line(format!("automerge:{id} has {}", counted(number(&answer, "changes"), "new change")))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -335,7 +373,7 @@ fn compact_command(
         if documents.is_some_and(|documents| !documents.is_empty()) {
             table(&answer, "documents", &columns)?;
         }
-        output::line(format!("{} documents are not worth it", number(&answer, "skipped")))?;
+        output::line(format!("not worth it for {}", counted(number(&answer, "skipped"), "document")))?;
     }
     Ok(if failed { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
 }

@@ -17,7 +17,7 @@ use crate::output::{self, Exit};
 #[command(after_help = "\
 Examples:
   seabed export taskchampion taskchampion-sync-server.sqlite3
-  seabed export taskchampion /srv/original/taskchampion-sync-server.sqlite3 --data-dir /var/lib/seabed
+  seabed export taskchampion /srv/original -d /var/lib/seabed
 
 Exit codes: 0 written; 1 failed; 2 wrong usage, nothing there.")]
 pub(crate) struct ExportArgs {
@@ -34,7 +34,7 @@ enum ExportCommand {
     #[command(after_help = "\
 Examples:
   seabed export taskchampion taskchampion-sync-server.sqlite3
-  seabed export taskchampion /srv/original/taskchampion-sync-server.sqlite3 --data-dir /var/lib/seabed
+  seabed export taskchampion /srv/original -d /var/lib/seabed
 
 Exit codes: 0 written; 1 failed; 2 wrong usage, nothing there.")]
     Taskchampion {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::cli::Place;
 use crate::config::Given;
 use crate::node::{Node, now_unix_s, sentence};
-use crate::output::{self, EXIT_FAILED, Exit};
+use crate::output::{self, EXIT_FAILED, Exit, counted};
 use crate::own;
 use crate::store_url::StoreUrl;
 
@@ -23,8 +23,9 @@ use crate::store_url::StoreUrl;
 #[command(after_help = "\
 Examples:
   seabed import taskchampion /var/lib/taskchampion-sync-server
-  seabed import taskchampion backup/taskchampion-sync-server.sqlite3 --data-dir /var/lib/seabed
-  seabed import taskchampion postgres://taskchampion@db.example/taskchampion --store postgres://seabed@db.example/seabed
+  seabed import taskchampion backup/old.sqlite3 --data-dir /var/lib/seabed
+  seabed import taskchampion postgres://taskchampion@db.example/taskchampion \\
+    --store postgres://seabed@db.example/seabed
 
 Exit codes: 0 everything is here; 1 failed, or something was refused; 2 wrong usage, nothing there.")]
 pub(crate) struct ImportArgs {
@@ -42,7 +43,7 @@ enum ImportCommand {
     #[command(after_help = "\
 Examples:
   seabed import taskchampion /var/lib/taskchampion-sync-server
-  seabed import taskchampion backup/taskchampion-sync-server.sqlite3 --data-dir /var/lib/seabed --json
+  seabed import taskchampion backup/old.sqlite3 -d /var/lib/seabed --json
 
 Exit codes: 0 everything is here; 1 failed, or something was refused; 2 wrong usage, nothing there.")]
     Taskchampion {
@@ -72,6 +73,7 @@ struct Answer {
 
 pub(crate) fn command(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let ImportCommand::Taskchampion { from, without_refused, place } = &args.command;
+    place.url()?;
     let answer = match from.as_postgres() {
         Some(url) => crate::cli::block_on(run_database(url, place))?,
         None => command_file(from.as_path(), *without_refused, place)?,
@@ -164,7 +166,7 @@ async fn import(
 pub(crate) fn show(bar: &indicatif::ProgressBar, progress: Progress) {
     bar.set_length(progress.clients);
     bar.set_position(progress.clients_done);
-    bar.set_prefix(format!(", {} versions", progress.versions_done));
+    bar.set_prefix(format!(", {}", counted(progress.versions_done, "version")));
 }
 
 fn print(answer: &Answer) -> anyhow::Result<()> {
@@ -176,14 +178,14 @@ fn print(answer: &Answer) -> anyhow::Result<()> {
     }
     let unnamed = report.refused.saturating_sub(report.refusals.len() as u64);
     if unnamed > 0 {
-        output::line(format!("refused {unnamed} more clients"))?;
+        output::line(format!("refused {}", counted(unnamed, "more client")))?;
     }
     if report.unchanged > 0 {
         let newer = match report.newer_here {
             0 => String::new(),
             newer => format!(", {newer} of them with newer versions"),
         };
-        output::line(format!("skipped {} clients: they are here already{newer}", report.unchanged))?;
+        output::line(format!("skipped {}: here already{newer}", counted(report.unchanged, "client")))?;
     }
     let wrote = report.written != Totals::default();
     if wrote {
@@ -192,7 +194,7 @@ fn print(answer: &Answer) -> anyhow::Result<()> {
     output::line(match (wrote, report.refused) {
         (true, 0) => "everything in it is here, compared byte for byte".to_owned(),
         (false, 0) => "nothing to import: everything in it is here already".to_owned(),
-        (_, refused) => format!("{refused} clients were refused; the others are here"),
+        (_, refused) => format!("refused {}; the others are here", counted(refused, "client")),
     })?;
     if report.refused > 0 && !answer.remembered {
         output::line(
@@ -205,11 +207,11 @@ fn print(answer: &Answer) -> anyhow::Result<()> {
 /// How much it is, for people.
 pub(crate) fn totals(totals: &Totals) -> String {
     format!(
-        "{} clients, {} versions ({}), {} snapshots ({})",
-        totals.clients,
-        totals.versions,
+        "{}, {} ({}), {} ({})",
+        counted(totals.clients, "client"),
+        counted(totals.versions, "version"),
         output::size(totals.version_bytes),
-        totals.snapshots,
+        counted(totals.snapshots, "snapshot"),
         output::size(totals.snapshot_bytes)
     )
 }

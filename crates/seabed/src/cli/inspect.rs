@@ -14,7 +14,7 @@ use crate::access::{Access, segment};
 use crate::bytes;
 use crate::cli::Place;
 use crate::node::{Failure, Node, layer};
-use crate::output;
+use crate::output::{self, Exit, counted};
 
 /// How many rows are shown unless told otherwise.
 const LIMIT_DEFAULT: u64 = 100;
@@ -196,7 +196,7 @@ pub(crate) fn command(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         output::line(format!("  {}  {}", row.key, shorten(&shown)).trim_end())?;
     }
     if rows.len() as u64 == args.limit {
-        output::note(&format!("the first {} rows; --limit shows more", rows.len()));
+        output::note(&format!("the first {}; --limit shows more", counted(rows.len() as u64, "row")));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -205,7 +205,17 @@ pub(crate) fn command(args: &InspectArgs) -> anyhow::Result<ExitCode> {
 async fn read(access: &Access, args: &InspectArgs) -> anyhow::Result<Vec<RowInfo>> {
     let path = format!("/api/tenants/{}", segment(&args.tenant));
     let detail: TenantDetail = serde_json::from_value(access.ask(Method::GET, &path).await?)?;
-    let mut categories = args.category.clone().map_or(detail.categories, |category| vec![category]);
+    let mut categories = match &args.category {
+        Some(category) if !has(&detail, category) => {
+            return Err(Exit::usage(format!(
+                "tenant {} has no category {category}; it has {}",
+                args.tenant,
+                if detail.categories.is_empty() { "none".to_owned() } else { detail.categories.join(", ") }
+            )));
+        }
+        Some(category) => vec![category.clone()],
+        None => detail.categories,
+    };
     if args.reverse {
         categories.reverse();
     }
@@ -236,6 +246,12 @@ async fn read(access: &Access, args: &InspectArgs) -> anyhow::Result<Vec<RowInfo
         }
     }
     Ok(found)
+}
+
+/// Whether a tenant has that category, in whichever spelling.
+fn has(detail: &TenantDetail, category: &str) -> bool {
+    let asked = bytes::parse(category);
+    detail.categories.iter().any(|found| bytes::parse(found) == asked)
 }
 
 fn shorten(text: &str) -> String {

@@ -19,8 +19,16 @@ pub(crate) fn command() -> anyhow::Result<ExitCode> {
     let mut command = Cli::command();
     command.build();
     let mut page = Vec::new();
-    Man::new(command.clone()).render(&mut page)?;
+    // All but the list of commands, which would refer to a page for each: they are sections of this one.
+    let man = Man::new(command.clone());
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    man.render_extra_section(&mut page)?;
     sections(&command, "seabed", &mut page)?;
+    man.render_version_section(&mut page)?;
     output::raw(&page)?;
     Ok(ExitCode::SUCCESS)
 }

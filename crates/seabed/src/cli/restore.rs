@@ -9,7 +9,7 @@ use seabed_kv::ErrorKind;
 use seabed_kv::sqlite::Restore;
 use serde::Serialize;
 
-use crate::backup::manifest::{FILE, Manifest, Missing, NotRead};
+use crate::backup::manifest::{self, Manifest, Missing, NotRead};
 use crate::cli::verify::{self, Report};
 use crate::cli::{Place, block_on};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit};
@@ -19,12 +19,12 @@ use crate::store_url::StoreUrl;
 #[command(after_help = "\
 Examples:
   seabed restore /backups/tasks --data-dir ./new
-  seabed restore /backups/tasks --data-dir ./new && seabed serve --data-dir ./new
+  seabed restore /backups/tasks -d ./new && seabed serve -d ./new
 
-The directory must be new or empty. Until everything was copied and verified it cannot be opened; a restore that was
+The directory must be new or empty. Until everything was copied and verified it cannot be opened; a restore that was \
 interrupted is run again, into the same directory. The backup is only read.
 
-Exit codes: 0 restored and sound; 1 failed, or restored with findings, which the backed up store had too; 2 wrong usage, or
+Exit codes: 0 restored and sound; 1 failed, or restored with findings, which the backed up store had too; 2 wrong usage, or \
 no backup there.")]
 pub(crate) struct RestoreArgs {
     /// The directory of the backup
@@ -63,12 +63,12 @@ async fn restore(backup: &Path, url: &StoreUrl) -> anyhow::Result<Restored> {
     };
     let place = crate::open::absolute(backup).display().to_string();
     let manifest = Manifest::read(backup).map_err(|error| match error {
-        NotRead::Absent => Exit::usage(format!(
-            "there is no backup in {place}: it has no {FILE}, which is written last; one that did not end is none"
-        )),
+        NotRead::Absent => Exit::usage(manifest::absent(&place)),
         NotRead::Unsupported(why) => Exit::usage(why),
         NotRead::Damaged(why) => anyhow::anyhow!("the backup in {place} is damaged: {why}"),
-        NotRead::Failed(error) => anyhow::Error::new(error).context(format!("cannot read the backup in {place}")),
+        NotRead::Failed(error) => {
+            anyhow::Error::new(error).context(format!("cannot read the backup in {place}"))
+        }
     })?;
     let begun = Restore::begin(root).map_err(|error| match error.kind() {
         ErrorKind::InvalidArgument => Exit::usage(error.to_string()),

@@ -29,13 +29,13 @@ pub(crate) use show::{Channel, run as channel};
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  seabed sds decode 0a026d31100722 ...   what a message says
-  seabed sds encode message.json         the bytes of a message
-  seabed sds channels                    what is stored here
-  seabed sds show room                   every row of a channel
-  seabed sds migrate --participant alice take over what logos-delivery left here
-  echo '{\"op\":\"hello\"}' | seabed sds peer   a participant driven by JSON lines
-  seabed sds simulate --participants 50 --loss 0.2   what a bad network does"
+  seabed sds decode 0a026d31100722 ...    what a message says
+  seabed sds encode message.json          the bytes of a message
+  seabed sds channels                     what is stored here
+  seabed sds show room                    every row of a channel
+  seabed sds migrate --participant alice  take over from logos-delivery
+  echo '{\"op\":\"hello\"}' | seabed sds peer  a participant driven by JSON lines
+  seabed sds simulate --loss 0.2          what a bad network does"
 )]
 pub(crate) struct SdsArgs {
     #[command(subcommand)]

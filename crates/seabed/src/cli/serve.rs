@@ -15,10 +15,11 @@ use uuid::Uuid;
 use crate::cli::{clients, version};
 use crate::config::ServeArgs;
 use crate::node::{Node, sentence};
-use crate::output;
+use crate::output::{self, counted};
 use crate::own;
 use crate::server::automerge::Guard;
 use crate::server::{self, Server, socket, trace};
+use crate::store_url::StoreUrl;
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     trace::init();
@@ -54,10 +55,11 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         Some(root) => refuse_original(&store, root).await?,
         None => None,
     };
+    crate::open::refuse_foreign(&url)?;
     // Before the store is touched, so that a taken port leaves no empty directory behind.
     let mut listeners = Vec::new();
     for address in &args.listen {
-        listeners.extend(server::listen(address).await?);
+        server::listen(address, &mut listeners).await?;
     }
     let place = || format!("cannot open the store in {}", url.absolute());
     store.own().with_context(place)?;
@@ -136,11 +138,13 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     let tenants = node.store.list().await?.len();
     let clients = clients::count(node).await;
     output::line(format!("Seabed {}", version()))?;
-    output::line(format!("store   {}", node.url))?;
+    let lasting = if node.url == StoreUrl::Memory { " (what it holds ends with this process)" } else { "" };
+    output::line(format!("store   {}{lasting}", node.url))?;
+    let tenants = counted(tenants as u64, "tenant");
     output::line(match &clients {
-        Ok(clients) => format!("holds   {tenants} tenants, {clients} clients"),
+        Ok(clients) => format!("holds   {tenants}, {}", counted(*clients, "client")),
         // What cannot be counted may well be served.
-        Err(failure) => format!("holds   {tenants} tenants; {}", failure.message),
+        Err(failure) => format!("holds   {tenants}; {}", failure.message),
     })?;
     if let Some(root) = node.url.root() {
         output::line(format!("socket  {}", root.join(socket::NAME).display()))?;
@@ -153,57 +157,69 @@ async fn announce(server: &Server, args: &ServeArgs) -> anyhow::Result<()> {
     output::line(format!("ready: serving on {}", urls.join(" ")))
 }
 
+/// Whether others than this machine reach one of the addresses.
+fn is_reached(addresses: &[SocketAddr]) -> bool {
+    addresses.iter().any(|address| !address.ip().to_canonical().is_loopback())
+}
+
+/// An address to paste: one that stands for all of this machine's is none.
+fn shown(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address }
+}
+
 /// What an application of automerge-repo is given.
 fn automerge(addresses: &[SocketAddr]) -> anyhow::Result<()> {
     let Some(first) = addresses.first() else { return Ok(()) };
-    let shown =
-        if first.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], first.port())) } else { *first };
     output::line("")?;
-    output::line("automerge-repo, in the network of a Repo:")?;
-    output::line(format!("  new WebSocketClientAdapter(\"ws://{shown}/automerge\")"))?;
-    if addresses.iter().any(|address| !address.ip().to_canonical().is_loopback()) {
-        output::line("From another machine it needs a token, ...?token=TOKEN: seabed token create NAME")?;
+    output::line("# automerge-repo, in the network of a Repo:")?;
+    output::line(format!("  new WebSocketClientAdapter(\"ws://{}/automerge\")", shown(*first)))?;
+    if is_reached(addresses) {
+        output::line("# From another machine it needs a token, ...?token=TOKEN: seabed token create NAME")?;
     }
     Ok(())
 }
 
-/// A fresh pair of credentials is printed for the first client only: what a server prints is often kept in a log.
+/// Everything may be pasted into a shell as it stands: what is for people is a comment. A fresh pair of credentials is printed for the
+/// first client only: what a server prints is often kept in a log.
 fn paste(addresses: &[SocketAddr], args: &ServeArgs, first_run: bool) -> anyhow::Result<()> {
     let Some(first) = addresses.first() else { return Ok(()) };
-    let anywhere = first.ip().is_unspecified();
-    let shown = if anywhere { SocketAddr::from(([127, 0, 0, 1], first.port())) } else { *first };
-    output::line("Taskwarrior, the same three lines on each of your devices:")?;
-    output::line(format!("  task config sync.server.url http://{shown}"))?;
-    match &args.allow_client_ids {
+    output::line(if is_reached(addresses) {
+        "# Taskwarrior, the same three lines on each of your devices:"
+    } else {
+        "# Taskwarrior, on this machine:"
+    })?;
+    output::line(format!("  task config sync.server.url http://{}", shown(*first)))?;
+    let fresh_id = first_run && args.allow_client_ids.is_none() && args.create_clients;
+    let id = match &args.allow_client_ids {
         // An id is a credential: those that are allowed are known to who allowed them, and stay out of the logs.
-        Some(_) => output::line("  task config sync.server.client_id ONE-OF-THE-ALLOWED-IDS")?,
-        None if !args.create_clients => {
-            output::line("  task config sync.server.client_id AN-EXISTING-ID  (see: seabed clients list)")?;
-        }
-        None if !first_run => output::line(
-            "  task config sync.server.client_id THE-ID-OF-YOUR-OTHER-DEVICES  (somebody new: uuidgen)",
-        )?,
-        None => output::line(format!("  task config sync.server.client_id {}", Uuid::new_v4()))?,
-    }
+        Some(_) => "ONE-OF-THE-ALLOWED-IDS".to_owned(),
+        None if !args.create_clients => "AN-EXISTING-ID  # see: seabed clients list".to_owned(),
+        None if !first_run => "THE-ID-OF-YOUR-OTHER-DEVICES  # somebody new: uuidgen".to_owned(),
+        None => Uuid::new_v4().to_string(),
+    };
+    output::line(format!("  task config sync.server.client_id {id}"))?;
     if first_run {
         output::line(format!("  task config sync.encryption_secret {}", Uuid::new_v4().simple()))?;
-        output::line(
-            "The id and the secret were made just now and are kept nowhere: once pasted, keep them.",
-        )?;
+        output::line(if fresh_id {
+            "# The id and the secret were made just now and are kept nowhere: once pasted, keep them."
+        } else {
+            "# The secret was made just now and is kept nowhere: once pasted, keep it."
+        })?;
     } else {
         output::line(
-            "  task config sync.encryption_secret THE-SECRET-OF-YOUR-OTHER-DEVICES  (the server never needs it)",
+            "  task config sync.encryption_secret THE-SECRET-OF-YOUR-OTHER-DEVICES  # the server never needs it",
         )?;
     }
-    if anywhere {
-        output::line("From another device, put this machine's name in place of 127.0.0.1.")?;
-    }
-    if args.allow_client_ids.is_none()
-        && args.create_clients
-        && addresses.iter().any(|address| !address.ip().to_canonical().is_loopback())
-    {
+    if !is_reached(addresses) {
         output::line(
-            "Whoever reaches this address may store data here; --allow-client-id lets in only your own ids.",
+            "# Only this machine reaches that address. For your other devices: docs/operate/serve.md, \"On the network\".",
+        )?;
+    } else if first.ip().is_unspecified() {
+        output::line("# On another device, put this machine's name in place of 127.0.0.1.")?;
+    }
+    if args.allow_client_ids.is_none() && args.create_clients && is_reached(addresses) {
+        output::line(
+            "# Whoever reaches this address may store data here; --allow-client-id lets in only your own ids.",
         )?;
     }
     Ok(())

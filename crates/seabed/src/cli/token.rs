@@ -35,6 +35,10 @@ pub(crate) struct TokenArgs {
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
     /// Make a token; its text is printed once and kept nowhere
+    #[command(after_help = "\
+Examples:
+  seabed token create phone
+  seabed token create dashboard --access read")]
     Create {
         /// Whose it is
         name: String,
@@ -45,11 +49,17 @@ enum TokenCommand {
         place: Place,
     },
     /// List every token that there ever was
+    #[command(after_help = "\
+Examples:
+  seabed token list")]
     List {
         #[command(flatten)]
         place: Place,
     },
     /// Revoke a token
+    #[command(after_help = "\
+Examples:
+  seabed token revoke 0b5a3d7c9c0e4a0d8a2f6f0f1c1d2e3f")]
     Revoke {
         /// Its id, as `list` shows it
         id: String,

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Access, segment};
 use crate::backup::{
     self,
-    manifest::{Entry, Manifest, NotRead},
+    manifest::{self, Entry, Manifest, NotRead},
 };
 use crate::cli::{Place, block_on};
 use crate::node::{Failure, Node, layer, sentence};
-use crate::output::{self, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Exit};
+use crate::output::{self, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Exit, counted};
 use crate::store_url::StoreUrl;
 
 #[derive(Debug, Args)]
@@ -113,14 +113,7 @@ pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::
     let mut about = BackupVerified::default();
     let manifest = match Manifest::read(directory) {
         Ok(manifest) => manifest,
-        Err(NotRead::Absent) if has_copies(directory) => {
-            about.findings.push(format!(
-                "{} is missing: it is written last, so the backup did not end; make it again",
-                backup::manifest::FILE
-            ));
-            return Ok(Report::new(path, Some(about), Vec::new()));
-        }
-        Err(NotRead::Absent) => return Err(Exit::usage(format!("there is no backup in {path}"))),
+        Err(NotRead::Absent) => return Err(Exit::usage(manifest::absent(&path))),
         Err(NotRead::Damaged(why)) => {
             about.findings.push(why);
             return Ok(Report::new(path, Some(about), Vec::new()));
@@ -152,11 +145,6 @@ pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::
     let copies = copies.into_iter().map(|(id, entry)| (id, entry, directory.join(&entry.file)));
     let tenants = verify_copies(directory, &manifest, copies.collect()).await;
     Ok(Report::new(path, Some(about), tenants))
-}
-
-fn has_copies(directory: &Path) -> bool {
-    let entries = std::fs::read_dir(directory).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).any(|name| backup::is_ours(&name))
 }
 
 /// Checks copies against what the manifest says of them; those that are what was written, as a store is checked.
@@ -354,7 +342,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
     for tenant in &report.tenants {
         let verdict = match (&tenant.unchecked, tenant.findings.len()) {
             (None, 0) => "sound".to_owned(),
-            (None, findings) => format!("{findings} findings"),
+            (None, findings) => counted(findings as u64, "finding"),
             (Some(why), _) => format!("could not be checked: {why}"),
         };
         output::line(format!("{}: {verdict}", tenant.id))?;
@@ -364,15 +352,17 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     let Examined { tenants, rows, bytes, clients, versions, channels, messages, documents, changes } =
         report.examined;
-    let mut counts = format!("{tenants} tenants, {rows} rows, {bytes} bytes");
+    let mut counts = [(tenants, "tenant"), (rows, "row"), (bytes, "byte")]
+        .map(|(count, one)| counted(count, one))
+        .join(", ");
     // A protocol that nobody uses here is not spoken of.
     for (outer, inner, names) in [
-        (clients, versions, ("clients", "versions")),
-        (channels, messages, ("channels", "messages")),
-        (documents, changes, ("documents", "changes")),
+        (clients, versions, ("client", "version")),
+        (channels, messages, ("channel", "message")),
+        (documents, changes, ("document", "change")),
     ] {
         if outer > 0 {
-            let _ = write!(counts, ", {outer} {}, {inner} {}", names.0, names.1);
+            let _ = write!(counts, ", {}, {}", counted(outer, names.0), counted(inner, names.1));
         }
     }
     output::line(format!(
@@ -380,7 +370,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
         match (report.findings, report.complete) {
             (0, true) => "sound".to_owned(),
             (0, false) => "no findings, but not everything could be checked".to_owned(),
-            (findings, _) => format!("{findings} findings"),
+            (findings, _) => counted(findings, "finding"),
         }
     ))
 }

@@ -1,15 +1,15 @@
 //! `/api`: the questions of the command line, for the command line and for scripts on this machine.
 //!
-//! There are no tokens yet, so it answers the owner alone, through the socket that the file system guards. Not loopback: a
-//! proxy on the same machine connects from there for the whole world, and a browser for any web page (decision 0003).
+//! It answers the owner alone, through the socket that the file system guards. Not loopback: a proxy on the same machine connects
+//! from there for the whole world, and a browser for any web page (decision 0003). Not tokens: they are for documents (decision 0009).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -25,8 +25,12 @@ use crate::cli::tenants::Tenants;
 use crate::cli::verify::Report;
 use crate::cli::{clients, docs, inspect, sds, tenants, token, verify};
 use crate::node::{Failure, Node};
+use crate::open::absolute;
 use crate::server::limits::Peer;
 use crate::tokens::Scope;
+
+/// The longest reason of a refusal that is passed on.
+const REASON_BYTES_MAX: usize = 4096;
 
 type Answer<T> = Result<Json<T>, Failure>;
 type Shared = State<Arc<Node>>;
@@ -59,6 +63,11 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .fallback(async |uri: Uri| {
             Failure::not_found(format!("the admin API has no {}; see docs/api.md", uri.path()))
         })
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let message = format!("the admin API has no {method} {}; see docs/api.md", uri.path());
+            Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
+        })
+        .layer(map_response(in_json))
         .with_state(node)
         // Around the unknown routes too: a stranger does not learn which there are.
         .layer(from_fn(guard));
@@ -247,13 +256,38 @@ struct BackupQuery {
 }
 
 async fn copy(State(node): Shared, query: Asked<BackupQuery>) -> Answer<backup::Report> {
-    Ok(Json(backup::run(&node, &asked(query)?.to).await?))
+    let to = asked(query)?.to;
+    if node.url.root().is_some_and(|root| absolute(root) == absolute(&to)) {
+        return Err(Failure::bad_request(format!(
+            "{} is the store itself; choose another directory",
+            node.url
+        )));
+    }
+    Ok(Json(backup::run(&node, &to).await?))
 }
 
 type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
 fn asked<T>(query: Asked<T>) -> Result<T, Failure> {
-    query.map(|Query(query)| query).map_err(|error| Failure::bad_request(error.body_text()))
+    query.map(|Query(query)| query).map_err(|error| {
+        // Its innermost cause is about the argument; what is around that is about this program.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Failure::bad_request(format!("the query does not read: {cause}; see docs/api.md"))
+    })
+}
+
+/// What was refused before it reached a route, in the form of all other errors: a body that is too long, a path that is not UTF-8.
+async fn in_json(response: Response) -> Response {
+    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if json || !(response.status().is_client_error() || response.status().is_server_error()) {
+        return response;
+    }
+    let status = response.status();
+    let said = axum::body::to_bytes(response.into_body(), REASON_BYTES_MAX).await.unwrap_or_default();
+    Failure::new(status, String::from_utf8_lossy(&said)).into_response()
 }
 
 fn document_id(text: &str) -> Result<DocumentId, Failure> {

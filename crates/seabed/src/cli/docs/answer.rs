@@ -67,7 +67,18 @@ pub(crate) async fn import(node: &Node, from: &Path) -> Result<ImportReport, Fai
     if !from.is_dir() {
         return Err(Failure::bad_request(format!("{} is no directory", from.display())));
     }
+    if seabed_automerge::documents_in(from)? == 0 {
+        return Err(Failure::bad_request(no_documents(from)));
+    }
     Ok(node.documents_or_new().await?.import_directory(from, now_unix_ms(), fresh_id).await?)
+}
+
+/// What is said of a directory that is not automerge-repo's.
+pub(crate) fn no_documents(from: &Path) -> String {
+    format!(
+        "there are no documents in {}; name the directory that automerge-repo's node filesystem storage was given",
+        from.display()
+    )
 }
 
 /// Writes a directory of automerge-repo's.

@@ -18,7 +18,8 @@ The fields are those that `seabed sds decode --json` prints; only message_id and
 
 Examples:
   seabed sds encode message.json
-  echo '{\"message_id\":\"m1\",\"channel_id\":\"room\",\"lamport\":\"7\",\"content\":\"68656c6c6f\"}' | seabed sds encode
+  echo '{\"message_id\":\"m1\",\"channel_id\":\"room\",\"lamport\":\"7\"}' |
+    seabed sds encode
   seabed sds decode --json HEX | seabed sds encode --dialect spec --base64
 
 Exit codes: 0 written; 2 these are not the fields of a message.")]

@@ -18,12 +18,12 @@ use crate::output::{self, EXIT_FAILED, Exit, Table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The database is logos-delivery's sds.db in the data directory, with its -wal when there is one: the file is used as it lies. Each channel is one batch, which
+The database is logos-delivery's sds.db in the data directory, with its -wal when there is one: the file is used as it lies. Each channel is one batch, which \
 writes our rows and removes the old ones, so that a channel is never half of each; stop logos-delivery first. `seabed sds export` leads back.
 
 Examples:
-  seabed sds migrate --participant alice --data-dir /var/lib/delivery --dry-run
-  seabed sds migrate --participant alice --data-dir /var/lib/delivery
+  seabed sds migrate --participant alice -d /var/lib/delivery --dry-run
+  seabed sds migrate --participant alice -d /var/lib/delivery
   seabed sds migrate --participant alice room --json
 
 Exit codes: 0 all are ours now; 1 failed, or a channel was refused; 2 wrong usage, nothing there.")]
@@ -42,7 +42,7 @@ pub(super) struct MigrateArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each channel is one batch, which writes logos-delivery's rows and removes ours. What its form cannot carry is lost: ids that were seen beyond the log, marked
+Each channel is one batch, which writes logos-delivery's rows and removes ours. What its form cannot carry is lost: ids that were seen beyond the log, marked \
 and given-up dependencies, counts, and hints. Stop whatever uses the channels first; then logos-delivery opens sds.db.
 
 Examples:

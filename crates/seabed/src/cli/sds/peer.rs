@@ -29,8 +29,7 @@ One JSON object a line on standard input, one reply a line on standard output; d
 
 Examples:
   echo '{\"op\":\"hello\"}' | seabed sds peer
-  printf '%s\\n' '{\"op\":\"init\",\"channel\":\"room\",\"participant\":\"alice\",\"dialect\":\"nim\",\"profile\":\"seabed\"}' \\
-    '{\"op\":\"send\",\"content\":\"68656c6c6f\"}' | seabed sds peer")]
+  seabed sds peer < requests.jsonl > replies.jsonl")]
 pub(crate) struct PeerArgs {}
 
 pub(crate) fn command(_: &PeerArgs) -> anyhow::Result<ExitCode> {

@@ -43,18 +43,19 @@ const COLUMNS: [&str; 13] = [
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Participants who follow this build's rules, in virtual time: copies are lost, doubled and late. Every run is checked to its end: causes before what rests
+Participants who follow this build's rules, in virtual time: copies are lost, doubled and late. Every run is checked to its end: causes before what rests \
 on them, nothing twice, nothing forgotten, equal logs at last. Equal seeds give equal runs.
 
-S is the longest pause between two messages. The project's targets: one recipient confirms within S, nine of ten misses are noticed within 3 S, everybody has
-everything within 6 S. BYTES/SEND is the size of a message; BYTES/MESSAGE all that was sent, resends, answers and sync messages too, for each
+S is the longest pause between two messages. The project's targets: one recipient confirms within S, nine of ten misses are noticed within 3 S, everybody has \
+everything within 6 S. BYTES/SEND is the size of a message; BYTES/MESSAGE all that was sent, resends, answers and sync messages too, for each \
 message (a broadcast counts once, however many hear it). RESENDS, REPAIRS and SYNCS are broadcasts for each message; repairs answer those who asked.
 
 Examples:
   seabed sds simulate --participants 50 --loss 0.2
-  seabed sds simulate --participants 2,10,50 --loss 0,0.1,0.3     a row for each pair
-  seabed sds simulate --participants 50 --loss 0.2 --t-min-s 5 --t-max-s 60 --groups 4 --sync-s 30
-  seabed sds simulate --participants 20 --pause-s 2 --duration-s 600 --content-bytes 2000 --json
+  seabed sds simulate --participants 2,10,50 --loss 0,0.1   a row a pair
+  seabed sds simulate --participants 50 --loss 0.2 --t-min-s 5 --t-max-s 60 \\
+    --groups 4 --sync-s 30
+  seabed sds simulate --pause-s 2 --duration-s 600 --content-bytes 2000 --json
 
 Exit codes: 0 done; 1 a run broke a promise (the seed shows it again); 2 wrong usage.")]
 pub(super) struct SimulateArgs {
