@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use seabed_sds_core::wire::Dialect;
 use seabed_sds_core::{
-    Broadcast, Change, Channel, Config, Handled, Input, MessageId, Output, Record, Released,
+    Broadcast, Change, Channel, Config, Handled, Input, MessageId, Output, Record, Released, derive_message_id,
 };
 
 /// When everything begins, in milliseconds.
@@ -19,9 +19,10 @@ pub fn config() -> Config {
     Config::seabed(Dialect::Nim)
 }
 
-/// An id as long as those of nim-sds' applications.
+/// An id as nim-sds' applications have them: the hexadecimal digits of a hash, which come in no order.
 pub fn id(sender: &str, number: u64) -> MessageId {
-    format!("0x{sender:-<48}{number:016x}").as_str().into()
+    let hash = derive_message_id(&sender.into(), number.into(), &CONTENT);
+    format!("0x{hash}").as_str().into()
 }
 
 /// A channel, and the rows that it has stored.

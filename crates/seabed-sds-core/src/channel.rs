@@ -164,7 +164,7 @@ impl Channel {
         let hint = (!hint.is_empty()).then(|| Arc::from(hint));
         if let Some(entry) = self.history.log.get_mut(id) {
             entry.retrieval_hint = hint;
-            step.touch(Key::Log(id.clone()));
+            step.touch(Key::Log(entry.position, id.clone()));
         } else if let Some(entry) = self.incoming.get_mut(id) {
             entry.retrieval_hint = hint;
             step.touch(Key::Incoming(id.clone()));

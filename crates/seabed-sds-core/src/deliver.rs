@@ -51,14 +51,32 @@ impl Channel {
             let before = self.history.log.get(&id).map(|before| before.position);
             before.unwrap_or_else(|| self.history.log.next_position())
         };
+        if let Some(before) = self.history.log.get(&id).map(|before| before.position)
+            && before != position
+        {
+            // Another message of that id, which was given out under its place.
+            step.touch(Key::Log(before, id.clone()));
+        }
         self.history.log.insert(LogEntry { position, ..entry });
-        step.touch(Key::Log(id.clone()));
+        step.touch(Key::Log(position, id.clone()));
+        self.touch_kept(&id, step);
         while let Some(evicted) = self.history.log.to_evict(self.config.limits.log_messages_max, &id) {
-            self.history.log.remove(&evicted);
-            step.touch(Key::Log(evicted.clone()));
+            let position = self.history.log.remove(&evicted).map_or(0, |entry| entry.position);
+            step.touch(Key::Log(position, evicted.clone()));
+            self.touch_kept(&evicted, step);
             // Profile nim answers with a copy.
             if self.config.rules().keeps_first_answer {
                 self.drop_answer(&evicted, step);
+            }
+        }
+    }
+
+    /// Something has changed about that message in the log: own ones which nobody has acknowledged are stored with it as long as it has them.
+    fn touch_kept(&self, id: &MessageId, step: &mut Step) {
+        for number in self.outgoing.numbers(id) {
+            step.touch(Key::Kept(number));
+            if let Some(entry) = self.outgoing.get(number) {
+                step.weigh(&entry.message);
             }
         }
     }

@@ -72,6 +72,11 @@ pub enum LoadError {
     Contradiction(&'static str),
 }
 
+impl LoadError {
+    pub(crate) const HALF: Self =
+        Self::Contradiction("an own message is without its state, or the other way round");
+}
+
 /// Why bytes are not a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -83,7 +88,7 @@ pub enum RecordError {
     #[error("{0} bytes follow the end of the row")]
     TooLong(usize),
     /// A later version wrote it, or it is damaged.
-    #[error("the row has version {0}, and this program reads 1")]
+    #[error("the row has version {0}, and this program reads 1 and 2")]
     Version(u8),
     /// A later version wrote it, or it is damaged.
     #[error("the row is of the unknown kind {0}")]
@@ -91,6 +96,9 @@ pub enum RecordError {
     /// A flag is neither 0 nor 1.
     #[error("a flag of the row is {0}")]
     Flag(u8),
+    /// A number is longer than needed, or too large.
+    #[error("a number of the row is not in its shortest form")]
+    Number,
     /// What it holds belongs under another key.
     #[error("the row stands under the key of another one")]
     OtherKey,

@@ -98,6 +98,6 @@ pub use limits::{CONTENT_BYTES_MAX, HINT_BYTES_MAX, ID_BYTES_MAX};
 pub use message::{ChannelId, HistoryEntry, Message, MessageId, ParticipantId, derive_message_id};
 pub use record::{
     AnswerEntry, Change, Changes, IncomingEntry, Key, LogEntry, Meta, MissingEntry, RECORD_VERSION, Record,
-    SeenEntry, Unacknowledged,
+    Row, Rows, SeenEntry, Unacknowledged,
 };
 pub use wire::DecodeError;

@@ -60,7 +60,8 @@ impl Outgoing {
         self.numbers(id).next().is_some()
     }
 
-    fn numbers(&self, id: &MessageId) -> impl Iterator<Item = u64> {
+    /// Which of them have that id: more than one only in profile `nim`.
+    pub(crate) fn numbers(&self, id: &MessageId) -> impl Iterator<Item = u64> {
         self.by_id.range((id.clone(), 0)..=(id.clone(), u64::MAX)).map(|(_, number)| *number)
     }
 

@@ -9,7 +9,7 @@ use crate::effect::{Event, Limit, Outcome, Received, Reception};
 use crate::error::Error;
 use crate::history::Seen;
 use crate::outgoing::{Testimony, due_ms, threshold};
-use crate::record::{IncomingEntry, Key};
+use crate::record::IncomingEntry;
 use crate::send::check_hint;
 use crate::step::{Step, stripped};
 use crate::wire::{self, Dialect, Layout};
@@ -278,7 +278,7 @@ impl Channel {
                 state.due_ms = due_ms(config, own, &message_id, state);
             }
         });
-        step.touch(Key::Unacknowledged(number));
+        step.touch_outgoing(number, &message_id);
         step.event(Event::PossiblyAcknowledged { message_id, count });
     }
 

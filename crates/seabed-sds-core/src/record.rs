@@ -15,25 +15,33 @@
 
 mod bytes;
 mod field;
+mod id;
+mod message;
+mod old;
+mod rows;
 
 use std::sync::Arc;
 
 use crate::{HistoryEntry, Message, MessageId, ParticipantId};
 
 pub use bytes::RECORD_VERSION;
-pub(crate) use bytes::encoded_bytes;
+pub(crate) use message::encoded_bytes;
+pub use rows::{Row, Rows};
 
-/// Names one row of a channel's state.
+/// Names one row of a channel's state. In this order they are stored, so that what one operation changes lies close together: the newest id beside
+/// the oldest message of the log, and the newest message beside the clock and the first of the unacknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    /// An id that was received, by a running number: the oldest has the lowest.
+    Seen(u64),
+    /// A message of the log: its position, and its id.
+    Log(u64, MessageId),
     /// The channel's clock and what else there is one of.
     Meta,
-    /// A message of the log.
-    Log(MessageId),
-    /// An own message that is not acknowledged, by a running number: the message, which never changes.
+    /// An own message that is not acknowledged, by a running number: when it is sent again, and who has it.
     Outgoing(u64),
-    /// When that message is sent again, and who has it.
-    Unacknowledged(u64),
+    /// That message itself, when the log has forgotten it.
+    Kept(u64),
     /// A message that waits.
     Incoming(MessageId),
     /// That it waits for another one: the waiting message first.
@@ -42,9 +50,7 @@ pub enum Key {
     Missing(MessageId),
     /// A message that somebody asked for and that we are going to send.
     Answer(MessageId),
-    /// An id that was received, by a running number: the oldest has the lowest.
-    Seen(u64),
-    /// A sync message that was sent or received, likewise.
+    /// A sync message that was sent or received, by a running number.
     Sync(u64),
     /// A dependency that counts as met although it never came, likewise.
     Met(u64),
@@ -57,19 +63,21 @@ pub enum Record {
     Meta(Meta),
     /// A message of the log.
     Log(LogEntry),
-    /// An own message that is not acknowledged.
+    /// An own message that is not acknowledged. It is the one of the log, or else there is a row of kind [`Kept`](Self::Kept).
     Outgoing {
+        /// Its running number.
+        number: u64,
+        /// Which message.
+        message_id: MessageId,
+        /// See [`Unacknowledged`].
+        state: Unacknowledged,
+    },
+    /// An own message that is not acknowledged, and is not in the log any more.
+    Kept {
         /// Its running number.
         number: u64,
         /// The message as it is sent, without filter and requests (profile `nim`: with them).
         message: Arc<Message>,
-    },
-    /// How far an own message has got.
-    Unacknowledged {
-        /// Its running number.
-        number: u64,
-        /// See [`Unacknowledged`].
-        state: Unacknowledged,
     },
     /// A message that waits.
     Incoming(IncomingEntry),
@@ -114,9 +122,9 @@ impl Record {
     pub fn key(&self) -> Key {
         match self {
             Self::Meta(_) => Key::Meta,
-            Self::Log(entry) => Key::Log(entry.message.message_id.clone()),
+            Self::Log(entry) => Key::Log(entry.position, entry.message.message_id.clone()),
             Self::Outgoing { number, .. } => Key::Outgoing(*number),
-            Self::Unacknowledged { number, .. } => Key::Unacknowledged(*number),
+            Self::Kept { number, .. } => Key::Kept(*number),
             Self::Incoming(entry) => Key::Incoming(entry.message.message_id.clone()),
             Self::Waits { message_id, dependency_id } => {
                 Key::Waits(message_id.clone(), dependency_id.clone())

@@ -42,9 +42,12 @@ impl Channel {
         };
         step.broadcast(&message, Reason::Send, self.config.dialect);
         let message = stripped(message, self.config.rules().strips_messages);
-        self.keep_outgoing(message.clone(), step);
         self.remember(id, Seen { at_ms: step.now_ms, own: true, delivered: true }, step);
-        self.keep_in_log(LogEntry { message, position: 0, retrieval_hint: None, anomalous: false }, step);
+        let entry =
+            LogEntry { message: message.clone(), position: 0, retrieval_hint: None, anomalous: false };
+        self.keep_in_log(entry, step);
+        // After the log, which keeps it.
+        self.keep_outgoing(message, step);
         if self.config.rules().remembers {
             // Whoever knew the id in advance may have named it.
             self.drop_missing(id, step);
@@ -115,9 +118,8 @@ impl Channel {
             possible_by_unnamed: 0,
         };
         state.due_ms = due_ms(&self.config, &self.participant_id, &message.message_id, &state);
+        step.touch_outgoing(number, &message.message_id);
         self.outgoing.insert(number, message, state, &self.config);
-        step.touch(Key::Outgoing(number));
-        step.touch(Key::Unacknowledged(number));
     }
 
     /// Sends again what nobody has acknowledged in time, and gives up what was sent often enough.
@@ -138,7 +140,7 @@ impl Channel {
                 state.sent_ms = step.now_ms;
                 state.due_ms = due_ms(config, own, &message.message_id, state);
             });
-            step.touch(Key::Unacknowledged(number));
+            step.touch_outgoing(number, &message.message_id);
             if self.config.rules().resends {
                 let bloom_filter = Some(self.filter_bytes(step));
                 let again = Message { bloom_filter, ..Message::clone(&message) };
@@ -148,9 +150,11 @@ impl Channel {
     }
 
     pub(crate) fn forget_outgoing(&mut self, number: u64, step: &mut Step) {
-        if self.outgoing.remove(number).is_some() {
+        if let Some(entry) = self.outgoing.remove(number) {
             step.touch(Key::Outgoing(number));
-            step.touch(Key::Unacknowledged(number));
+            if !self.is_logged(&entry.message) {
+                step.touch(Key::Kept(number));
+            }
         }
     }
 }

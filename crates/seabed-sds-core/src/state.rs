@@ -1,5 +1,9 @@
 //! A channel's state as rows: those that an operation changed, all of them, and back.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Message;
 use crate::bloom::RollingFilter;
 use crate::channel::Channel;
 use crate::error::LoadError;
@@ -23,12 +27,17 @@ impl Channel {
     fn row(&self, key: &Key) -> Option<Record> {
         Some(match key {
             Key::Meta => Record::Meta(self.meta),
-            Key::Log(id) => Record::Log(self.history.log.get(id)?.clone()),
-            Key::Outgoing(number) => {
-                Record::Outgoing { number: *number, message: self.outgoing.get(*number)?.message.clone() }
+            Key::Log(position, id) => {
+                Record::Log(self.history.log.get(id).filter(|entry| entry.position == *position)?.clone())
             }
-            Key::Unacknowledged(number) => {
-                Record::Unacknowledged { number: *number, state: self.outgoing.get(*number)?.state.clone() }
+            Key::Outgoing(number) => {
+                let entry = self.outgoing.get(*number)?;
+                let message_id = entry.message.message_id.clone();
+                Record::Outgoing { number: *number, message_id, state: entry.state.clone() }
+            }
+            Key::Kept(number) => {
+                let entry = self.outgoing.get(*number).filter(|entry| !self.is_logged(&entry.message))?;
+                Record::Kept { number: *number, message: entry.message.clone() }
             }
             Key::Incoming(id) => Record::Incoming(self.incoming.get(id)?.clone()),
             Key::Waits(id, dependency) => {
@@ -53,6 +62,11 @@ impl Channel {
         })
     }
 
+    /// Whether the log has just that message: profile `nim` may have another one of the same id.
+    pub(crate) fn is_logged(&self, message: &Arc<Message>) -> bool {
+        self.history.log.get(&message.message_id).is_some_and(|entry| entry.message == *message)
+    }
+
     /// Every row of the state, in ascending order of their keys.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         self.keys().into_iter().filter_map(|key| self.row(&key))
@@ -60,9 +74,10 @@ impl Channel {
 
     fn keys(&self) -> Vec<Key> {
         let mut keys = vec![Key::Meta];
-        keys.extend(self.history.log.iter().map(|entry| Key::Log(entry.message.message_id.clone())));
+        let logged = self.history.log.iter();
+        keys.extend(logged.map(|entry| Key::Log(entry.position, entry.message.message_id.clone())));
         for (number, _) in self.outgoing.iter() {
-            keys.extend([Key::Outgoing(number), Key::Unacknowledged(number)]);
+            keys.extend([Key::Outgoing(number), Key::Kept(number)]);
         }
         for entry in self.incoming.iter() {
             let id = &entry.message.message_id;
@@ -81,7 +96,7 @@ impl Channel {
     /// Takes the rows of a stored state into a new channel.
     pub(crate) fn restore(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), LoadError> {
         // Some rows belong to others, and may come before them.
-        let (mut states, mut messages, mut waits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut outgoing, mut kept, mut waits) = (Vec::new(), BTreeMap::new(), Vec::new());
         for record in records {
             match record {
                 Record::Meta(meta) => {
@@ -89,8 +104,8 @@ impl Channel {
                     self.is_meta_stored = true;
                 }
                 Record::Log(entry) => self.history.log.insert(entry),
-                Record::Outgoing { number, message } => messages.push((number, message)),
-                Record::Unacknowledged { number, state } => states.push((number, state)),
+                Record::Outgoing { number, message_id, state } => outgoing.push((number, message_id, state)),
+                Record::Kept { number, message } => drop(kept.insert(number, message)),
                 Record::Incoming(entry) => self.incoming.insert(entry),
                 Record::Waits { message_id, dependency_id } => waits.push((message_id, dependency_id)),
                 Record::Missing(entry) => self.missing.put(entry),
@@ -113,14 +128,20 @@ impl Channel {
                 }
             }
         }
-        messages.sort_unstable_by_key(|(number, _)| *number);
-        states.sort_unstable_by_key(|(number, _)| *number);
-        check(
-            messages.iter().map(|(number, _)| number).eq(states.iter().map(|(number, _)| number)),
-            "an own message is without its state, or the other way round",
-        )?;
-        for ((number, message), (_, state)) in messages.into_iter().zip(states) {
+        for (number, message_id, state) in outgoing {
+            let logged = self.history.log.get(&message_id).map(|entry| &entry.message);
+            let message = match (kept.remove(&number), logged) {
+                // Two of them for one is what a commit in parts leaves that was cut off.
+                (Some(kept), Some(logged)) if kept == *logged => logged.clone(),
+                (Some(kept), _) if kept.message_id == message_id => kept,
+                (None, Some(logged)) => logged.clone(),
+                _ => return Err(LoadError::HALF),
+            };
+            check(self.outgoing.get(number).is_none(), "an own message is there twice")?;
             self.outgoing.insert(number, message, state, &self.config);
+        }
+        if !kept.is_empty() {
+            return Err(LoadError::HALF);
         }
         for (id, dependency) in waits {
             check(self.incoming.add_wait(&id, &dependency), "a message that is not there waits")?;

@@ -36,6 +36,12 @@ impl Step {
         self.touched.push(key);
     }
 
+    /// The same of an own message that is not acknowledged: its id is in the row rather than in the key.
+    pub(crate) fn touch_outgoing(&mut self, number: u64, message_id: &MessageId) {
+        self.bytes += message_id.as_bytes().len();
+        self.touch(Key::Outgoing(number));
+    }
+
     /// A row that was touched holds a message, too.
     pub(crate) fn weigh(&mut self, message: &Message) {
         self.bytes += encoded_bytes(message);

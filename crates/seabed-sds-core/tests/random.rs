@@ -10,7 +10,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use common::{Peer, message};
 use seabed_sds_core::bloom::Filter;
 use seabed_sds_core::wire::{self, Dialect};
-use seabed_sds_core::{Config, Error, Event, HistoryEntry, Input, Message, MessageId, Outcome};
+use seabed_sds_core::{Config, Error, Event, HistoryEntry, Input, Key, Message, MessageId, Outcome};
 
 /// How many messages a channel gets. `RANDOM_MESSAGES` says how many there are in all, and `RANDOM_SEED` which.
 const MESSAGES: u64 = 20_000;
@@ -113,6 +113,14 @@ fn check_state(peer: &mut Peer) {
     if peer.rows.is_empty() {
         return;
     }
+    let mut keys: Vec<Vec<u8>> = records.iter().map(|record| record.key().to_bytes()).collect();
+    keys.sort_unstable();
+    let left: Vec<_> = peer.rows.keys().filter(|key| keys.binary_search(key).is_err()).collect();
+    assert!(
+        left.is_empty(),
+        "rows that are not in the state: {:?}",
+        left.into_iter().map(|key| Key::from_bytes(key)).collect::<Vec<_>>()
+    );
     assert_eq!(records.len(), peer.rows.len());
     peer.restart();
     assert!(peer.channel.records().eq(records), "came back with another state");

@@ -368,7 +368,7 @@ fn is_stored(batch: &ChannelBatch, records: &[Record]) -> bool {
 }
 
 fn is_message(change: &Change) -> bool {
-    matches!(change, Change::Put(Record::Log(_) | Record::Incoming(_) | Record::Outgoing { .. }))
+    matches!(change, Change::Put(Record::Log(_) | Record::Incoming(_)))
 }
 
 /// Whether two rows of one name say the same, but for what a snapshot does not carry.

@@ -2,7 +2,7 @@
 
 use seabed_kv::KeyReader;
 use seabed_sds_core::snapshot::ChannelMeta;
-use seabed_sds_core::{HistoryEntry, Message, Record};
+use seabed_sds_core::{HistoryEntry, Message, Record, Row, Unacknowledged};
 use serde_json::{Value, json};
 
 use crate::kernel::keys::{CHANNEL, FORMAT, FormatRow, LOG, META, read_key};
@@ -23,7 +23,11 @@ pub fn decode_row(category: &[u8], key: &[u8], payload: &[u8]) -> Option<Value> 
             .filter(|_| key.is_empty())
             .map(|row| json!({ "row": "format", "version": row.version, "writer": row.writer })),
         CHANNEL => read_key(key).and_then(|(channel, key)| {
-            let mut row = record(&Record::from_bytes(key, payload).ok()?);
+            let mut row = match Row::from_bytes(key, payload).ok()? {
+                Row::Record(read) => record(&read),
+                Row::OldMessage { number, message } => kept(number, &message),
+                Row::OldState { number, state } => outgoing(number, &state),
+            };
             row.as_object_mut()?.insert("channel".to_owned(), json!(channel.to_string()));
             Some(row)
         }),
@@ -47,15 +51,14 @@ fn record(record: &Record) -> Value {
             "answers_from_ms": meta.answers_from_ms,
         }),
         Record::Log(entry) => with("log", &entry.message, json!({ "anomalous": entry.anomalous })),
-        Record::Outgoing { number, message } => with("outgoing", message, json!({ "number": number })),
-        Record::Unacknowledged { number, state } => json!({
-            "row": "unacknowledged",
-            "number": number,
-            "sent_ms": state.sent_ms,
-            "due_ms": state.due_ms,
-            "attempts": state.attempts,
-            "possible_acks": state.possible_acks(),
-        }),
+        Record::Outgoing { number, message_id, state } => {
+            let mut row = outgoing(*number, state);
+            if let Some(row) = row.as_object_mut() {
+                row.insert("message_id".to_owned(), json!(message_id.to_string()));
+            }
+            row
+        }
+        Record::Kept { number, message } => kept(*number, message),
         Record::Incoming(entry) => with("incoming", &entry.message, json!({ "gap": entry.gap })),
         Record::Waits { message_id, dependency_id } => json!({
             "row": "waits",
@@ -89,6 +92,22 @@ fn record(record: &Record) -> Value {
             json!({ "row": "met", "number": number, "message_id": message_id.to_string(), "lost": lost })
         }
     }
+}
+
+fn outgoing(number: u64, state: &Unacknowledged) -> Value {
+    json!({
+        "row": "unacknowledged",
+        "number": number,
+        "sent_ms": state.sent_ms,
+        "due_ms": state.due_ms,
+        "attempts": state.attempts,
+        "possible_acks": state.possible_acks(),
+    })
+}
+
+/// An own message, apart from the log.
+fn kept(number: u64, message: &Message) -> Value {
+    with("outgoing", message, json!({ "number": number }))
 }
 
 /// A message with what its row says besides.

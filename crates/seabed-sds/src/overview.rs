@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use seabed_kv::{KeyRange, Result, ScanSpec, Tenant};
-use seabed_sds_core::{ChannelId, Record};
+use seabed_sds_core::{ChannelId, Record, Row};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -46,17 +46,16 @@ pub async fn channels(tenant: &Tenant) -> Result<Vec<ChannelInfo>> {
         let bytes = (row.key.as_bytes().len() + row.payload.len()) as u64;
         let (id, key) =
             read_key(row.key.as_bytes()).ok_or_else(|| strange_key(tenant, row.key.as_bytes()))?;
-        let record =
-            Record::from_bytes(key, &row.payload).map_err(|error| damaged(tenant, &id, key, &error))?;
+        let read = Row::from_bytes(key, &row.payload).map_err(|error| damaged(tenant, &id, key, &error))?;
         let info = channels.entry(id).or_insert_with_key(named);
         info.bytes += bytes;
-        match record {
-            Record::Meta(meta) => info.lamport = meta.lamport,
-            Record::Log(_) => info.log += 1,
-            Record::Outgoing { .. } => info.unacknowledged += 1,
-            Record::Incoming(_) => info.waiting += 1,
-            Record::Missing(_) => info.missing += 1,
-            Record::Answer(_) => info.repairs_in += 1,
+        match read {
+            Row::Record(Record::Meta(meta)) => info.lamport = meta.lamport,
+            Row::Record(Record::Log(_)) => info.log += 1,
+            Row::Record(Record::Outgoing { .. }) | Row::OldState { .. } => info.unacknowledged += 1,
+            Row::Record(Record::Incoming(_)) => info.waiting += 1,
+            Row::Record(Record::Missing(_)) => info.missing += 1,
+            Row::Record(Record::Answer(_)) => info.repairs_in += 1,
             _ => {}
         }
     }

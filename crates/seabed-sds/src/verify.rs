@@ -2,7 +2,7 @@
 
 use seabed_kv::{KeyRange, Result, ScanSpec, Tenant};
 use seabed_sds_core::wire::Dialect;
-use seabed_sds_core::{Channel, ChannelId, Config, Key, ParticipantId, Record};
+use seabed_sds_core::{Channel, ChannelId, Config, Key, ParticipantId, Record, Rows};
 use serde::Serialize;
 
 use crate::kernel::keys::{CHANNEL, FORMAT, FORMAT_VERSION, FormatRow, channel_prefix, read_key};
@@ -98,8 +98,8 @@ impl Verifier {
                 }
             }
             Some(None) => self.find(format!("the row of {FORMAT} does not read")),
-            Some(Some(row)) if row.version != FORMAT_VERSION => self.find(format!(
-                "{FORMAT} says version {}, written by {:?}; this program knows {FORMAT_VERSION}",
+            Some(Some(row)) if !row.is_known() => self.find(format!(
+                "{FORMAT} says version {}, written by {:?}; this program knows 1 to {FORMAT_VERSION}",
                 row.version, row.writer
             )),
             Some(Some(_)) => {}
@@ -109,7 +109,7 @@ impl Verifier {
 
     async fn channels(&mut self, tenant: &Tenant) -> Result<()> {
         let mut rows = tenant.scan(ScanSpec::new(CHANNEL, KeyRange::all()));
-        let mut channel: Option<(ChannelId, Vec<Record>, bool)> = None;
+        let mut channel: Option<(ChannelId, Rows, bool)> = None;
         while let Some(row) = rows.next().await {
             let row = row?;
             let Some((id, key)) = read_key(row.key.as_bytes()) else {
@@ -118,30 +118,30 @@ impl Verifier {
             };
             if channel.as_ref().is_none_or(|(current, ..)| *current != id) {
                 self.channel(channel.take());
-                channel = Some((id.clone(), Vec::new(), true));
+                channel = Some((id.clone(), Rows::default(), true));
             }
-            let Some((_, records, whole)) = &mut channel else { continue };
-            match Record::from_bytes(key, &row.payload) {
-                Ok(record) => records.push(record),
-                Err(error) => {
-                    *whole = false;
-                    let key = Key::from_bytes(key)
-                        .map_or_else(|_| key.escape_ascii().to_string(), |key| format!("{key:?}"));
-                    self.find(format!("channel {id}: the row {key} does not read: {error}"));
-                }
+            let Some((_, rows, whole)) = &mut channel else { continue };
+            if let Err(error) = rows.add(key, &row.payload) {
+                *whole = false;
+                let key = Key::from_bytes(key)
+                    .map_or_else(|_| key.escape_ascii().to_string(), |key| format!("{key:?}"));
+                self.find(format!("channel {id}: the row {key} does not read: {error}"));
             }
         }
         self.channel(channel);
         Ok(())
     }
 
-    fn channel(&mut self, rows: Option<(ChannelId, Vec<Record>, bool)>) {
-        let Some((id, records, whole)) = rows else { return };
+    fn channel(&mut self, rows: Option<(ChannelId, Rows, bool)>) {
+        let Some((id, rows, whole)) = rows else { return };
         self.report.channels += 1;
-        self.report.messages +=
-            records.iter().filter(|record| matches!(record, Record::Log(_))).count() as u64;
         // What rows are missing cannot be told when some do not read.
-        if whole && let Err(error) = loads(&id, records) {
+        let loaded = rows.into_records().and_then(|records| {
+            self.report.messages +=
+                records.iter().filter(|record| matches!(record, Record::Log(_))).count() as u64;
+            if whole { loads(&id, records) } else { Ok(()) }
+        });
+        if whole && let Err(error) = loaded {
             self.find(format!("channel {id}: {error}"));
         }
     }

@@ -211,7 +211,7 @@ fn every_row_is_told_and_damage_is_found() {
         tenant.put("sds.channel", key, payload.clone()).wait().unwrap();
     }
     assert_eq!(pollster::block_on(verify(&tenant)).unwrap().findings, Vec::<String>::new());
-    tenant.put("sds.format", b"", b"\0\0\0\x02seabed 9.9.9").wait().unwrap();
+    tenant.put("sds.format", b"", b"\0\0\0\x03seabed 9.9.9").wait().unwrap();
     let refused = KernelStore::open(&store).wait().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
     assert!(refused.to_string().contains("seabed 9.9.9"), "{refused}");

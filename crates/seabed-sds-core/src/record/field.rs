@@ -1,4 +1,4 @@
-//! Fields of rows: fixed integers, big-endian, and bytes after their length.
+//! Fields of rows: fixed integers, big-endian, and bytes after their length, which is a short number.
 
 use std::sync::Arc;
 
@@ -35,13 +35,21 @@ impl Writer {
         }
     }
 
-    /// How many follow. Nothing that a channel holds comes near the bound: a larger number would not read back, and is cut at it.
-    pub(super) fn count(&mut self, count: usize) -> &mut Self {
-        self.u32(u32::try_from(count).unwrap_or(u32::MAX))
+    /// A number that is nearly always small: seven bits a byte, the lowest first, the highest bit set in all but the last.
+    pub(super) fn short(&mut self, value: usize) -> &mut Self {
+        let mut left = value as u64;
+        loop {
+            let [low, ..] = left.to_le_bytes();
+            left >>= 7;
+            if left == 0 {
+                return self.byte(low);
+            }
+            self.byte(low | 0x80);
+        }
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.count(bytes.len()).rest(bytes)
+        self.short(bytes.len()).rest(bytes)
     }
 
     pub(super) fn maybe_bytes(&mut self, bytes: Option<&[u8]>) -> &mut Self {
@@ -63,13 +71,13 @@ impl Writer {
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], RecordError> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], RecordError> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(RecordError::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         self.take(N)?.try_into().map_err(|_| RecordError::Truncated)
     }
 
@@ -98,12 +106,25 @@ impl<'a> Reader<'a> {
         if self.flag()? { Ok(Some(self.u64()?)) } else { Ok(None) }
     }
 
+    /// A number in its shortest form: what reads encodes to the same bytes again.
+    pub(super) fn short(&mut self) -> Result<usize, RecordError> {
+        let mut value = 0_usize;
+        for shift in (0..=28).step_by(7) {
+            let byte = self.byte()?;
+            value |= usize::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return if byte == 0 && shift > 0 { Err(RecordError::Number) } else { Ok(value) };
+            }
+        }
+        Err(RecordError::Number)
+    }
+
     /// As many items as the row says, each read from the row: a count that lies ends the row, before anything is allocated for it.
     pub(super) fn list<T>(
         &mut self,
-        item: impl Fn(&mut Self) -> Result<T, RecordError>,
+        count: usize,
+        mut item: impl FnMut(&mut Self) -> Result<T, RecordError>,
     ) -> Result<Vec<T>, RecordError> {
-        let count = self.u32()?;
         let mut items = Vec::new();
         for _ in 0..count {
             items.push(item(self)?);
@@ -112,7 +133,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], RecordError> {
-        let count = usize::try_from(self.u32()?).map_err(|_| RecordError::Truncated)?;
+        let count = self.short()?;
         self.take(count)
     }
 
@@ -127,5 +148,22 @@ impl<'a> Reader<'a> {
     /// Nothing may be left: what reads encodes to the same bytes again.
     pub(super) fn end(&self) -> Result<(), RecordError> {
         if self.0.is_empty() { Ok(()) } else { Err(RecordError::TooLong(self.0.len())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_numbers_have_one_form() {
+        for (value, bytes) in [(0, 1), (0x7F, 1), (0x80, 2), (0x3FFF, 2), (0x4000, 3), (0xFFFF_FFFF, 5)] {
+            let mut written = Writer::default();
+            written.short(value);
+            assert_eq!((Reader(&written.0).short(), written.0.len()), (Ok(value), bytes));
+        }
+        assert_eq!(Reader(&[0x80, 0]).short(), Err(RecordError::Number), "longer than needed");
+        assert_eq!(Reader(&[0xFF; 5]).short(), Err(RecordError::Number), "more than is ever written");
+        assert_eq!(Reader(&[0x80]).short(), Err(RecordError::Truncated));
     }
 }

@@ -149,9 +149,12 @@ fn calls(before: &Mirror, after: &Mirror, changes: &[Change], hints: &[(MessageI
                     _ => calls.push(Call::AppendLog(entry.position, entry.message.clone())),
                 }
             }
-            Change::Delete(Key::Log(id)) => calls.push(Call::RemoveLog(id.clone())),
-            Change::Put(Record::Outgoing { number, .. } | Record::Unacknowledged { number, .. })
-            | Change::Delete(Key::Outgoing(number) | Key::Unacknowledged(number)) => {
+            // What failed may have left one place of the log before the same message came into another.
+            Change::Delete(Key::Log(_, id)) if after.logged(id).is_none() => {
+                calls.push(Call::RemoveLog(id.clone()));
+            }
+            // Whether the log has it as well is nothing to such a backend.
+            Change::Put(Record::Outgoing { number, .. }) | Change::Delete(Key::Outgoing(number)) => {
                 outgoing.insert(*number);
             }
             Change::Put(Record::Incoming(entry)) => {

@@ -68,11 +68,26 @@ impl Mirrors {
 
 /// The rows of a channel of which a snapshot is made.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Mirror(BTreeMap<Key, Record>);
+pub(crate) struct Mirror {
+    rows: BTreeMap<Key, Record>,
+    /// Where each message of the log is.
+    positions: BTreeMap<MessageId, u64>,
+}
 
 impl Mirror {
     pub(crate) fn new(records: &[Record]) -> Self {
-        Self(records.iter().map(|record| (record.key(), record.clone())).collect())
+        let mut mirror = Self::default();
+        for record in records {
+            mirror.put(record);
+        }
+        mirror
+    }
+
+    fn put(&mut self, record: &Record) {
+        if let Record::Log(entry) = record {
+            self.positions.insert(entry.message.message_id.clone(), entry.position);
+        }
+        self.rows.insert(record.key(), record.clone());
     }
 
     /// What a batch changes: when it replaces the channel also that the other rows are gone.
@@ -81,7 +96,7 @@ impl Mirror {
             return Cow::Borrowed(&batch.changes);
         }
         let stay: BTreeSet<_> = batch.changes.iter().filter_map(put_key).collect();
-        let gone = self.0.keys().filter(|key| !stay.contains(key)).cloned();
+        let gone = self.rows.keys().filter(|key| !stay.contains(key)).cloned();
         Cow::Owned(batch.changes.iter().cloned().chain(gone.map(Change::Delete)).collect())
     }
 
@@ -90,8 +105,15 @@ impl Mirror {
             match change {
                 // No snapshot carries these.
                 Change::Put(Record::Seen { .. } | Record::Sync { .. } | Record::Met { .. }) => {}
-                Change::Put(record) => drop(self.0.insert(record.key(), record.clone())),
-                Change::Delete(key) => drop(self.0.remove(key)),
+                Change::Put(record) => self.put(record),
+                Change::Delete(key) => {
+                    if let Key::Log(position, id) = key
+                        && self.positions.get(id) == Some(position)
+                    {
+                        self.positions.remove(id);
+                    }
+                    self.rows.remove(key);
+                }
             }
         }
     }
@@ -99,7 +121,7 @@ impl Mirror {
     /// The complete fast-changing state.
     pub(crate) fn meta(&self) -> ChannelMeta {
         let mut meta = ChannelMeta::default();
-        for record in self.0.values() {
+        for record in self.rows.values() {
             match record {
                 Record::Meta(row) => meta.lamport = row.lamport,
                 Record::Outgoing { number, .. } => meta.outgoing.extend(self.outgoing(*number)),
@@ -119,17 +141,20 @@ impl Mirror {
 
     /// An own message that is not acknowledged.
     pub(crate) fn outgoing(&self, number: u64) -> Option<UnacknowledgedMessage> {
-        let Some(Record::Outgoing { message, .. }) = self.0.get(&Key::Outgoing(number)) else { return None };
-        let (send_time_ms, resend_attempts) = match self.0.get(&Key::Unacknowledged(number)) {
-            Some(Record::Unacknowledged { state, .. }) => (state.sent_ms, state.attempts),
-            _ => (0, 0),
+        let Some(Record::Outgoing { message_id, state, .. }) = self.rows.get(&Key::Outgoing(number)) else {
+            return None;
         };
+        let message = match self.rows.get(&Key::Kept(number)) {
+            Some(Record::Kept { message, .. }) => message,
+            _ => &self.logged(message_id)?.message,
+        };
+        let (send_time_ms, resend_attempts) = (state.sent_ms, state.attempts);
         Some(UnacknowledgedMessage { message: Message::clone(message), send_time_ms, resend_attempts })
     }
 
     /// The logical clock, once there is one.
     pub(crate) fn lamport(&self) -> Option<u64> {
-        match self.0.get(&Key::Meta) {
+        match self.rows.get(&Key::Meta) {
             Some(Record::Meta(meta)) => Some(meta.lamport),
             _ => None,
         }
@@ -137,7 +162,7 @@ impl Mirror {
 
     /// The entry of the log of that name.
     pub(crate) fn logged(&self, id: &MessageId) -> Option<&LogEntry> {
-        match self.0.get(&Key::Log(id.clone())) {
+        match self.rows.get(&Key::Log(*self.positions.get(id)?, id.clone())) {
             Some(Record::Log(entry)) => Some(entry),
             _ => None,
         }
@@ -145,7 +170,7 @@ impl Mirror {
 
     /// Whether that message is missing and will be asked for.
     pub(crate) fn asks(&self, id: &MessageId) -> bool {
-        let row = self.0.get(&Key::Missing(id.clone()));
+        let row = self.rows.get(&Key::Missing(id.clone()));
         matches!(row, Some(Record::Missing(entry)) if entry.request_due_ms.is_some())
     }
 
@@ -153,7 +178,7 @@ impl Mirror {
     pub(crate) fn incoming(&self, entry: &IncomingEntry) -> IncomingMessage {
         let id = &entry.message.message_id;
         let first = Key::Waits(id.clone(), MessageId::default());
-        let waits = self.0.range(first..).map_while(|(key, _)| match key {
+        let waits = self.rows.range(first..).map_while(|(key, _)| match key {
             Key::Waits(message, dependency) if message == id => Some(dependency.clone()),
             _ => None,
         });
@@ -162,7 +187,7 @@ impl Mirror {
 
     /// The message that waits under this name.
     pub(crate) fn waiting(&self, id: &MessageId) -> Option<IncomingMessage> {
-        match self.0.get(&Key::Incoming(id.clone())) {
+        match self.rows.get(&Key::Incoming(id.clone())) {
             Some(Record::Incoming(entry)) => Some(self.incoming(entry)),
             _ => None,
         }
@@ -206,15 +231,15 @@ pub(crate) fn records(
 ) -> Result<Vec<Record>, DecodeError> {
     let ChannelData { meta, history } = data;
     let mut records = vec![Record::Meta(Meta { lamport: meta.lamport, ..Meta::default() })];
-    let mut here = BTreeSet::new();
+    let mut here = BTreeMap::new();
     for (number, message) in (0..).zip(history) {
-        here.insert(message.message_id.clone());
+        let message = Arc::new(message);
+        here.insert(message.message_id.clone(), message.clone());
         records.push(Record::Seen { number, entry: seen(&message, own, true) });
         let position = match config.profile {
             Profile::Nim => number,
             Profile::Seabed => message.lamport.unwrap_or_default(),
         };
-        let message = Arc::new(message);
         records.push(Record::Log(LogEntry { message, position, retrieval_hint: None, anomalous: false }));
     }
     for (number, entry) in (0..).zip(meta.outgoing) {
@@ -225,10 +250,14 @@ pub(crate) fn records(
             possible_by: Vec::new(),
             possible_by_unnamed: 0,
         };
-        records.push(Record::Outgoing { number, message: Arc::new(entry.message) });
-        records.push(Record::Unacknowledged { number, state });
+        let message_id = entry.message.message_id.clone();
+        if here.get(&message_id).is_none_or(|logged| **logged != entry.message) {
+            records.push(Record::Kept { number, message: Arc::new(entry.message) });
+        }
+        records.push(Record::Outgoing { number, message_id, state });
     }
     let mut missing = BTreeMap::new();
+    let mut here: BTreeSet<MessageId> = here.into_keys().collect();
     let logged = here.clone();
     // A crash between two calls may have left a message in both places: then it was delivered.
     let waiting: Vec<_> =

@@ -1,11 +1,12 @@
 //! A backend of contract (B) as a store: each batch becomes at most one snapshot and one history update.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use seabed_sds_core::snapshot::HistoryUpdate;
-use seabed_sds_core::{Change, ChannelId, Config, Key, Message, ParticipantId, Record};
+use seabed_sds_core::{Change, ChannelId, Config, Key, Message, MessageId, ParticipantId, Record};
 
 use super::mirror::{Mirror, Mirrors};
 use super::snapshot::SnapshotPersistence;
@@ -92,13 +93,23 @@ fn history_update(before: &Mirror, changes: &[Change]) -> HistoryUpdate {
                     appended.push(entry);
                 }
             }
-            Change::Delete(Key::Log(id)) => update.evict.push(id.clone()),
+            Change::Delete(Key::Log(_, id)) => update.evict.push(id.clone()),
             _ => {}
         }
     }
+    // What failed may have left one place of the log before the same message came into another.
+    let put: BTreeSet<&MessageId> = changes.iter().filter_map(logged).collect();
+    update.evict.retain(|id| !put.contains(id));
     appended.sort_by_key(|entry| (entry.position, &entry.message.message_id));
     update.append = appended.into_iter().map(|entry| Message::clone(&entry.message)).collect();
     update
+}
+
+fn logged(change: &Change) -> Option<&MessageId> {
+    match change {
+        Change::Put(Record::Log(entry)) => Some(&entry.message.message_id),
+        _ => None,
+    }
 }
 
 impl fmt::Debug for SnapshotStore {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use seabed_kv::{Error, ErrorKind, Key, KeyReader, Result, Tenant};
-use seabed_sds_core::ChannelId;
+use seabed_sds_core::{ChannelId, Meta, Record};
 
 /// The tenant of this layer, and of logos-delivery's persistency.
 pub const TENANT: &str = "sds";
@@ -17,8 +17,8 @@ pub(crate) const META: &str = "sds.meta";
 /// logos-delivery: channel id and message id to a message of the log.
 pub(crate) const LOG: &str = "sds.log";
 
-/// The layout that this crate writes.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The layout that this crate writes. It reads all from 1 on, and a channel is rewritten as it is loaded.
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// What the rows of a channel begin with: its id as ordered bytes, so that no channel's rows lie among another's.
 pub(crate) fn channel_prefix(channel: &ChannelId) -> Vec<u8> {
@@ -26,9 +26,12 @@ pub(crate) fn channel_prefix(channel: &ChannelId) -> Vec<u8> {
     Key::builder().blob(channel.as_bytes()).build().unwrap_or_default().into_bytes()
 }
 
-/// The key of the row that every channel has.
-pub(crate) fn first_row(channel: &ChannelId) -> Vec<u8> {
-    [channel_prefix(channel), seabed_sds_core::Key::Meta.to_bytes()].concat()
+/// Where a channel's clock is, which every channel has: in this layout, and in those before it.
+pub(crate) fn clock_keys() -> Vec<Vec<u8>> {
+    let clock = Record::Meta(Meta::default());
+    let mut keys = vec![clock.key().to_bytes()];
+    keys.extend(clock.old_keys());
+    keys
 }
 
 /// The channel of a row, and the key of its record.
@@ -60,13 +63,18 @@ impl FormatRow {
         Some(Self { version: u32::from_be_bytes(version.try_into().ok()?), writer })
     }
 
-    /// Whether this program knows what that row names.
-    pub(crate) fn check(bytes: &[u8], tenant: &Tenant) -> Result<()> {
+    /// Whether that is a layout which this program reads.
+    pub(crate) fn is_known(&self) -> bool {
+        (1..=FORMAT_VERSION).contains(&self.version)
+    }
+
+    /// Whether this program knows what that row names. Tells whether it is what this program writes.
+    pub(crate) fn check(bytes: &[u8], tenant: &Tenant) -> Result<bool> {
         match Self::from_bytes(bytes) {
-            Some(row) if row.version == FORMAT_VERSION => Ok(()),
+            Some(row) if row.is_known() => Ok(row.version == FORMAT_VERSION),
             Some(row) if row.version > FORMAT_VERSION => {
                 let message = format!(
-                    "SDS channels in format {}, written by {:?}; this is {}, which reads format {FORMAT_VERSION}: use that \
+                    "SDS channels in format {}, written by {:?}; this is {}, which reads formats up to {FORMAT_VERSION}: use that \
                      version or a later one",
                     row.version,
                     row.writer,

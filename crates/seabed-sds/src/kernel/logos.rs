@@ -8,8 +8,8 @@ use seabed_sds_core::snapshot::{ChannelData, ChannelMeta, HistoryUpdate};
 use seabed_sds_core::wire::{self, Dialect, ReadDialect, WireLimits};
 use seabed_sds_core::{Change, Channel, ChannelId, Config, DecodeError, Message, ParticipantId, Record};
 
-use super::KernelStore;
-use super::keys::{CHANNEL, LOG, META, channel_prefix, corrupt, first_row};
+use super::keys::{CHANNEL, LOG, META, channel_prefix, clock_keys, corrupt};
+use super::{ChannelRows, KernelStore};
 use crate::contract::mirror::{self, Mirror};
 use crate::contract::{ChannelBatch, ChannelStore, SnapshotPersistence, StoreResult};
 use crate::{Clock, SystemClock};
@@ -122,7 +122,10 @@ impl KernelStore {
             .map_err(|error| corrupt(tenant, &format!("channel {channel}: {error}")))?;
         let changes = loaded.records().map(Change::Put).collect();
         let (mut batch, _) = self.batch(channel, &ChannelBatch { changes, ..ChannelBatch::default() });
-        batch.check_exists(META, meta_key(channel)?).check_absent(CHANNEL, first_row(channel));
+        batch.check_exists(META, meta_key(channel)?);
+        for key in clock_keys() {
+            batch.check_absent(CHANNEL, [channel_prefix(channel), key].concat());
+        }
         delete_rows(&mut batch, channel)?;
         self.applied(batch, channel).await
     }
@@ -135,22 +138,18 @@ impl KernelStore {
     /// not read.
     pub async fn export(&self, channel: &ChannelId) -> Result<()> {
         let tenant = &self.tenant;
-        let records = self.records(channel).await?;
+        let ChannelRows { records, clock, .. } = self.rows(channel).await?;
         if records.is_empty() {
             return Err(invalid(tenant, format!("there is no channel {channel} to export")));
         }
         let mut batch = Batch::new();
+        if let Some((key, payload)) = clock {
+            batch.check_equals(CHANNEL, key, payload);
+        }
         for record in &records {
-            match record {
-                Record::Log(entry) => {
-                    let key = log_key(channel, entry.message.message_id.as_bytes())?;
-                    batch.put(LOG, key, wire::encode(&entry.message, Dialect::Nim));
-                }
-                Record::Meta(_) => {
-                    let row = [channel_prefix(channel), record.key().to_bytes()].concat();
-                    batch.check_equals(CHANNEL, row, record.to_bytes());
-                }
-                _ => {}
+            if let Record::Log(entry) = record {
+                let key = log_key(channel, entry.message.message_id.as_bytes())?;
+                batch.put(LOG, key, wire::encode(&entry.message, Dialect::Nim));
             }
         }
         batch.put(META, meta_key(channel)?, Mirror::new(&records).meta().encode());

@@ -3,6 +3,7 @@
 pub(crate) mod keys;
 pub(crate) mod logos;
 mod pieces;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use seabed_kv::limits::{BATCH_BYTES_MAX, BATCH_STEPS_MAX};
 use seabed_kv::{Applied, Batch, Durability, KeyRange, Op, ScanSpec, Store, Tenant};
-use seabed_sds_core::{Change, ChannelId, Key, Record};
+use seabed_sds_core::{Change, ChannelId, Key, Record, Rows};
 
 use crate::contract::{ChannelBatch, ChannelStore, StoreError, StoreResult};
 use crate::lock::lock;
@@ -30,7 +31,10 @@ pub use logos::LogosRows;
 /// An operation is a batch. Only what [`BestEffort`](crate::ReleasePolicy::BestEffort) has heaped up behind a failing store can be more than the kernel takes
 /// at once: it is applied in several, each of which leaves a channel that can go on.
 ///
-/// One manager at a time works on a channel: another one's commit is refused by its first row, and that manager loads the channel again.
+/// One manager at a time works on a channel: another one's commit is refused by its clock's row, and that manager loads the channel again.
+///
+/// A channel in the rows of an earlier version is rewritten as it is loaded, before anything else happens to it; the program that wrote them reads the
+/// store no more from then on.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -51,9 +55,9 @@ pub use logos::LogosRows;
 pub struct KernelStore {
     tenant: Tenant,
     durability: Durability,
-    /// Whether the row that names the version is there.
+    /// Whether the row that names the version is there, and names the one that is written.
     formatted: AtomicBool,
-    /// What the first row of each channel in use holds, as far as this store has read or written it.
+    /// What the row of the clock of each channel in use holds, as far as this store has read or written it.
     expected: Mutex<BTreeMap<ChannelId, Option<Vec<u8>>>>,
 }
 
@@ -73,13 +77,14 @@ impl KernelStore {
     /// As [`open`](KernelStore::open).
     pub async fn on(tenant: Tenant) -> seabed_kv::Result<Self> {
         let row = tenant.get(FORMAT, b"").await?;
-        if let Some(row) = &row {
-            FormatRow::check(row, &tenant)?;
-        }
+        let formatted = match &row {
+            Some(row) => FormatRow::check(row, &tenant)?,
+            None => false,
+        };
         Ok(Self {
             tenant,
             durability: Durability::Durable,
-            formatted: AtomicBool::new(row.is_some()),
+            formatted: AtomicBool::new(formatted),
             expected: Mutex::default(),
         })
     }
@@ -97,14 +102,20 @@ impl KernelStore {
         &self.tenant
     }
 
-    /// The batch of a channel's changes, with what it rests on, and what its first row holds afterwards.
-    fn batch(&self, channel: &ChannelId, changes: &ChannelBatch) -> (Batch, Option<Vec<u8>>) {
+    /// An empty batch, but for the row that names the version when it is not there.
+    fn new_batch(&self) -> Batch {
         let mut batch = Batch::new();
-        let prefix = channel_prefix(channel);
-        let row = |key: &Key| [prefix.as_slice(), &key.to_bytes()].concat();
         if !self.formatted.load(Ordering::SeqCst) {
             batch.put(FORMAT, b"", FormatRow::ours().to_bytes());
         }
+        batch
+    }
+
+    /// The batch of a channel's changes, with what it rests on, and what the row of its clock holds afterwards.
+    fn batch(&self, channel: &ChannelId, changes: &ChannelBatch) -> (Batch, Option<Vec<u8>>) {
+        let mut batch = self.new_batch();
+        let prefix = channel_prefix(channel);
+        let row = |key: &Key| key.to_bytes_after(&prefix);
         let mut first = lock(&self.expected).get(channel).cloned();
         match &first {
             Some(Some(meta)) => drop(batch.check_equals(CHANNEL, row(&Key::Meta), meta.clone())),
@@ -131,17 +142,27 @@ impl KernelStore {
     }
 
     /// The rows of a channel, read page by page.
-    async fn records(&self, channel: &ChannelId) -> seabed_kv::Result<Vec<Record>> {
+    async fn rows(&self, channel: &ChannelId) -> seabed_kv::Result<ChannelRows> {
         let prefix = channel_prefix(channel);
-        let mut rows = self.tenant.scan(ScanSpec::new(CHANNEL, KeyRange::prefix(&prefix)));
-        let mut records = Vec::new();
-        while let Some(row) = rows.next().await {
+        let mut scan = self.tenant.scan(ScanSpec::new(CHANNEL, KeyRange::prefix(&prefix)));
+        let (mut rows, mut clock, clock_keys) = (Rows::default(), None, keys::clock_keys());
+        while let Some(row) = scan.next().await {
             let row = row?;
             let key = row.key.as_bytes().get(prefix.len()..).unwrap_or_default();
-            let record = Record::from_bytes(key, &row.payload);
-            records.push(record.map_err(|error| keys::damaged(&self.tenant, channel, key, &error))?);
+            rows.add(key, &row.payload).map_err(|error| keys::damaged(&self.tenant, channel, key, &error))?;
+            if clock_keys.iter().any(|clock| clock == key) {
+                clock = Some((row.key.into_bytes(), row.payload));
+            }
         }
-        Ok(records)
+        let old = rows.are_old();
+        let records = rows
+            .into_records()
+            .map_err(|error| keys::corrupt(&self.tenant, &format!("channel {channel}: {error}")))?;
+        Ok(ChannelRows { records, clock, old })
+    }
+
+    async fn records(&self, channel: &ChannelId) -> seabed_kv::Result<Vec<Record>> {
+        Ok(self.rows(channel).await?.records)
     }
 
     async fn apply(&self, channel: &ChannelId, batch: Batch, first: Option<Vec<u8>>) -> StoreResult<()> {
@@ -198,13 +219,16 @@ impl ChannelStore for KernelStore {
     }
 
     async fn load(&self, channel: &ChannelId) -> StoreResult<Vec<Record>> {
-        let records = self.records(channel).await?;
-        if records.is_empty() && logos::has(&self.tenant, channel).await? {
+        let rows = self.rows(channel).await?;
+        if rows.records.is_empty() && logos::has(&self.tenant, channel).await? {
             return Err(logos::not_migrated(&self.tenant, channel).into());
         }
-        let meta = records.iter().find(|record| matches!(record, Record::Meta(_)));
+        if rows.old {
+            self.upgrade(channel, &rows).await?;
+        }
+        let meta = rows.records.iter().find(|record| matches!(record, Record::Meta(_)));
         lock(&self.expected).insert(channel.clone(), meta.map(Record::to_bytes));
-        Ok(records)
+        Ok(rows.records)
     }
 
     async fn drop_channel(&self, channel: &ChannelId) -> StoreResult<()> {
@@ -223,6 +247,15 @@ impl ChannelStore for KernelStore {
     fn forget(&self, channel: &ChannelId) {
         lock(&self.expected).remove(channel);
     }
+}
+
+/// What is stored of a channel.
+struct ChannelRows {
+    records: Vec<Record>,
+    /// The row of its clock, key and payload, which every commit rests on.
+    clock: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether some are of an earlier layout.
+    old: bool,
 }
 
 /// The channels that have rows of this layer, in ascending order. One seek a channel: its rows are skipped.

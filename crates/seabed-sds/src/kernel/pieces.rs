@@ -49,7 +49,8 @@ fn unit(change: &Change) -> (u8, u64, MessageId, Option<Key>) {
         (Key::Meta, _) => (0, 0, MessageId::default(), None),
         // An id has one number.
         (Key::Seen(_) | Key::Sync(_) | Key::Met(_), false) => (1, 0, MessageId::default(), Some(key)),
-        (Key::Outgoing(number) | Key::Unacknowledged(number), _) => (3, *number, MessageId::default(), None),
+        // After the log's messages, which they may be, and before these are forgotten.
+        (Key::Outgoing(number) | Key::Kept(number), _) => (3, *number, MessageId::default(), None),
         (Key::Incoming(id) | Key::Waits(id, _), _) => (4, 0, id.clone(), None),
         (_, true) => (2, 0, MessageId::default(), Some(key)),
         (_, false) => (5, 0, MessageId::default(), Some(key)),

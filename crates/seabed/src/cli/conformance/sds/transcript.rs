@@ -105,6 +105,7 @@ impl Participant {
         if !sweep || !handled.changes.is_empty() {
             let (log, meta): (Vec<_>, Vec<_>) =
                 channel.records().partition(|record| matches!(record, Record::Log(_)));
+            let meta = with_own_messages(meta, channel);
             let fails = (self.fails("saveChannelMeta"), self.fails("updateHistory"));
             let disk = self.disks.entry(id.to_owned()).or_default();
             if !fails.0 {
@@ -125,6 +126,20 @@ impl Participant {
         self.disks.remove(id);
         Ok(())
     }
+}
+
+/// The state of nim-sds has the own messages whole, whatever becomes of the log.
+fn with_own_messages(meta: Vec<Record>, channel: &Channel) -> Vec<Record> {
+    let (own, mut meta): (Vec<_>, Vec<_>) =
+        meta.into_iter().partition(|record| matches!(record, Record::Outgoing { .. }));
+    meta.retain(|record| !matches!(record, Record::Kept { .. }));
+    for (record, (message, _)) in own.into_iter().zip(channel.outgoing()) {
+        if let Record::Outgoing { number, .. } = &record {
+            meta.push(Record::Kept { number: *number, message: Arc::new(message.clone()) });
+        }
+        meta.push(record);
+    }
+    meta
 }
 
 fn by_lamport(log: Vec<Record>) -> Vec<Record> {
