@@ -172,7 +172,7 @@ fn a_reply_is_written_when_what_it_says_is_stored() {
     let logged = shown["rows"].as_array().unwrap().iter().filter(|row| row["row"] == "log").count();
     assert_eq!(logged, 9);
     let rows = json(dir.path(), &["inspect", "sds", "--category", "sds.format"]);
-    assert_eq!(rows["rows"][0]["value"]["version"], 1);
+    assert_eq!(rows["rows"][0]["value"]["version"], 2);
     let verified = json(dir.path(), &["verify"]);
     assert_eq!(
         (&verified["findings"], &verified["examined"]["channels"], &verified["examined"]["messages"]),
