@@ -218,20 +218,21 @@ def tenants(results):
     kib = median(row["kib_per_tenant"] for row in every if "kib_per_tenant" in row)
     found = medians((row for row in every if "ops" in row), "case")
     all_open, few_open = found["tenants_all_open",], found["tenants_few_open",]
+    of_many = found["tenants_256_open",]
     stays, evicted = found["tenant_stays_open",], found["tenant_evicted",]
-    share = few_open["rate"] / all_open["rate"]
-    extra_us = 1e6 / evicted["rate"] - 1e6 / stays["rate"]
+    share = lambda row: row["rate"] / all_open["rate"]
+    load = lambda row: f"{row['rate']:,.0f}/s, p99 {row['p99_us'] / 1000:.1f} ms, {row['cpu_us_per_op']:.0f} us of CPU and {row['flushes_per_op']:.2f} flushes a put"
+    # By the median: the rate of the one client there is counts when others have the processor, too.
+    extra_us = evicted["p50_us"] - stays["p50_us"]
     extra_flushes = evicted["flushes_per_op"] - stays["flushes_per_op"]
     yield "| | measured | goal |"
     yield "|---|---|---|"
     yield f"| an open tenant, written once | {kib:.1f} KiB | {verdict('80 KiB', kib <= 80)} |"
     yield f"| evicting one and opening another again | {extra_us:.0f} us | {verdict('200 us', extra_us <= 200)} |"
     yield f"| flushes of that | {extra_flushes:.3f} | {verdict('0', extra_flushes < 0.01)} |"
-    yield f"| durable puts, all 1,600 tenants open | {all_open['rate']:,.0f}/s, p99 {all_open['p99_us'] / 1000:.1f} ms | |"
-    yield (
-        f"| the same with 41 open | {few_open['rate']:,.0f}/s, p99 {few_open['p99_us'] / 1000:.1f} ms: {share:.2f} of it | "
-        f"{verdict('0.5', share >= 0.5)} |"
-    )
+    yield f"| durable puts to 1,600 tenants, all of them open | {load(all_open)} | |"
+    yield f"| to 10,000 tenants, 256 of them open | {load(of_many)}: {share(of_many):.2f} of it | {verdict('0.5', share(of_many) >= 0.5)} |"
+    yield f"| to 1,600 tenants, 41 of them open | {load(few_open)}: {share(few_open):.2f} of it | |"
 
 
 def sds(results):

@@ -104,7 +104,7 @@ run_tenants() {
     rm -rf "$work/data"
     FLUSH_US=0 LD_PRELOAD=$model "$program" "$work/data" tenants_prepare
     for ((round = 0; round < rounds; round++)); do
-        for case in tenants_all_open tenants_few_open tenant_stays_open tenant_evicted tenant_resident; do
+        for case in tenants_all_open tenants_256_open tenants_few_open tenant_stays_open tenant_evicted tenant_resident; do
             FLUSH_US=100 LD_PRELOAD=$model add tenants '"flush_us":100' "$program" "$work/data" "$case" "$seconds"
         done
     done

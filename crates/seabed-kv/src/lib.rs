@@ -78,7 +78,7 @@
 //! # Thousands of tenants
 //!
 //! Four writer threads serve them all, and at most [`OPEN_TENANTS_MAX`](limits::OPEN_TENANTS_MAX) hold their files open
-//! ([`SqliteOptions`](sqlite::SqliteOptions)): for the next one, the one that was used least lately lets go of its files, without a flush. The program does
+//! ([`SqliteOptions`](sqlite::SqliteOptions)): for the next one, the one that is used least often lets go of its files, without a flush. The program does
 //! not see it; using it again takes a fifth of a millisecond more. A tenant that is not used for ten minutes is closed whole in the background.
 //!
 //! # Features

@@ -84,6 +84,22 @@ fn the_one_that_was_used_least_lately_lets_go() {
 }
 
 #[test]
+fn the_one_that_is_used_often_stays_while_many_are_used_once() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let tenants = tenants(&store, 20);
+    for _ in 0..8 {
+        tenants[0].get("c", b"k").wait().unwrap();
+        tenants[1].get("c", b"k").wait().unwrap();
+    }
+    for tenant in &tenants[2..] {
+        tenant.get("c", b"k").wait().unwrap();
+    }
+    let open = open_files(root.path());
+    assert!(open.contains("t0") && open.contains("t1") && open.contains("t19"), "{open:?}");
+}
+
+#[test]
 fn an_evicted_tenant_is_open_for_the_program() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());

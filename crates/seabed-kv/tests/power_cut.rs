@@ -202,6 +202,44 @@ fn what_is_read_after_an_unknown_answer_stays_so() {
     }
 }
 
+/// A checkpoint that a reader stops half way flushes nothing. What it carried over a later one's failed flush can lose, and the index of the
+/// log, which a reader of another process keeps alive, says that it is carried over.
+#[test]
+fn what_a_failed_flush_of_the_file_lost_is_carried_over_anew_beside_a_reader_of_another_process() {
+    for seed in 0..100 {
+        let disk = Disk::new(seed);
+        let mut engine = open(&disk);
+        let other =
+            Connection::open_with_flags_and_vfs(path(&disk), OpenFlags::default(), disk.vfs()).unwrap();
+        let count = || -> u32 { other.query_row("SELECT count(*) FROM kv", [], |row| row.get(0)).unwrap() };
+        for key in ["1", "2", "3", "4", "5"] {
+            commit(&mut engine, put(key), Durability::Durable).unwrap();
+        }
+        other.execute_batch("BEGIN").unwrap();
+        assert_eq!(count(), 5);
+        commit(&mut engine, put("6"), Durability::Durable).unwrap();
+        engine.checkpoint().unwrap();
+        other.execute_batch("COMMIT").unwrap();
+        // The first flush of a checkpoint is the log's, the next the file's.
+        disk.fail_at(disk.counters().changes + 1, Fault::FailedSync);
+        engine.checkpoint().unwrap_err();
+        assert_eq!(count(), 6);
+        // Half of the time another process goes on: the one before does nothing any more.
+        let _before = (seed % 2 == 0).then(|| std::mem::replace(&mut engine, open(&disk)));
+        commit(&mut engine, put("7"), Durability::Durable).unwrap();
+        engine.checkpoint().unwrap();
+        // This begins the log anew, over what was not carried over.
+        commit(&mut engine, put("8"), Durability::Durable).unwrap();
+        assert_eq!(count(), 8);
+        let before = engine.rows().unwrap();
+        assert_eq!(before.len(), 8);
+        disk.kill();
+        drop(engine);
+        disk.cut(seed);
+        assert!(open(&disk).rows().is_ok_and(|rows| rows == before), "seed {seed}");
+    }
+}
+
 /// The same as readers beside the writer see it: they keep the log's index alive, so no recovery takes place.
 #[test]
 fn what_a_reader_is_shown_after_an_unknown_answer_stays_so() {

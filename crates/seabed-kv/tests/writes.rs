@@ -17,6 +17,7 @@ use seabed_kv::limits::{
     BATCH_STEPS_MAX, LOG_BYTES_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_BYTES_MAX,
     PAYLOAD_BYTES_MAX, SNAPSHOT_AGE_MS_MAX, SNAPSHOTS_MAX,
 };
+use seabed_kv::sqlite::simulation::{self, EngineOptions};
 use seabed_kv::{
     Applied, Batch, Durability, Error, ErrorKind, Key, KeyRange, Op, Outcome, ScanSpec, Store, Tenant,
 };
@@ -30,6 +31,15 @@ struct Place {
 fn place() -> Place {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::sqlite(directory.path()).unwrap();
+    let tenant = store.open("t").wait().unwrap();
+    Place { store, tenant, directory }
+}
+
+/// One whose writes do not wait for long while another program holds the file.
+fn impatient() -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let options = EngineOptions { busy_ms_max: 20, ..EngineOptions::default() };
+    let store = simulation::store(directory.path(), options).unwrap();
     let tenant = store.open("t").wait().unwrap();
     Place { store, tenant, directory }
 }
@@ -150,7 +160,7 @@ fn a_mailbox_is_bounded_by_bytes() {
 
 #[test]
 fn a_program_that_holds_the_file_makes_writes_busy_and_reads_go_on() {
-    let place = place();
+    let place = impatient();
     place.tenant.put("c", b"k", b"x").wait().unwrap();
     let held = Held::on(&place);
     let error = place.tenant.put("c", b"k", b"y").wait().unwrap_err();
@@ -162,7 +172,7 @@ fn a_program_that_holds_the_file_makes_writes_busy_and_reads_go_on() {
 
 #[test]
 fn failures_that_nobody_awaits_are_counted_and_errors_name_tenant_and_key() {
-    let place = place();
+    let place = impatient();
     let held = Held::on(&place);
     drop(place.tenant.put("category", b"key\xff", b"y"));
     let awaited = place.tenant.put("category", b"other", b"y").wait().unwrap_err();

@@ -97,6 +97,7 @@ impl Case {
             checkpoint_bytes: *shape.pick(&[1, 40_000, 4 << 20]),
             log_bytes_max: *shape.pick(&[30_000, 80_000, 64 << 20]),
             plant_early_acknowledgement,
+            ..EngineOptions::default()
         };
         let rests = shape.chance(1, 2);
         Self { steps: program(&mut rng.fork(0x2), length), rng, options, rests }

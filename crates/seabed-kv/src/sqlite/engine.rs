@@ -8,28 +8,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
+#[cfg(feature = "simulation")]
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::cache::{CacheBudget, CacheShare};
-use super::log_index::{Gate, LogIndex};
+use super::cache::CacheBudget;
+use super::log_index::LogIndex;
 use super::open_files::Files;
-use super::schema::{self, sql};
+use super::schema::{self, BUSY_MS_MAX, sql};
+use super::statements::Statements;
+use super::writer::{Known, Writer};
 use super::{ffi, reader_pool::ReaderPool, root::RootLock};
 use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
 use crate::scheduler::{Engine, Request, Rest, Verdict};
-use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Refusal, Result, Write};
-
-const GET: &str = "SELECT payload FROM kv WHERE category=?1 AND key=?2";
-// In place, where REPLACE deletes and inserts; and bytes that do not change cost no page, no frame and no flush.
-const PUT: &str = "INSERT INTO kv(category,key,payload) VALUES(?1,?2,?3) \
-                   ON CONFLICT(category,key) DO UPDATE SET payload=excluded.payload";
-const DELETE: &str = "DELETE FROM kv WHERE category=?1 AND key=?2";
-const DELETE_RANGE: &str = "DELETE FROM kv WHERE category=?1 AND key>=?2 AND key<?3";
-const DELETE_FROM: &str = "DELETE FROM kv WHERE category=?1 AND key>=?2";
+use crate::{Durability, Error, ErrorKind, Result};
 
 /// What the engine of one tenant needs to know.
 #[derive(Debug, Clone)]
@@ -39,6 +33,8 @@ pub struct EngineOptions {
     pub checkpoint_bytes: u64,
     /// Beyond this the log takes no more.
     pub log_bytes_max: u64,
+    /// How long another program may hold up a group, or a checkpoint.
+    pub busy_ms_max: u64,
     /// Answers Durable requests before their flush: the planted fault that the simulator must find.
     #[cfg(feature = "simulation")]
     pub plant_early_acknowledgement: bool,
@@ -49,6 +45,7 @@ impl Default for EngineOptions {
         Self {
             checkpoint_bytes: LOG_CHECKPOINT_BYTES,
             log_bytes_max: LOG_BYTES_MAX,
+            busy_ms_max: BUSY_MS_MAX,
             #[cfg(feature = "simulation")]
             plant_early_acknowledgement: false,
         }
@@ -77,6 +74,8 @@ pub(crate) struct SqliteEngine {
     durable_seq: u64,
     /// Whether all of the log has been carried over, so that the next commit begins it anew, unless a reader stands in it.
     carried_over: bool,
+    /// Whether the log's place in its directory was flushed since the log was made.
+    is_log_listed: bool,
     /// Whether all of the log had to be read when the file was opened again, and will be when it is again.
     was_reopened: bool,
     /// Whether a flush failed since the log was last written again.
@@ -85,33 +84,6 @@ pub(crate) struct SqliteEngine {
     is_file_in_doubt: bool,
     /// Held until the file is closed.
     _lock: Option<Arc<RootLock>>,
-}
-
-/// What is learned of a file and of SQLite when the file is opened first, and holds each time after.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    page_bytes: usize,
-    /// What every connection caches unless it is told otherwise, as SQLite counts: pages, or below zero KiB.
-    cache_size: i64,
-    /// Whether every connection commits Durable unless it is told otherwise.
-    is_full: bool,
-}
-
-/// What SQLite calls the durability of Durable.
-const SYNCHRONOUS_FULL: i64 = 2;
-
-struct Writer {
-    connection: ffi::Source,
-    known: Known,
-    /// Whether its index was kept from the last time.
-    has_kept_index: bool,
-    /// Whether the log is cut to its bound when it begins anew.
-    is_log_limited: bool,
-    /// The durability that the connection commits with now, where it is known.
-    level: Option<Durability>,
-    /// Bytes of the log that hold commits, told by SQLite after each commit that wrote.
-    log_bytes: Arc<AtomicU64>,
-    _cache: CacheShare,
 }
 
 /// A category, a key and a payload.
@@ -142,9 +114,11 @@ impl SqliteEngine {
         cache: CacheBudget,
     ) -> Result<Self> {
         let writer = Writer::open_first(path, vfs, cache.share())?;
+        writer.wait_at_most(options.busy_ms_max)?;
         // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
         // not yet what the disk holds, and we are about to tell others of it.
         ffi::rewrite_log(&writer.connection).map_err(sql)?;
+        ffi::carry_over_anew(&writer.connection).map_err(sql)?;
         Ok(Self {
             path: path.to_owned(),
             vfs: vfs.map(str::to_owned),
@@ -158,6 +132,7 @@ impl SqliteEngine {
             seq: 0,
             durable_seq: 0,
             carried_over: false,
+            is_log_listed: false,
             was_reopened: false,
             poisoned: false,
             is_file_in_doubt: false,
@@ -184,10 +159,14 @@ impl SqliteEngine {
         if self.poisoned { self.write_log_again() } else { Ok(()) }
     }
 
-    fn open_again(&self) -> Result<Writer> {
+    fn open_again(&mut self) -> Result<Writer> {
         let (vfs, mut gate) = (self.vfs.as_deref(), self.index.gate());
-        let writer = Writer::open_again(&self.path, vfs, self.cache.share(), self.known, &gate)?;
+        let writer =
+            Writer::open_again(&self.path, vfs, self.cache.share(), self.known, self.is_log_listed, &gate)?;
+        writer.wait_at_most(self.options.busy_ms_max)?;
         gate.forget();
+        // Otherwise another program may have made another one.
+        self.is_log_listed &= writer.has_kept_index;
         Ok(writer)
     }
 
@@ -201,7 +180,8 @@ impl SqliteEngine {
     /// ended.
     fn write_log_again(&mut self) -> Result<()> {
         // With the last connection goes the index of the log, which counts pages as carried over that a failed flush of the file has
-        // lost: it is built anew from the log, and they are carried over again. (Otherwise readers stay, also on a full disk.)
+        // lost: it is built anew from the log, and they are carried over again. Readers go because they would read such pages from
+        // the file. (Otherwise they stay, also on a full disk.)
         let readers = self.readers.clone().filter(|_| self.is_file_in_doubt);
         let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
@@ -212,6 +192,10 @@ impl SqliteEngine {
             );
             Error::new(cause.kind(), message).with_source(cause)
         })?;
+        if self.is_file_in_doubt {
+            // A reader of another process keeps the index, and what it says.
+            ffi::carry_over_anew(&writer.connection).map_err(sql)?;
+        }
         // Whatever the failure left in the connection's memory goes with it.
         self.drop_connection();
         let writer = self.open_again()?;
@@ -305,13 +289,14 @@ impl SqliteEngine {
         committed.map_err(|error| Failure::During(sql(error)))?;
         self.seq = seq;
         let synced_by_commit = wrote && level == Durability::Durable;
+        self.is_log_listed |= synced_by_commit;
         let unsynced = if wrote { !synced_by_commit } else { unsynced_before };
         let refused = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(_)));
         // A refusal tells of the batch that it was refused by, and a Durable request that changed nothing of the one that it
         // found done: COMMIT without frames flushes nothing.
         if unsynced && (level == Durability::Durable || refused) && !planted {
             ffi::sync_log(connection).map_err(|error| Failure::During(sql(error)))?;
-            self.durable_seq = seq;
+            (self.durable_seq, self.is_log_listed) = (seq, true);
         } else if !unsynced || planted {
             self.durable_seq = seq;
         }
@@ -365,13 +350,11 @@ impl SqliteEngine {
         if let Some(readers) = &self.readers {
             readers.end_idle_views();
         }
-        let wait = |engine: &Self, ms| match &engine.connection {
-            Some(writer) => writer.connection.busy_timeout(Duration::from_millis(ms)).map_err(sql),
-            None => Ok(()),
-        };
+        let wait =
+            |engine: &Self, ms| engine.connection.as_ref().map_or(Ok(()), |writer| writer.wait_at_most(ms));
         wait(self, 0)?;
         let cut = self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)");
-        wait(self, schema::BUSY_MS_MAX)?;
+        wait(self, self.options.busy_ms_max)?;
         cut
     }
 
@@ -541,6 +524,7 @@ impl SqliteEngine {
         schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let _gate = self.index.gate();
         let Some(writer) = self.connection.take() else { return Ok(()) };
+        self.is_log_listed = false;
         writer.connection.flush_prepared_statement_cache();
         writer.connection.close().map_err(|(_, error)| sql(error))
     }
@@ -550,153 +534,6 @@ impl Drop for SqliteEngine {
     fn drop(&mut self) {
         self.drop_connection();
     }
-}
-
-impl Writer {
-    /// Opens a tenant's file for the first time.
-    fn open_first(path: &Path, vfs: Option<&str>, cache: CacheShare) -> Result<Self> {
-        let connection = schema::open_writer(path, vfs)?;
-        let default = |pragma| connection.query_row(pragma, [], |row| row.get(0)).map_err(sql);
-        let known = Known {
-            page_bytes: connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sql)?,
-            cache_size: default("PRAGMA cache_size")?,
-            is_full: default("PRAGMA synchronous")? == SYNCHRONOUS_FULL,
-        };
-        Self::begin(connection, cache, known, false)
-    }
-
-    /// Opens it again: less is looked at, because it was ours when it was let go.
-    fn open_again(
-        path: &Path,
-        vfs: Option<&str>,
-        cache: CacheShare,
-        known: Known,
-        gate: &Gate<'_>,
-    ) -> Result<Self> {
-        let connection = schema::open_writer_again(path, vfs)?;
-        let has_kept_index = gate.open(&connection, path, vfs)?;
-        Self::begin(connection, cache, known, has_kept_index)
-    }
-
-    fn begin(
-        mut connection: Connection,
-        cache: CacheShare,
-        known: Known,
-        has_kept_index: bool,
-    ) -> Result<Self> {
-        // The first read opens the log, and recovers it when another process left it.
-        if let Err(error) = schema::user_version(&connection) {
-            ffi::leave_index(&connection);
-            return Err(error);
-        }
-        schema::set_cache(&connection, &cache, known.cache_size)?;
-        let log_bytes = Arc::new(AtomicU64::new(ffi::log_bytes(&connection).map_err(sql)?));
-        // In the place of SQLite's own, which checkpoints: the writer does so between groups, when it decides to.
-        let told = log_bytes.clone();
-        connection
-            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames| {
-                let frames = u64::try_from(frames).unwrap_or(0);
-                told.store(frames * known.page_bytes as u64, Ordering::Relaxed);
-                Ok(())
-            }))
-            .map_err(sql)?;
-        Ok(Self {
-            connection: ffi::Source::new(connection),
-            known,
-            has_kept_index,
-            is_log_limited: false,
-            level: known.is_full.then_some(Durability::Durable),
-            log_bytes,
-            _cache: cache,
-        })
-    }
-
-    fn set_level(&mut self, level: Durability) -> rusqlite::Result<()> {
-        if self.level != Some(level) {
-            let pragma = match level {
-                Durability::Durable => "PRAGMA synchronous=FULL",
-                Durability::Relaxed => "PRAGMA synchronous=NORMAL",
-            };
-            self.connection.prepare_cached(pragma)?.execute([])?;
-            self.level = Some(level);
-        }
-        Ok(())
-    }
-
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.connection.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, "a failed group could not be rolled back; its connection is opened again");
-        }
-    }
-}
-
-/// The statements of one group, each taken out of the connection's cache when it is first needed.
-struct Statements<'a> {
-    connection: &'a Connection,
-    get: Option<CachedStatement<'a>>,
-    put: Option<CachedStatement<'a>>,
-    delete: Option<CachedStatement<'a>>,
-    delete_range: Option<CachedStatement<'a>>,
-    delete_from: Option<CachedStatement<'a>>,
-}
-
-impl<'a> Statements<'a> {
-    fn new(connection: &'a Connection) -> Self {
-        Self { connection, get: None, put: None, delete: None, delete_range: None, delete_from: None }
-    }
-
-    fn refusal(&mut self, batch: &Batch) -> rusqlite::Result<Option<Refusal>> {
-        for (position, check) in batch.checks().iter().enumerate() {
-            let get = prepared(self.connection, &mut self.get, GET)?;
-            let found: Option<Vec<u8>> =
-                get.query_row(params![check.category, check.key.as_bytes()], |row| row.get(0)).optional()?;
-            if !check.condition.holds(found.as_deref()) {
-                return Ok(Some(Refusal { check: position, found }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn write(&mut self, batch: &Batch) -> rusqlite::Result<u64> {
-        let mut deleted = 0;
-        for write in batch.writes() {
-            match write {
-                Write::Put { category, key, payload } => {
-                    let put = prepared(self.connection, &mut self.put, PUT)?;
-                    put.execute(params![category, key.as_bytes(), payload])?;
-                }
-                Write::Delete { category, key } => {
-                    let delete = prepared(self.connection, &mut self.delete, DELETE)?;
-                    deleted += delete.execute(params![category, key.as_bytes()])?;
-                }
-                Write::DeletePrefix { category, prefix } => {
-                    let range = KeyRange::prefix(prefix);
-                    let (start, stop) = (range.start.as_bytes(), range.stop.as_bytes());
-                    deleted += if stop.is_empty() {
-                        let delete = prepared(self.connection, &mut self.delete_from, DELETE_FROM)?;
-                        delete.execute(params![category, start])?
-                    } else {
-                        let delete = prepared(self.connection, &mut self.delete_range, DELETE_RANGE)?;
-                        delete.execute(params![category, start, stop])?
-                    };
-                }
-            }
-        }
-        Ok(deleted as u64)
-    }
-}
-
-fn prepared<'a, 'b>(
-    connection: &'a Connection,
-    slot: &'b mut Option<CachedStatement<'a>>,
-    text: &str,
-) -> rusqlite::Result<&'b mut CachedStatement<'a>> {
-    Ok(match slot {
-        Some(statement) => statement,
-        none => none.insert(connection.prepare_cached(text)?),
-    })
 }
 
 #[allow(clippy::missing_fields_in_debug, reason = "a connection has nothing to show")]

@@ -5,11 +5,11 @@
     reason = "rusqlite has no face for file controls and for the process-wide configuration"
 )]
 
-use std::cell::RefCell;
-use std::ffi::c_int;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_char, c_int};
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, Ordering, fence};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error, Statement, ffi};
@@ -52,6 +52,14 @@ impl LogFile {
         // used by one thread at a time, and the caller borrows it.
         check(unsafe { size(self.0, &raw mut bytes) })?;
         Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    fn header(&self) -> Result<[u8; 32], Error> {
+        let mut header = [0; 32];
+        let read = self.methods().xRead.ok_or(Error::InvalidQuery)?;
+        // SAFETY: the method belongs to this open file and writes as many bytes as there are; as in `bytes`.
+        check(unsafe { read(self.0, header.as_mut_ptr().cast(), 32, 0) })?;
+        Ok(header)
     }
 
     fn sync(&self) -> Result<(), Error> {
@@ -110,6 +118,11 @@ pub(super) fn log_bytes(connection: &Connection) -> Result<u64, Error> {
     LogFile::of(connection)?.map_or(Ok(0), |log| log.bytes())
 }
 
+/// The header of the log; `None` while the connection has not opened it.
+pub(super) fn log_header(connection: &Connection) -> Result<Option<[u8; 32]>, Error> {
+    LogFile::of(connection)?.map(|log| log.header()).transpose()
+}
+
 /// How many words the head of a log's index has: its header twice, and what checkpoints and readers note.
 const INDEX_HEAD_WORDS: usize = 34;
 /// The index is shared in regions of this size.
@@ -121,7 +134,9 @@ const INDEX_SLOTS: usize = 8_192;
 const INDEX_VERSION: u32 = 3_007_000;
 /// Where the number of frames stands.
 const INDEX_FRAMES_WORD: usize = 4;
-/// The lock of whoever writes or recovers.
+/// Where it stands how many of them are carried over.
+const INDEX_CARRIED_WORD: usize = 24;
+/// The lock of whoever writes or recovers, and behind it that of whoever carries over.
 const INDEX_WRITE_LOCK: c_int = 0;
 
 /// The open file of a connection's database, for the time of one call.
@@ -168,11 +183,11 @@ impl MainFile {
         Ok((!region.is_null()).then_some(IndexRegion(region.cast())))
     }
 
-    /// Locks the index as a writer does, or unlocks it.
-    fn lock_index(&self, how: c_int) -> Result<(), Error> {
+    /// Locks the index as a writer does, with a second lock as one who carries over, too; or unlocks it.
+    fn lock_index(&self, locks: c_int, how: c_int) -> Result<(), Error> {
         let lock = self.methods().xShmLock.ok_or(Error::InvalidQuery)?;
         // SAFETY: as in `lock_shared`; the index is mapped.
-        check(unsafe { lock(self.0, INDEX_WRITE_LOCK, 1, how | ffi::SQLITE_SHM_EXCLUSIVE) })
+        check(unsafe { lock(self.0, INDEX_WRITE_LOCK, locks, how | ffi::SQLITE_SHM_EXCLUSIVE) })
     }
 
     fn unmap_index(&self) {
@@ -253,7 +268,7 @@ pub(super) fn write_index(
     let file = MainFile::of(connection)?;
     file.lock_shared()?;
     let Some(region) = file.map_index(true)? else { return Ok(false) };
-    file.lock_index(ffi::SQLITE_SHM_LOCK)?;
+    file.lock_index(1, ffi::SQLITE_SHM_LOCK)?;
     // Of an old one SQLite leaves three bytes. Where somebody was killed while making one, its pages are there before its head.
     let is_made = (1..=INDEX_HEAD_WORDS).all(|at| region.word(at) == 0) && is_current();
     if is_made {
@@ -272,8 +287,21 @@ pub(super) fn write_index(
             region.set_word(at, *word);
         }
     }
-    file.lock_index(ffi::SQLITE_SHM_UNLOCK)?;
+    file.lock_index(1, ffi::SQLITE_SHM_UNLOCK)?;
     Ok(is_made)
+}
+
+/// Notes in the index of the log that nothing of the log is carried over, so that the next checkpoint carries all of it. Busy while
+/// somebody else writes or carries over.
+pub(super) fn carry_over_anew(connection: &Connection) -> Result<(), Error> {
+    let file = MainFile::of(connection)?;
+    let Some(region) = file.map_index(false)?.filter(|region| region.word(INDEX_CARRIED_WORD) != 0) else {
+        return Ok(());
+    };
+    file.lock_index(2, ffi::SQLITE_SHM_LOCK)?;
+    // A recovery sets it back as well. Whoever reads takes it for the frames that need not be looked for in the log: they are found there, too.
+    region.set_word(INDEX_CARRIED_WORD, 0);
+    file.lock_index(2, ffi::SQLITE_SHM_UNLOCK)
 }
 
 /// Lets go of an index that was mapped here, when SQLite could not open the log that it belongs to.
@@ -422,11 +450,74 @@ fn check(code: c_int) -> Result<(), Error> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Error::SqliteFailure(ffi::Error::new(code), None)) }
 }
 
-/// Whether this process keeps the files of its tenants to itself.
-static IS_ALONE: AtomicBool = AtomicBool::new(false);
+/// The VFS for files that this process keeps to itself; `None` where they are shared with other processes.
+pub(super) fn vfs_alone() -> Option<&'static str> {
+    (!BASE.load(Ordering::Acquire).is_null()).then_some("seabed-alone")
+}
 
-pub(super) fn is_alone() -> bool {
-    IS_ALONE.load(Ordering::Relaxed)
+/// SQLite's own VFS for such files, which ours is made of.
+static BASE: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(ptr::null_mut());
+
+thread_local! {
+    static IS_LOG_LISTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does what opens a log. When it is known to be listed, that is when its place in its directory was flushed, its first flush on the new
+/// connection does not flush the directory once more: SQLite does for every log that it opens as one that may have to be made.
+pub(super) fn opening_log<T>(is_listed: bool, open: impl FnOnce() -> T) -> T {
+    struct Opened;
+    impl Drop for Opened {
+        fn drop(&mut self) {
+            IS_LOG_LISTED.set(false);
+        }
+    }
+    let _opened = Opened;
+    IS_LOG_LISTED.set(is_listed);
+    open()
+}
+
+/// Opens a file as SQLite does, but a log that is listed as one that is there.
+unsafe extern "C" fn open_file(
+    _: *mut ffi::sqlite3_vfs,
+    name: *const c_char,
+    file: *mut ffi::sqlite3_file,
+    flags: c_int,
+    flags_out: *mut c_int,
+) -> c_int {
+    let base = BASE.load(Ordering::Acquire);
+    // SAFETY: set before our VFS is registered, and SQLite's own stay registered and unchanged.
+    let Some(open) = unsafe { base.as_ref() }.and_then(|base| base.xOpen) else { return ffi::SQLITE_ERROR };
+    if flags & ffi::SQLITE_OPEN_WAL != 0 && IS_LOG_LISTED.get() {
+        // SAFETY: what SQLite gave us goes to the method that it was meant for, with the VFS that it belongs to.
+        let code = unsafe { open(base, name, file, flags & !ffi::SQLITE_OPEN_CREATE, flags_out) };
+        if code == ffi::SQLITE_OK {
+            return code;
+        }
+        // It is gone, and is made again.
+    }
+    // SAFETY: as above; a file whose opening failed may be opened again.
+    unsafe { open(base, name, file, flags, flags_out) }
+}
+
+/// Registers our VFS; `false` where SQLite has none to make it of.
+fn register_alone() -> bool {
+    // SAFETY: the name is a C string. SQLite answers a VFS of its own, which stays for as long as the process lives, or null.
+    let base = unsafe { ffi::sqlite3_vfs_find(c"unix-excl".as_ptr()) };
+    // SAFETY: as above.
+    let Some(&own) = (unsafe { base.as_ref() }) else { return false };
+    let ours = ffi::sqlite3_vfs {
+        zName: c"seabed-alone".as_ptr(),
+        pNext: ptr::null_mut(),
+        xOpen: Some(open_file),
+        ..own
+    };
+    BASE.store(base, Ordering::Release);
+    // SAFETY: the structure is never freed and has all that the one has that it is a copy of.
+    let code = unsafe { ffi::sqlite3_vfs_register(Box::leak(Box::new(ours)), 0) };
+    if code != ffi::SQLITE_OK {
+        BASE.store(ptr::null_mut(), Ordering::Release);
+    }
+    code == ffi::SQLITE_OK
 }
 
 /// Locks a connection's file as its first read would; Busy when that would have to wait.
@@ -449,6 +540,98 @@ pub fn tune_process() -> bool {
             == ffi::SQLITE_OK
             && ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 0 as c_int, 0 as c_int) == ffi::SQLITE_OK
     };
-    IS_ALONE.store(is_tuned && cfg!(unix), Ordering::Relaxed);
+    if is_tuned && vfs_alone().is_none() {
+        // Where there is none to make it of, files are shared.
+        register_alone();
+    }
     is_tuned
+}
+
+#[cfg(all(test, not(shuttle)))]
+#[allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::AtomicUsize;
+
+    use rusqlite::config::DbConfig;
+
+    use super::*;
+    use crate::scheduler::{Engine as _, Request, Rest};
+    use crate::sqlite::cache::CacheBudget;
+    use crate::sqlite::engine::{EngineOptions, SqliteEngine};
+    use crate::{Batch, Durability};
+
+    static FLUSHES: AtomicUsize = AtomicUsize::new(0);
+    static OPEN_DIRECTORY: AtomicPtr<std::ffi::c_void> = AtomicPtr::new(ptr::null_mut());
+
+    type OpenDirectory = unsafe extern "C" fn(*const c_char, *mut c_int) -> c_int;
+
+    /// SQLite opens a directory only to flush it.
+    unsafe extern "C" fn count(name: *const c_char, file: *mut c_int) -> c_int {
+        FLUSHES.fetch_add(1, Ordering::Relaxed);
+        let original = OPEN_DIRECTORY.load(Ordering::Relaxed);
+        // SAFETY: it was SQLite's own function of that kind, and gets what it would have got.
+        unsafe { std::mem::transmute::<*mut std::ffi::c_void, OpenDirectory>(original)(name, file) }
+    }
+
+    fn count_flushes_of_directories() {
+        // SAFETY: the VFS is SQLite's own, both methods are there in it, and the function is one of the kind that it stands for.
+        unsafe {
+            let vfs = ffi::sqlite3_vfs_find(c"unix-excl".as_ptr());
+            let (get, set) = ((*vfs).xGetSystemCall.unwrap(), (*vfs).xSetSystemCall.unwrap());
+            let original = get(vfs, c"openDirectory".as_ptr()).unwrap();
+            OPEN_DIRECTORY.store(original as *mut std::ffi::c_void, Ordering::Relaxed);
+            let count: ffi::sqlite3_syscall_ptr =
+                Some(std::mem::transmute::<OpenDirectory, unsafe extern "C" fn()>(count));
+            assert_eq!(set(vfs, c"openDirectory".as_ptr(), count), ffi::SQLITE_OK);
+        }
+    }
+
+    fn open(path: &Path) -> SqliteEngine {
+        SqliteEngine::open(path, None, EngineOptions::default(), None, CacheBudget::new(1 << 20)).unwrap()
+    }
+
+    /// How often a directory is flushed by one put.
+    fn put(engine: &mut SqliteEngine, durability: Durability) -> usize {
+        static PUTS: AtomicUsize = AtomicUsize::new(0);
+        let mut batch = Batch::new();
+        batch.put("c", b"k", PUTS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let before = FLUSHES.load(Ordering::Relaxed);
+        assert!(engine.commit_group(&[Request { batch, durability }]).iter().all(Result::is_ok));
+        FLUSHES.load(Ordering::Relaxed) - before
+    }
+
+    #[test]
+    fn the_directory_is_flushed_once_for_each_log_whoever_made_it() {
+        assert!(tune_process());
+        count_flushes_of_directories();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let mut engine = open(&path);
+        put(&mut engine, Durability::Durable);
+        for _ in 0..3 {
+            assert!(engine.rest(Rest::Released));
+            assert_eq!(put(&mut engine, Durability::Durable), 0);
+        }
+        // Nothing of the next log was flushed when it is let go of.
+        assert!(engine.rest(Rest::Closed));
+        put(&mut engine, Durability::Relaxed);
+        assert!(engine.rest(Rest::Released));
+        assert_eq!(put(&mut engine, Durability::Durable), 1);
+        // Another program takes our log away, and leaves one of its own.
+        assert!(engine.rest(Rest::Released));
+        for (stays, row) in [(false, "x'61'"), (true, "x'62'")] {
+            let other = Connection::open(&path).unwrap();
+            other.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, stays).unwrap();
+            other.execute(&format!("INSERT INTO kv VALUES ({row}, {row}, {row})"), []).unwrap();
+            drop(other);
+            assert_eq!(directory.path().join("t.db-wal").exists(), stays);
+        }
+        assert_eq!(put(&mut engine, Durability::Durable), 1);
+        // It is gone altogether.
+        assert!(engine.rest(Rest::Released));
+        drop(Connection::open(&path).unwrap().query_row("SELECT count(*) FROM kv", [], |_| Ok(())));
+        assert!(!directory.path().join("t.db-wal").exists());
+        assert_eq!(put(&mut engine, Durability::Durable), 1);
+    }
 }

@@ -51,7 +51,10 @@ impl Gate<'_> {
         let before = vfs.is_none().then(|| schema::stamps(path));
         let kept = ffi::read_index(connection).ok().flatten().and_then(|words| {
             let files = match before {
-                Some(before) => Some(schema::FileState::of(path).filter(|files| files.was(before))?),
+                Some(before) => {
+                    let header = ffi::log_header(connection).ok().flatten()?;
+                    Some(schema::FileState::with_header(path, header).filter(|files| files.was(before))?)
+                }
                 None => None,
             };
             Some(Kept { words, files })
@@ -115,6 +118,7 @@ mod tests {
             .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)")
             .unwrap();
         let words = ffi::read_index(&connection).unwrap().unwrap();
+        let header = ffi::log_header(&connection).unwrap().unwrap();
         for (inserts, is_current) in [(0, true), (1, false)] {
             for _ in 0..inserts {
                 connection.execute_batch("INSERT INTO t VALUES (2)").unwrap();
@@ -128,7 +132,7 @@ mod tests {
                 });
                 std::fs::copy(from, to).unwrap();
             }
-            let kept = Kept { words: words.clone(), files: schema::FileState::of(&copy) };
+            let kept = Kept { words: words.clone(), files: schema::FileState::with_header(&copy, header) };
             let opened = Connection::open(&copy).unwrap();
             assert_eq!(State::Left(Some(kept)).open(&opened, &copy, None).unwrap(), is_current);
             let rows: i64 = opened.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();

@@ -12,7 +12,10 @@ mod reader_pool;
 mod restore;
 mod root;
 mod schema;
+mod statements;
 mod verify;
+mod worth;
+mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,8 +56,8 @@ pub fn version() -> &'static str {
 /// How a store uses its machine. What it stores, and what it promises, does not depend on it.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// How many tenants hold their files open at once; those in use at a moment count on top. The one that was used least lately lets go
-    /// of its files for the next, without a flush, and opens them again when it is used: about 0.2 ms. By default
+    /// How many tenants hold their files open at once; those in use at a moment count on top. The one that is used least often,
+    /// lately, lets go of its files for the next, without a flush, and opens them again when it is used: about 0.2 ms. By default
     /// [`OPEN_TENANTS_MAX`]. Never more than an eleventh of the files that the process may open: as many as
     /// one tenant takes that is read by several threads.
     pub open_tenants_max: usize,
@@ -79,6 +82,7 @@ impl Default for SqliteOptions {
 pub(crate) struct SqliteBackend {
     root: PathBuf,
     options: SqliteOptions,
+    engine: EngineOptions,
     /// What exists from the first opened tenant on: the lock of the root and the writer threads.
     running: Mutex<Option<Running>>,
 }
@@ -97,7 +101,13 @@ impl SqliteBackend {
     pub(crate) fn new(root: &Path, options: SqliteOptions) -> Result<Self> {
         root::check(root)?;
         let root = std::path::absolute(root).map_err(|error| root::cannot("resolve", root, error))?;
-        Ok(Self { root, options, running: Mutex::default() })
+        Ok(Self { root, options, engine: EngineOptions::default(), running: Mutex::default() })
+    }
+
+    /// The same with other options for its engines: for tests.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn with_engine(self, engine: EngineOptions) -> Self {
+        Self { engine, ..self }
     }
 
     fn running(&self) -> Result<Running> {
@@ -120,13 +130,8 @@ impl SqliteBackend {
         let running = self.running()?;
         let path = self.root.join(id.file_name());
         let cache = &running.files.cache;
-        let mut engine = SqliteEngine::open(
-            &path,
-            None,
-            EngineOptions::default(),
-            Some(running.lock.clone()),
-            cache.clone(),
-        )?;
+        let mut engine =
+            SqliteEngine::open(&path, None, self.engine.clone(), Some(running.lock.clone()), cache.clone())?;
         let readers = ReaderPool::new(
             id.clone(),
             path.clone(),

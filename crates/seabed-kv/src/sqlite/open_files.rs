@@ -1,8 +1,8 @@
-//! Which tenants hold their files open: a bounded number, and whoever was not used for the longest time lets go first.
+//! Which tenants hold their files open: a bounded number, and whoever is used least often, lately, lets go first.
 //!
-//! 1. A tenant is listed from the first time that it is used. Each use notes its number, unless the one before was by the same tenant.
-//! 2. When there are too many, the one that was used least lately lets go: of its readers, then of its writer, without a checkpoint and so
-//!    without a flush. The log stays and is read again when the tenant is. One that is at work keeps its files and counts as used.
+//! 1. A tenant is listed from the first time that it is used. Each use is noted, unless the one before was by the same tenant.
+//! 2. When there are too many, the one that is worth least ([`Worth`]) lets go: of its readers, then of its writer, without a checkpoint
+//!    and so without a flush. The log stays and is read again when the tenant is. One that is at work keeps its files.
 //! 3. Letting go is announced first: the tenant is off the list. Whoever uses it meanwhile is done with it after that, and lists it
 //!    again. So no file stays open that is not listed, except for as long as it is used.
 //! 4. Those that nobody uses for long are closed properly, log and all, by a thread of their own; those that let go before, too.
@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::cache::CacheBudget;
 use super::engine::SqliteEngine;
 use super::reader_pool::ReaderPool;
+use super::worth::Worth;
 use crate::scheduler::{Actor, Rest};
 use crate::sync::{Mutex, lock, spawn};
 use crate::{Error, ErrorKind, Result};
@@ -40,7 +41,9 @@ pub(super) struct Files {
     all: Arc<OpenFiles>,
     readers: Arc<ReaderPool>,
     writer: OnceLock<Weak<Actor<SqliteEngine>>>,
+    /// The number of its last use.
     used: AtomicU64,
+    worth: Worth,
     is_listed: AtomicBool,
     is_released: AtomicBool,
     /// The tenant was closed; what its writer still has to do is done with the files open.
@@ -54,7 +57,8 @@ impl OpenFiles {
             cache,
             listed: Mutex::default(),
             released: Mutex::default(),
-            clock: AtomicU64::new(0),
+            // Not where every tenant stands that was never used.
+            clock: AtomicU64::new(1),
             swept: AtomicU64::new(0),
         })
     }
@@ -89,6 +93,7 @@ impl OpenFiles {
         drop(listed);
         for files in idle {
             if !files.rest(Rest::Closed) {
+                files.note_use();
                 self.list(&files);
             }
         }
@@ -109,32 +114,35 @@ impl OpenFiles {
     fn list(&self, files: &Arc<Files>) {
         let mut listed = lock(&self.listed);
         if !files.is_closed.load(Ordering::SeqCst) && !files.is_listed.swap(true, Ordering::SeqCst) {
-            files.used.store(self.tick(), Ordering::Relaxed);
             listed.push(files.clone());
         }
     }
 
     /// Makes room for the tenant that was listed last.
     fn make_room(&self, new: &Arc<Files>) {
-        for _ in 0..VICTIMS_MAX {
+        let mut at_work = Vec::new();
+        while at_work.len() < VICTIMS_MAX {
             let victim = {
                 let mut listed = lock(&self.listed);
-                if listed.len() <= self.tenants_max {
-                    return;
+                if listed.len() + at_work.len() <= self.tenants_max {
+                    break;
                 }
-                let others = listed.iter().enumerate().filter(|(_, files)| !Arc::ptr_eq(files, new));
-                let Some((at, _)) = others.min_by_key(|(_, files)| files.used.load(Ordering::Relaxed)) else {
-                    return;
-                };
+                let worth = |at: &usize| listed.get(*at).map_or(f64::INFINITY, |files| files.worth.get());
+                let others = (0..listed.len())
+                    .filter(|at| !listed.get(*at).is_some_and(|files| Arc::ptr_eq(files, new)));
+                let Some(at) = others.min_by(|a, b| worth(a).total_cmp(&worth(b))) else { break };
                 let victim = listed.swap_remove(at);
                 victim.is_listed.store(false, Ordering::SeqCst);
                 victim
             };
             if !victim.rest(Rest::Released) {
-                self.list(&victim);
+                at_work.push(victim);
             } else if !victim.is_released.swap(true, Ordering::SeqCst) {
                 lock(&self.released).push(victim);
             }
+        }
+        for files in at_work {
+            self.list(&files);
         }
     }
 }
@@ -146,6 +154,7 @@ impl Files {
             readers,
             writer: OnceLock::new(),
             used: AtomicU64::new(0),
+            worth: Worth::none(),
             is_listed: AtomicBool::new(false),
             is_released: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -160,12 +169,18 @@ impl Files {
     /// Called after each use.
     pub(super) fn used(self: &Arc<Self>) {
         if self.used.load(Ordering::Relaxed) != self.all.clock.load(Ordering::Relaxed) {
-            self.used.store(self.all.tick(), Ordering::Relaxed);
+            self.note_use();
         }
         if !self.is_listed.load(Ordering::SeqCst) {
             self.all.list(self);
             self.all.make_room(self);
         }
+    }
+
+    fn note_use(&self) {
+        let number = self.all.tick();
+        self.used.store(number, Ordering::Relaxed);
+        self.worth.note(number, self.all.tenants_max);
     }
 
     /// Called when the tenant is closed.

@@ -139,10 +139,10 @@ pub(super) fn check_copy(path: &Path, uri: &Path) -> Result<usize> {
 fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> {
     // A connection is used by one thread at a time: our locks see to it, SQLite's own are not needed.
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match vfs {
-        None if ffi::is_alone() => open_alone(path, flags),
-        None => Connection::open_with_flags(path, flags),
-        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+    let connection = match (vfs, ffi::vfs_alone()) {
+        (None, Some(alone)) => open_alone(path, flags, alone),
+        (None, None) => Connection::open_with_flags(path, flags),
+        (Some(vfs), _) => Connection::open_with_flags_and_vfs(path, flags, vfs),
     };
     let connection = connection.map_err(|error| in_file(path, error))?;
     connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sql)?;
@@ -153,8 +153,8 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
 
 /// Opens a file that no other process may use meanwhile, so that the index of its log need not be shared: a third of what opening costs.
 /// Where another process has it open already, it is shared after all.
-fn open_alone(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix-excl")?;
+fn open_alone(path: &Path, flags: OpenFlags, vfs: &str) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
     // A reader takes no lock that keeps others out; it finds the index wherever the writer has it.
     if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) || ffi::lock_shared(&connection).is_ok() {
         return Ok(connection);
@@ -371,9 +371,9 @@ pub(super) struct FileState {
 }
 
 impl FileState {
-    /// How the file and its log are now; `None` when one is not there.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        Self::with_log(path, &mut File::open(sibling(path, "-wal")).ok()?)
+    /// How the file and its log are now, of which the header is known; `None` when one is not there.
+    pub(super) fn with_header(path: &Path, log_header: [u8; 32]) -> Option<Self> {
+        Some(Self { stamps: stamps(path)?, log_header })
     }
 
     fn with_log(path: &Path, log: &mut File) -> Option<Self> {

@@ -1,6 +1,7 @@
 //! The group commit without threads, for simulators that bring their own disk as a SQLite VFS. Not covered by semver.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -8,9 +9,10 @@ use super::cache::CacheBudget;
 pub use super::engine::{EngineOptions, StoredRow};
 use super::engine::{SqliteEngine, all_rows};
 use super::schema::sql;
+use super::{SqliteBackend, SqliteOptions};
 use crate::limits::CACHE_BYTES_MAX;
 use crate::scheduler::{Engine as _, Request, Rest, Verdict};
-use crate::{Batch, Commit, Durability, Outcome, Result};
+use crate::{Batch, Commit, Durability, Outcome, Result, Store};
 
 /// A view of a tenant's file that does not change, on a connection of its own: what a snapshot is.
 #[derive(Debug)]
@@ -36,6 +38,15 @@ impl View {
     pub fn rows(&self) -> Result<Vec<StoredRow>> {
         all_rows(&self.0)
     }
+}
+
+/// A store whose tenants have such engines.
+///
+/// # Errors
+/// As [`Store::sqlite`].
+pub fn store(root: &Path, options: EngineOptions) -> Result<Store> {
+    let backend = SqliteBackend::new(root, SqliteOptions::default())?.with_engine(options);
+    Ok(Store::with_backend(Arc::new(backend)))
 }
 
 /// The engine of one tenant: what a writer thread runs, called directly.
