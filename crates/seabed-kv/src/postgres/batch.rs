@@ -20,9 +20,10 @@ use tokio_postgres::types::Type;
 use super::connection::{Connection, Parameter};
 use super::failure::Failure;
 use super::names::{Category, Cut};
-use super::queue::{Request, Verdict};
+use super::queue::Verdict;
 use super::{Shared, pause};
 use crate::limits::{POSTGRES_KEY_LOCKS_MAX, POSTGRES_RETRIES_MAX};
+use crate::mailbox::Request;
 use crate::{Check, Condition, Error, ErrorKind, KeyRange, Refusal, Result, TenantId, Write};
 
 /// Into how many locks the categories of a tenant are folded, so that no batch needs more of them.
