@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What the functions of dialect `postgres` cost the server, beside statements written by hand: bench/postgres.sh CONNINFO, as psql takes it.
-# pgbench sends each in the extended protocol without names, as the store does; the contenders take turns. Read the ratios. It makes a schema
+# pgbench prepares each, as the store does in a session of its own (MODE=extended: without names, as behind a pooler); the contenders take turns. Read the ratios. It makes a schema
 # `seabed_bench` and drops it. It wants psql and pgbench, and a server that may be written to; the store's own client is not part of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 conninfo=${1:?how to reach the server, such as host=/run/postgresql user=postgres dbname=postgres}
-rounds=${ROUNDS:-5} transactions=${TRANSACTIONS:-1000}
+rounds=${ROUNDS:-5} transactions=${TRANSACTIONS:-1000} mode=${MODE:-prepared}
 place=$(mktemp -d)
 trap 'rm -rf "$place"; psql -q -d "$conninfo" -c "SET client_min_messages = warning; DROP SCHEMA IF EXISTS seabed_bench CASCADE"' EXIT
 
@@ -35,8 +35,9 @@ empty="array_agg(''::bytea)"
 
 script() { printf '%s\n%s\n' "$some" "$2" >"$place/$1"; }
 script single "INSERT INTO seabed_bench.plain VALUES ('t', 'c', $key, $payload) $on_conflict"
-script put "SELECT * FROM seabed_bench.apply_one($one, NULL, NULL, NULL, NULL, NULL, $write)"
-script conditional "SELECT * FROM seabed_bench.apply_one($one, 1, 'c', $key, '', NULL, $write)"
+apply_one() { echo "SELECT (one).refused, (one).held, (one).deleted, (one).epoch FROM (SELECT seabed_bench.apply_one($1) AS one OFFSET 0) AS called"; }
+script put "$(apply_one "$one, NULL, NULL, NULL, NULL, NULL, $write")"
+script conditional "$(apply_one "$one, 1, 'c', $key, '', NULL, $write")"
 script four "BEGIN;
 SELECT payload FROM seabed_bench.plain WHERE tenant = 't' AND category = 'c' AND key = $key FOR UPDATE;
 INSERT INTO seabed_bench.plain VALUES ('t', 'c', $key, $payload) $on_conflict;
@@ -47,7 +48,7 @@ script puts "SELECT seabed_bench.apply_puts($give_up, true, NULL, '{-7}', '{t}',
 for ((round = 0; round < rounds; round++)); do
     for name in single put conditional four batch puts; do
         # A fifth of them was quicker: what others did on the machine meanwhile is in the rest.
-        (cd "$place" && pgbench -n -M extended -l -t "$transactions" -f "$name" "$conninfo" >/dev/null 2>&1)
+        (cd "$place" && pgbench -n -M "$mode" -l -t "$transactions" -f "$name" "$conninfo" >/dev/null 2>&1)
         us=$(sort -n -k 3,3 "$place"/pgbench_log.* | awk -v "line=$((transactions / 5))" 'NR == line { print $3 }')
         rm "$place"/pgbench_log.*
         echo "$name $us"

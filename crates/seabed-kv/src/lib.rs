@@ -102,6 +102,8 @@ pub mod global;
 mod id;
 mod key;
 pub mod limits;
+#[cfg(any(feature = "sqlite", feature = "postgres", shuttle))]
+mod mailbox;
 mod memory;
 #[cfg_attr(
     not(any(feature = "sqlite", feature = "postgres", shuttle)),

@@ -12,20 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::Admission;
 use crate::batch::DurabilityGate;
-use crate::limits::{
-    GROUP_BYTES_MAX, GROUP_REQUESTS_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_BYTES_MAX,
-    MAILBOX_WAITING_MAX,
-};
-use crate::op::{Completer, pending};
+use crate::mailbox::Mailbox;
+pub(crate) use crate::mailbox::Request;
+use crate::op::pending;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn, wait};
 use crate::{Batch, Commit, Durability, Error, ErrorKind, Op, Outcome, Refusal, Result, TenantId};
-
-/// One batch on its way to a tenant's engine. An empty Durable one is a flush.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) batch: Batch,
-    pub(crate) durability: Durability,
-}
 
 /// What an engine answers for one request.
 #[derive(Debug, Clone)]
@@ -75,63 +66,11 @@ pub(crate) struct Actor<E: Engine> {
     unobserved_failures: Arc<AtomicU64>,
 }
 
-#[derive(Default)]
-struct Mailbox {
-    /// In the order of the calls; each will be executed, also when its `Op` is dropped.
-    queue: VecDeque<Entry>,
-    queue_bytes: usize,
-    /// Whether the actor stands in the run queue or is being run.
-    scheduled: bool,
-    /// Those who wait for the close, which comes after the queue.
-    closing: Vec<Completer<()>>,
-    /// Nothing is queued any more.
-    ending: bool,
-    /// The engine is gone, and this is how it went.
-    ended: Option<Result<()>>,
-}
-
-struct Entry {
-    request: Request,
-    completer: Completer<Outcome>,
-}
-
-impl Mailbox {
-    fn has_room_for(&self, bytes: usize, admission: Admission) -> bool {
-        let (requests_max, bytes_max) = match admission {
-            Admission::Try => (MAILBOX_REQUESTS_MAX, MAILBOX_BYTES_MAX),
-            Admission::Wait => (MAILBOX_WAITING_MAX, MAILBOX_WAITING_BYTES_MAX),
-        };
-        self.queue.is_empty() || (self.queue.len() < requests_max && self.queue_bytes + bytes <= bytes_max)
-    }
-
-    fn push(&mut self, entry: Entry) {
-        self.queue_bytes += entry.request.batch.held_bytes();
-        self.queue.push_back(entry);
-    }
-
-    /// What one flush will serve.
-    fn take_group(&mut self) -> (Vec<Request>, Vec<Completer<Outcome>>) {
-        let (mut requests, mut completers, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some(entry) = self.queue.front() {
-            bytes += entry.request.batch.bytes();
-            if requests.len() == GROUP_REQUESTS_MAX || (bytes > GROUP_BYTES_MAX && !requests.is_empty()) {
-                break;
-            }
-            if let Some(entry) = self.queue.pop_front() {
-                self.queue_bytes -= entry.request.batch.held_bytes();
-                requests.push(entry.request);
-                completers.push(entry.completer);
-            }
-        }
-        (requests, completers)
-    }
-}
-
 impl<E: Engine> Actor<E> {
     pub(crate) fn new(tenant: TenantId, engine: E, pool: Arc<Pool<E>>) -> Arc<Self> {
         Arc::new(Self {
+            mailbox: Mutex::new(Mailbox::new(tenant.clone())),
             tenant,
-            mailbox: Mutex::default(),
             durable_seq: AtomicU64::new(engine.durable_seq()),
             engine: Mutex::new(Some(engine)),
             pool,
@@ -148,36 +87,28 @@ impl<E: Engine> Actor<E> {
         durability: Durability,
         admission: Admission,
     ) -> Op<Outcome> {
-        let mut mailbox = lock(&self.mailbox);
-        if mailbox.ending {
-            return self.failed(self.closed().in_batch(&batch));
-        }
-        if !mailbox.has_room_for(batch.held_bytes(), admission) {
-            return self.failed(self.busy(admission).in_batch(&batch));
-        }
         let (completer, op) = pending(self.unobserved_failures.clone());
-        mailbox.push(Entry { request: Request { batch, durability }, completer });
-        self.schedule(&mut mailbox);
+        let mut mailbox = lock(&self.mailbox);
+        if mailbox.submit(Request { batch, durability }, admission, completer) {
+            self.schedule(&mut mailbox);
+        }
         op
     }
 
     /// Executes what is queued, then closes the engine. Whoever closes again waits for the same end.
     pub(crate) fn close(self: &Arc<Self>) -> Op<()> {
-        let mut mailbox = lock(&self.mailbox);
-        if let Some(ended) = &mailbox.ended {
-            return Op::ready(ended.clone());
-        }
-        mailbox.ending = true;
         let (completer, op) = pending(self.unobserved_failures.clone());
-        mailbox.closing.push(completer);
-        self.schedule(&mut mailbox);
+        let mut mailbox = lock(&self.mailbox);
+        if mailbox.close(completer) {
+            self.schedule(&mut mailbox);
+        }
         op
     }
 
     /// Does something with the engine between two groups, on this thread.
     #[cfg(feature = "sqlite")]
     pub(crate) fn with_engine<T>(&self, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
-        let done = lock(&self.engine).as_mut().map_or_else(|| Err(self.closed()), work);
+        let done = lock(&self.engine).as_mut().map_or_else(|| Err(lock(&self.mailbox).closed()), work);
         done.map_err(|error| error.in_tenant(&self.tenant))
     }
 
@@ -185,7 +116,7 @@ impl<E: Engine> Actor<E> {
     #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn rest(&self, how: Rest) -> bool {
         let mailbox = lock(&self.mailbox);
-        if mailbox.ended.is_some() {
+        if mailbox.has_ended() {
             return true;
         }
         if mailbox.scheduled {
@@ -221,12 +152,12 @@ impl<E: Engine> Actor<E> {
             self.end(mailbox, |_| Ok(()));
             return;
         }
-        if mailbox.queue.is_empty() && mailbox.ending {
+        if mailbox.is_empty() && mailbox.ending {
             self.end(mailbox, |engine| engine.map_or(Ok(()), E::close));
             return;
         }
         mailbox.scheduled = false;
-        if !mailbox.queue.is_empty() {
+        if !mailbox.is_empty() {
             // At the back of the run queue: other tenants come first.
             self.schedule(&mut mailbox);
         }
@@ -240,16 +171,8 @@ impl<E: Engine> Actor<E> {
             Err(Error::new(ErrorKind::Backend, "closing the tenant panicked; what was acknowledged is safe"))
         });
         let closed = closed.map_err(|error| error.in_tenant(&self.tenant));
-        let mut mailbox = lock(&self.mailbox);
-        mailbox.ended = Some(closed.clone());
-        let (queue, closing) = (std::mem::take(&mut mailbox.queue), std::mem::take(&mut mailbox.closing));
-        drop(mailbox);
-        for entry in queue {
-            entry.completer.complete(Err(self.closed().in_batch(&entry.request.batch)));
-        }
-        for completer in closing {
-            completer.complete(closed.clone());
-        }
+        let waiting = lock(&self.mailbox).end(closed);
+        waiting.tell();
     }
 
     fn run_group(self: &Arc<Self>) {
@@ -274,28 +197,6 @@ impl<E: Engine> Actor<E> {
             });
         }
         engine.maintain();
-    }
-
-    /// A failure that is logged and counted when nobody awaits it, like every other.
-    fn failed(&self, error: Error) -> Op<Outcome> {
-        let (completer, op) = pending(self.unobserved_failures.clone());
-        completer.complete(Err(error));
-        op
-    }
-
-    fn closed(&self) -> Error {
-        Error::new(ErrorKind::Closed, "the tenant is closed; open it again").in_tenant(&self.tenant)
-    }
-
-    fn busy(&self, admission: Admission) -> Error {
-        let (requests, bytes) = match admission {
-            Admission::Try => (MAILBOX_REQUESTS_MAX, MAILBOX_BYTES_MAX),
-            Admission::Wait => (MAILBOX_WAITING_MAX, MAILBOX_WAITING_BYTES_MAX),
-        };
-        let message = format!(
-            "the mailbox is full ({requests} requests or {bytes} bytes wait); nothing was applied, try again later"
-        );
-        Error::new(ErrorKind::Busy, message).in_tenant(&self.tenant)
     }
 
     /// Batches committed, groups committed, failures that nobody awaited.

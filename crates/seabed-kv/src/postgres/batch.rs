@@ -20,9 +20,10 @@ use tokio_postgres::types::Type;
 use super::connection::{Connection, Parameter};
 use super::failure::Failure;
 use super::names::{Category, Cut};
-use super::queue::{Request, Verdict};
+use super::queue::Verdict;
 use super::{Shared, pause};
 use crate::limits::{POSTGRES_KEY_LOCKS_MAX, POSTGRES_RETRIES_MAX};
+use crate::mailbox::Request;
 use crate::{Check, Condition, Error, ErrorKind, KeyRange, Refusal, Result, TenantId, Write};
 
 /// Into how many locks the categories of a tenant are folded, so that no batch needs more of them.
@@ -112,42 +113,48 @@ struct Locks {
 }
 
 impl Locks {
-    fn of(schema: &str, tenant: &[u8], requests: &[Request]) -> Self {
-        let (mut categories, mut rows) = (BTreeMap::new(), BTreeMap::new());
-        let category_lock = |category: &[u8]| {
-            let fold = Sha256::digest(category).first().map_or(0, |byte| byte % CATEGORY_LOCKS);
-            number(&[schema.as_bytes(), tenant, &[fold]]) | i64::MIN
-        };
-        let mut row = |category: &[u8], key: &[u8], exclusive: bool| {
-            let number = number(&[schema.as_bytes(), tenant, category, key]) & i64::MAX;
-            *rows.entry(number).or_default() |= exclusive;
+    fn of<'a>(schema: &str, tenant: &[u8], requests: &'a [Request]) -> Self {
+        let mut categories: BTreeMap<&'a [u8], bool> = BTreeMap::new();
+        let mut rows: BTreeMap<(&'a [u8], &'a [u8]), bool> = BTreeMap::new();
+        let mut row = |category: &'a [u8], key: &'a [u8], exclusive: bool| {
+            // One beyond the bound tells.
+            if rows.len() <= POSTGRES_KEY_LOCKS_MAX {
+                *rows.entry((category, key)).or_default() |= exclusive;
+            }
         };
         for request in requests {
             for Check { category, key, .. } in request.batch.checks() {
-                categories.entry(category_lock(category)).or_insert(false);
+                categories.entry(category).or_default();
                 row(category, key.as_bytes(), false);
             }
             for write in request.batch.writes() {
                 match write {
                     Write::Put { category, key, .. } | Write::Delete { category, key } => {
-                        categories.entry(category_lock(category)).or_insert(false);
+                        categories.entry(category).or_default();
                         row(category, key.as_bytes(), true);
                     }
                     Write::DeletePrefix { category, .. } => {
-                        categories.insert(category_lock(category), true);
+                        categories.insert(category, true);
                     }
                 }
             }
         }
-        if rows.len() > POSTGRES_KEY_LOCKS_MAX {
-            rows.clear();
-            for exclusive in categories.values_mut() {
-                *exclusive = true;
+        let one_by_one = rows.len() <= POSTGRES_KEY_LOCKS_MAX;
+        let mut locks: BTreeMap<i64, bool> = BTreeMap::new();
+        for (category, exclusive) in categories {
+            let fold = Sha256::digest(category).first().map_or(0, |byte| byte % CATEGORY_LOCKS);
+            let number = number(&[schema.as_bytes(), tenant, &[fold]]) | i64::MIN;
+            *locks.entry(number).or_default() |= exclusive || !one_by_one;
+        }
+        let categories = locks.len();
+        if one_by_one {
+            for ((category, key), exclusive) in rows {
+                let number = number(&[schema.as_bytes(), tenant, category, key]) & i64::MAX;
+                *locks.entry(number).or_default() |= exclusive;
             }
         }
-        let count = categories.len();
-        let (numbers, exclusive) = categories.into_iter().chain(rows).unzip();
-        Self { numbers, exclusive, categories: count }
+        let (numbers, exclusive) = locks.into_iter().unzip();
+        Self { numbers, exclusive, categories }
     }
 
     fn category(&self, position: usize) -> Option<i64> {
@@ -309,7 +316,7 @@ impl Sending<'_> {
             (&columns.category_tails, Type::BYTEA_ARRAY),
             (&columns.values, Type::BYTEA_ARRAY),
         ];
-        let rows = self.connection.query(&self.shared.sql.APPLY_PUTS, &parameters).await?;
+        let rows = self.connection.query_often(&self.shared.sql.APPLY_PUTS, &parameters).await?;
         let epoch = epoch(&rows, 0)?;
         Ok(Committed { verdicts: (0..requests).map(|_| APPLIED).collect(), epoch })
     }
@@ -342,7 +349,7 @@ impl Sending<'_> {
             (&write.category.tail, Type::BYTEA),
             (&write.value(), Type::BYTEA),
         ];
-        let rows = self.connection.query(&self.shared.sql.APPLY_ONE, &parameters).await?;
+        let rows = self.connection.query_often(&self.shared.sql.APPLY_ONE, &parameters).await?;
         let verdict = match rows.first() {
             Some(row) if row.try_get(0)? => Verdict::Refused(Refusal { check: 0, found: row.try_get(1)? }),
             Some(row) => Verdict::Applied { deleted: row_count(row.try_get(2)?) },
@@ -376,7 +383,7 @@ impl Sending<'_> {
             (&columns.category_tails, Type::BYTEA_ARRAY),
             (&columns.values, Type::BYTEA_ARRAY),
         ];
-        let rows = self.connection.query(&self.shared.sql.APPLY_MANY, &parameters).await?;
+        let rows = self.connection.query_often(&self.shared.sql.APPLY_MANY, &parameters).await?;
         // Of a request without steps, which is a flush, nothing is said.
         let mut verdicts: Vec<_> =
             requests.iter().map(|request| request.batch.is_empty().then_some(APPLIED)).collect();

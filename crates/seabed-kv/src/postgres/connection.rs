@@ -1,7 +1,7 @@
 //! Connections: made, pooled, given up.
 //!
-//! No state of a session is ever left behind: settings are of one transaction, statements have no names, and a connection that
-//! was given up in the middle of a transaction is closed, not used again.
+//! No state is ever left behind in a session that is not ours: settings are of one transaction, statements have names where session.rs allows
+//! it alone, and a connection that was given up in the middle of a transaction is closed, not used again.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::{self, Failure};
+use super::session::{OwnSession, guarded, is_misnamed};
 use crate::limits::{POSTGRES_ANSWER_MS_MAX, POSTGRES_BACKOFF_MS_MAX, POSTGRES_STATEMENT_MS_MAX};
 use crate::sync::{Mutex, lock};
 use crate::{Error, Result};
@@ -38,6 +39,8 @@ pub(super) struct Connection {
     /// Whether a transaction stays open between two statements.
     in_transaction: AtomicBool,
     clock: Clock,
+    /// `None` where a pooler may lend another session each time.
+    own_session: Mutex<Option<OwnSession>>,
 }
 
 /// What the server's clock said, and that it said so no later than that.
@@ -60,10 +63,15 @@ impl Connection {
         self.unfinished.fetch_or(failure.is_of_connection(), Ordering::Relaxed);
     }
 
-    async fn ask_clock(&mut self, clock: &str) -> Result<(), Failure> {
-        let rows = self.query(clock, &[]).await?;
+    /// Asks for the server's clock and, where the greeting does, for the process that answers.
+    async fn greet(&mut self, greeting: &str) -> Result<(), Failure> {
+        let rows = self.query(greeting, &[]).await?;
         if let Some(row) = rows.first() {
             self.clock = Clock { said_ms: row.try_get(0)?, heard: Instant::now() };
+            if row.len() > 1 {
+                let own = OwnSession::of(&self.client, row.try_get(1)?).await;
+                *lock(&self.own_session) = own;
+            }
         }
         Ok(())
     }
@@ -71,6 +79,50 @@ impl Connection {
     /// Sends one statement and takes its whole answer: one round trip.
     pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         self.finish(self.client.query_typed(sql, parameters)).await
+    }
+
+    /// The same for a statement that is sent again and again, and whose plan does not depend on its parameters: in a session of our own it
+    /// has a name from its second time on, so that the server parses and plans it no more.
+    pub(super) async fn query_often(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Failure> {
+        // What fails in a transaction ends it, so there it could not be sent again.
+        if self.in_transaction.load(Ordering::Relaxed) {
+            return self.query(sql, parameters).await;
+        }
+        let own = lock(&self.own_session).as_ref().map(|own| (own.process_id, own.named(sql)));
+        let Some((process_id, named)) = own else { return self.query(sql, parameters).await };
+        let Some(statement) = named else { return self.query_and_name(sql, parameters).await };
+        let mut values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
+        values.push(&process_id);
+        match self.finish(self.client.query(&statement, &values)).await {
+            Err(failure) if is_misnamed(&failure) => {
+                tracing::debug!(?failure, "a statement's name means something else; there will be none");
+                *lock(&self.own_session) = None;
+                // It is closed with its last holder: now, and not behind the answer.
+                drop(statement);
+                self.query(sql, parameters).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Sends one statement, and behind it the same to be named: one round trip.
+    async fn query_and_name(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+        let types: Vec<_> = parameters.iter().map(|(_, of)| of.clone()).chain([Type::INT4]).collect();
+        let text = guarded(sql, parameters.len());
+        self.finish(async {
+            let asked = self.client.query_typed(sql, parameters);
+            let (answered, named) = tokio::join!(biased; asked, self.client.prepare_typed(&text, &types));
+            // Without a name it is only slower.
+            if let (Ok(statement), Some(own)) = (named, lock(&self.own_session).as_mut()) {
+                own.name(sql, statement);
+            }
+            answered
+        })
+        .await
     }
 
     /// Sends one statement that changes rows; answers how many.
@@ -179,8 +231,8 @@ pub(super) async fn pipelined<T>(statements: &mut [Pending<'_, T>]) -> Vec<Resul
 pub(super) struct Server {
     config: Config,
     tls: Option<MakeRustlsConnect>,
-    /// Asks for the server's clock.
-    clock: String,
+    /// What each connection is asked first.
+    greeting: String,
     unreachable: Mutex<Option<Unreachable>>,
 }
 
@@ -195,8 +247,8 @@ struct Unreachable {
 }
 
 impl Server {
-    pub(super) fn new(config: Config, tls: Option<MakeRustlsConnect>, clock: String) -> Self {
-        Self { config, tls, clock, unreachable: Mutex::default() }
+    pub(super) fn new(config: Config, tls: Option<MakeRustlsConnect>, greeting: String) -> Self {
+        Self { config, tls, greeting, unreachable: Mutex::default() }
     }
 
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
@@ -230,7 +282,7 @@ impl managed::Manager for Server {
         match self.connect().await {
             Ok(mut connection) => {
                 *lock(&self.unreachable) = None;
-                connection.ask_clock(&self.clock).await.map_err(Failure::of_read)?;
+                connection.greet(&self.greeting).await.map_err(Failure::of_read)?;
                 Ok(connection)
             }
             Err(error) => {
@@ -286,6 +338,7 @@ where
         unfinished: AtomicBool::new(false),
         in_transaction: AtomicBool::new(false),
         clock: Clock { said_ms: i64::MAX, heard: Instant::now() },
+        own_session: Mutex::default(),
     }
 }
 

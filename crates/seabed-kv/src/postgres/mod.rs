@@ -11,6 +11,7 @@ mod portable;
 mod queue;
 mod reader;
 mod schema;
+mod session;
 mod sql;
 mod view;
 
@@ -127,7 +128,11 @@ impl Shared {
             })?;
         let acquire_max = Some(Duration::from_millis(acquire_ms_max));
         let sql = Statements::new(&schema);
-        let pool = Pool::builder(Server::new(address.config, address.tls, sql.CLOCK.clone()))
+        let greeting = match address.dialect {
+            Dialect::Postgres => &sql.CLOCK_AND_PROCESS,
+            Dialect::Portable => &sql.CLOCK,
+        };
+        let pool = Pool::builder(Server::new(address.config, address.tls, greeting.clone()))
             .max_size(connections_max)
             .wait_timeout(acquire_max)
             .create_timeout(acquire_max)

@@ -16,9 +16,10 @@ use tokio_postgres::types::Type;
 use super::connection::{Connection, Parameter, Pending, pipelined};
 use super::failure::Failure;
 use super::names::{Category, Cut};
-use super::queue::{Request, Verdict};
+use super::queue::Verdict;
 use super::{Shared, pause};
 use crate::limits::{POSTGRES_ANSWER_BYTES_MAX, POSTGRES_RETRIES_MAX};
+use crate::mailbox::Request;
 use crate::{Check, Condition, Key, KeyRange, Refusal, Result, TenantId, Write};
 
 /// Commits the requests, as few transactions as their checks allow, and answers each, in order; those that it does not answer were not begun,

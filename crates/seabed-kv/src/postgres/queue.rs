@@ -1,6 +1,5 @@
 //! The mailbox of a tenant, and the one task that empties it: while a statement is on its way, the next requests gather.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +10,8 @@ use super::batch::{Committing, Stopped};
 use super::{Dialect, Shared, batch, portable};
 use crate::backend::Admission;
 use crate::batch::DurabilityGate;
-use crate::limits::{
-    GROUP_BYTES_MAX, GROUP_REQUESTS_MAX, MAILBOX_BYTES_MAX, MAILBOX_REQUESTS_MAX, MAILBOX_WAITING_BYTES_MAX,
-    MAILBOX_WAITING_MAX, SNAPSHOTS_MAX,
-};
+use crate::limits::SNAPSHOTS_MAX;
+use crate::mailbox::{Mailbox, Request};
 use crate::op::{Completer, pending};
 use crate::sync::{Mutex, lock};
 use crate::{Batch, Commit, Durability, Error, ErrorKind, Op, Outcome, Refusal, Result, TenantId};
@@ -30,13 +27,6 @@ struct Relaxed {
 
 /// How many losses are told apart.
 const LOSSES_MAX: usize = 16;
-
-/// One batch on its way to the server. An empty Durable one is a flush.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) batch: Batch,
-    pub(super) durability: Durability,
-}
 
 /// What the server answers for one request.
 #[derive(Debug)]
@@ -60,63 +50,12 @@ pub(super) struct Writer {
     pub(super) snapshots: Arc<Semaphore>,
 }
 
-#[derive(Default)]
-struct Mailbox {
-    /// In the order of the calls; each will be sent, also when its `Op` is dropped.
-    queue: VecDeque<Entry>,
-    queue_bytes: usize,
-    /// Whether the task runs.
-    running: bool,
-    /// Those who wait for the close, which comes after the queue.
-    closing: Vec<Completer<()>>,
-    /// Nothing is queued any more.
-    ending: bool,
-    /// Everything was sent, and this is how it went.
-    ended: Option<Result<()>>,
-}
-
-struct Entry {
-    request: Request,
-    completer: Completer<Outcome>,
-}
-
-impl Mailbox {
-    fn has_room_for(&self, bytes: usize, admission: Admission) -> bool {
-        let (requests_max, bytes_max) = bounds(admission);
-        self.queue.is_empty() || (self.queue.len() < requests_max && self.queue_bytes + bytes <= bytes_max)
-    }
-
-    /// What one statement will carry.
-    fn take_group(&mut self) -> (Vec<Request>, Vec<Completer<Outcome>>) {
-        let (mut requests, mut completers, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some(entry) = self.queue.front() {
-            bytes += entry.request.batch.bytes();
-            if requests.len() == GROUP_REQUESTS_MAX || (bytes > GROUP_BYTES_MAX && !requests.is_empty()) {
-                break;
-            }
-            if let Some(entry) = self.queue.pop_front() {
-                self.queue_bytes -= entry.request.batch.held_bytes();
-                requests.push(entry.request);
-                completers.push(entry.completer);
-            }
-        }
-        (requests, completers)
-    }
-}
-
-fn bounds(admission: Admission) -> (usize, usize) {
-    match admission {
-        Admission::Try => (MAILBOX_REQUESTS_MAX, MAILBOX_BYTES_MAX),
-        Admission::Wait => (MAILBOX_WAITING_MAX, MAILBOX_WAITING_BYTES_MAX),
-    }
-}
-
 impl Writer {
     pub(super) fn new(id: TenantId, shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
+            mailbox: Mutex::new(Mailbox::new(id.clone())),
             id,
             shared,
-            mailbox: Mutex::default(),
             seq: AtomicU64::new(0),
             durable_seq: AtomicU64::new(0),
             relaxed: Mutex::default(),
@@ -136,38 +75,19 @@ impl Writer {
     ) -> Op<Outcome> {
         let (completer, op) = pending(self.unobserved_failures.clone());
         let mut mailbox = lock(&self.mailbox);
-        let refused = if mailbox.ending {
-            Some(self.closed())
-        } else if !mailbox.has_room_for(batch.held_bytes(), admission) {
-            let (requests, bytes) = bounds(admission);
-            let message = format!(
-                "the mailbox is full ({requests} requests or {bytes} bytes wait); nothing was applied, try again later"
-            );
-            Some(Error::new(ErrorKind::Busy, message).in_tenant(&self.id))
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            drop(mailbox);
-            completer.complete(Err(error.in_batch(&batch)));
-            return op;
+        if mailbox.submit(Request { batch, durability }, admission, completer) {
+            self.run(&mut mailbox);
         }
-        mailbox.queue_bytes += batch.held_bytes();
-        mailbox.queue.push_back(Entry { request: Request { batch, durability }, completer });
-        self.run(&mut mailbox);
         op
     }
 
     /// Sends what is queued and makes it durable. Whoever closes again waits for the same end.
     pub(super) fn close(self: &Arc<Self>) -> Op<()> {
-        let mut mailbox = lock(&self.mailbox);
-        if let Some(ended) = &mailbox.ended {
-            return Op::ready(ended.clone());
-        }
-        mailbox.ending = true;
         let (completer, op) = pending(self.unobserved_failures.clone());
-        mailbox.closing.push(completer);
-        self.run(&mut mailbox);
+        let mut mailbox = lock(&self.mailbox);
+        if mailbox.close(completer) {
+            self.run(&mut mailbox);
+        }
         op
     }
 
@@ -176,7 +96,7 @@ impl Writer {
     }
 
     pub(super) fn closed(&self) -> Error {
-        Error::new(ErrorKind::Closed, "the tenant is closed; open it again").in_tenant(&self.id)
+        lock(&self.mailbox).closed()
     }
 
     /// Batches committed, groups committed, failures that nobody awaited.
@@ -186,8 +106,8 @@ impl Writer {
     }
 
     fn run(self: &Arc<Self>, mailbox: &mut Mailbox) {
-        if !mailbox.running {
-            mailbox.running = true;
+        if !mailbox.scheduled {
+            mailbox.scheduled = true;
             let task = Task { writer: self.clone(), over: false };
             self.shared.handle().spawn(async move { task.run().await });
         }
@@ -238,12 +158,9 @@ impl Writer {
     /// What was queued by then would be applied to a state that lacks what its caller had seen before: a crash may take the last relaxed
     /// commits, and nothing from their middle.
     fn refuse_waiting(&self) {
-        let mut mailbox = lock(&self.mailbox);
-        mailbox.queue_bytes = 0;
-        let queue = std::mem::take(&mut mailbox.queue);
-        drop(mailbox);
-        for entry in queue {
-            entry.completer.complete(Err(batch::lost().in_tenant(&self.id).in_batch(&entry.request.batch)));
+        let (requests, completers) = lock(&self.mailbox).take_all();
+        for (request, completer) in requests.iter().zip(completers) {
+            completer.complete(Err(batch::lost().in_tenant(&self.id).in_batch(&request.batch)));
         }
     }
 
@@ -308,18 +225,9 @@ impl Writer {
             .map_err(|error| error.in_tenant(&self.id))
     }
 
-    fn ended(&self, ended: &Result<()>) {
-        let mut mailbox = lock(&self.mailbox);
-        mailbox.ending = true;
-        mailbox.ended = Some(ended.clone());
-        let (queue, closing) = (std::mem::take(&mut mailbox.queue), std::mem::take(&mut mailbox.closing));
-        drop(mailbox);
-        for entry in queue {
-            entry.completer.complete(Err(self.closed().in_batch(&entry.request.batch)));
-        }
-        for completer in closing {
-            completer.complete(ended.clone());
-        }
+    fn ended(&self, ended: Result<()>) {
+        let waiting = lock(&self.mailbox).end(ended);
+        waiting.tell();
     }
 }
 
@@ -342,21 +250,21 @@ impl Task {
         loop {
             let group = {
                 let mut mailbox = lock(&writer.mailbox);
-                if mailbox.queue.is_empty() && !mailbox.ending {
-                    mailbox.running = false;
+                if mailbox.is_empty() && !mailbox.ending {
+                    mailbox.scheduled = false;
                     self.over = true;
                     return;
                 }
                 mailbox.take_group()
             };
             if group.0.is_empty() {
-                // It stays `running`, so that nothing is sent for it again.
+                // It stays `scheduled`, so that nothing is sent for it again.
                 let ended = writer.end().await;
                 if ended.is_ok() {
                     writer.durable_seq.store(writer.seq.load(Ordering::Relaxed), Ordering::Release);
                 }
                 self.over = true;
-                return writer.ended(&ended);
+                return writer.ended(ended);
             }
             writer.commit_group(group.0, group.1).await;
         }
@@ -368,7 +276,7 @@ impl Drop for Task {
     fn drop(&mut self) {
         if !self.over {
             let message = "the task that writes the tenant was torn down; open the tenant again";
-            self.writer.ended(&Err(Error::new(ErrorKind::Backend, message).in_tenant(&self.writer.id)));
+            self.writer.ended(Err(Error::new(ErrorKind::Backend, message).in_tenant(&self.writer.id)));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Reader<'_> {
             (&key.head, Type::BYTEA),
             (&key.digest(), Type::BYTEA),
         ];
-        self.connection.query(sql, &parameters).await
+        self.connection.query_often(sql, &parameters).await
     }
 
     pub(super) async fn count(self, category: &[u8], range: &KeyRange) -> Result<u64, Failure> {

@@ -24,6 +24,7 @@ statements! {
     VERSION = "SELECT version, dialect, writer FROM {schema}.format ORDER BY version DESC LIMIT 1";
     WRITE_VERSION = "INSERT INTO {schema}.format (version, dialect, writer) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING";
     CLOCK = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)";
+    CLOCK_AND_PROCESS = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint), pg_backend_pid()";
     OPEN = "INSERT INTO {schema}.tenants (tenant) VALUES ($1) ON CONFLICT (tenant) DO NOTHING";
     LIST = "SELECT tenant FROM {schema}.tenants";
     // Along the index, to where a step of a verification would end. Not when its sender has given it up: the tenant may be another one by then.
@@ -73,14 +74,15 @@ statements! {
     END_SNAPSHOT = "ROLLBACK";
 
     // Dialect `postgres`: the functions of functions.sql.
-    APPLY_ONE = "SELECT refused, held, deleted, epoch FROM {schema}.apply_one(\
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+    // Called in a list of columns, because the rows of a function in FROM are stored before they are read.
+    APPLY_ONE = "SELECT (one).refused, (one).held, (one).deleted, (one).epoch FROM (SELECT {schema}.apply_one(\
+                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22\
+                 ) AS one OFFSET 0) AS called";
     APPLY_PUTS = "SELECT {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     APPLY_MANY = "SELECT request, failed, held, deleted, epoch FROM {schema}.apply_many(\
                   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     // Tenants that have rows and no name: what somebody wrote after another has dropped the tenant. From one to the next along the index.
     APPLY_UNNAMED = "SELECT tenant FROM {schema}.unnamed_tenants() AS tenant";
-
 
     // Dialect `portable`: no functions of ours, one change of one table a statement.
     BEGIN = "BEGIN ISOLATION LEVEL SERIALIZABLE";
