@@ -213,6 +213,29 @@ def automerge(results):
         )
 
 
+def automerge_live(results):
+    every = rows(results, "automerge-live")
+    found = medians((row for row in every if "ops" in row), "contender", "case")
+    yield "| | edits/s (automerge-repo) | server CPU us/edit (automerge-repo) | flushes/edit (automerge-repo) | p50 / p99 ms from edit to acknowledgement (automerge-repo) |"
+    yield "|---|---|---|---|---|"
+    for case, name in (("one_50", "50 clients, one document"), ("many_50", "50 clients, a document each")):
+        ours, peer = found["seabed", case], found["automerge-repo", case]
+        yield (
+            f"| {name} | {ours['rate']:,.0f} ({peer['rate']:,.0f}) | {ours['cpu_us_per_op']:,.0f} ({peer['cpu_us_per_op']:,.0f}) | "
+            f"{ours['flushes_per_op']:.3f} ({peer['flushes_per_op']:.3f}) | {ours['p50_us'] / 1000:.1f} / {ours['p99_us'] / 1000:.1f} "
+            f"({peer['p50_us'] / 1000:.1f} / {peer['p99_us'] / 1000:.1f}) |"
+        )
+    yield ""
+    yield "| resident MiB | `seabed serve` | automerge-repo |"
+    yield "|---|---|---|"
+    for case in ("fresh", "after 2,000 documents"):
+        ours, peer = (
+            median(row["kib"] for row in every if row["contender"] == contender and row["case"] == case) / 1024
+            for contender in ("seabed", "automerge-repo")
+        )
+        yield f"| {case} | {ours:.1f} | {peer:.1f} |"
+
+
 def tenants(results):
     every = rows(results, "tenants")
     kib = median(row["kib_per_tenant"] for row in every if "kib_per_tenant" in row)
@@ -274,7 +297,7 @@ def main():
     update = "--update" in arguments
     results, *parts = [argument for argument in arguments if argument != "--update"]
     for part in parts:
-        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "sds": sds, "rss": rss, "automerge": automerge, "kv-postgres": kv_postgres, "tc-postgres": tc_postgres}
+        tables = {"kv": kv, "tc": tc, "storage": storage, "tenants": tenants, "sds": sds, "rss": rss, "automerge": automerge, "automerge-live": automerge_live, "kv-postgres": kv_postgres, "tc-postgres": tc_postgres}
         table = "\n".join(tables[part](Path(results)))
         if not update:
             print(f"\n{table}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [kv|tc|storage|tenants|sds|rss|automerge|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
+# bench/run.sh [kv|tc|storage|tenants|sds|rss|automerge|automerge-live|kv-postgres|tc-postgres|all] [--update]: builds the contenders, runs them one after the other again and again under a
 # modelled flush, and prints what docs/performance.md shows (with --update: writes it there).
 #
 # Rounds interleave the contenders (A B A B ..), so that a slow minute of the machine is everybody's; the report takes medians.
@@ -138,6 +138,49 @@ run_automerge() {
     done
 }
 
+# Clients of automerge-repo through our server, and through automerge-repo's own, which runs in Node with the packages that the tests have
+# installed (`./test.sh tools`); then what memory ours keeps of documents that came and went.
+run_automerge_live() {
+    build .. -p seabed
+    build automerge
+    : >"$work/results/automerge-live.jsonl"
+    local case contender
+    for ((round = 0; round < rounds; round++)); do
+        for case in one many; do
+            for contender in seabed automerge-repo; do
+                if [[ $contender == seabed ]]; then start_server 1000; else start_peer 1000; fi
+                add automerge-live "\"contender\":\"$contender\"" live_load "$case" 50
+                stop_server
+            done
+        done
+    done
+    for contender in seabed automerge-repo; do
+        if [[ $contender == seabed ]]; then start_server 1000; else start_peer 1000; fi
+        sleep 2
+        add automerge-live "\"contender\":\"$contender\",\"case\":\"fresh\"" resident
+        live_load documents 2000 >/dev/null
+        # A document that nobody uses stays in memory for a minute.
+        sleep 75
+        add automerge-live "\"contender\":\"$contender\",\"case\":\"after 2,000 documents\"" resident
+        stop_server
+    done
+}
+
+# live_load CASE COUNT
+live_load() {
+    automerge/target/release/live-load "ws://$address/" "$1" "$2" "$seconds" "$server" "$work/flushes"
+}
+
+start_peer() {
+    rm -rf "$work/data" "$work/flushes"
+    mkdir -p "$work/data"
+    address=$(free_address)
+    FLUSH_US=$1 FLUSH_COUNT_FILE=$work/flushes LD_PRELOAD=$model \
+        node automerge/peer.mjs "${address#*:}" "$work/data" >"$work/server.log" 2>&1 &
+    server=$!
+    wait_for "$address"
+}
+
 run_tc() {
     build .. -p seabed
     build tc-load
@@ -261,13 +304,13 @@ parts=()
 update=()
 for argument in "${@:-all}"; do
     case $argument in
-        kv | tc | storage | tenants | sds | rss | automerge | kv-postgres | tc-postgres) parts+=("$argument") ;;
-        all) parts+=(kv tc storage tenants sds rss automerge kv-postgres tc-postgres) ;;
+        kv | tc | storage | tenants | sds | rss | automerge | automerge-live | kv-postgres | tc-postgres) parts+=("$argument") ;;
+        all) parts+=(kv tc storage tenants sds rss automerge automerge-live kv-postgres tc-postgres) ;;
         --update) update=(--update) ;;
         *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
     esac
 done
-[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants sds rss automerge kv-postgres tc-postgres)
+[[ ${#parts[@]} -gt 0 ]] || parts=(kv tc storage tenants sds rss automerge automerge-live kv-postgres tc-postgres)
 build_model
 for part in "${parts[@]}"; do
     "run_${part//-/_}" >&2

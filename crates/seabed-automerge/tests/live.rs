@@ -13,6 +13,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use automerge::sync::{Message as SyncMessage, State, SyncDoc as _};
 use automerge::transaction::Transactable as _;
@@ -26,6 +27,7 @@ use seabed_automerge::{
     Access, Admission, Append, DocStore, DocumentId, Everybody, Identity, LiveOptions, LiveServer, Policy,
 };
 use seabed_kv::{ErrorKind, Store};
+use seabed_testkit::postgres::Cluster;
 use tokio_tungstenite::connect_async;
 
 struct Server {
@@ -273,6 +275,49 @@ async fn two_servers_of_one_store_converge() {
     assert_eq!(stored.get_heads(), a.document(id(1)).0.get_heads());
     assert_eq!(stored.get_changes(&[]).len(), 21);
     assert_eq!(first.documents.meta(id(1)).await.unwrap().unwrap().changes(), 21, "each is stored once");
+}
+
+#[tokio::test]
+async fn what_one_server_of_a_database_stores_reaches_clients_of_another_before_anybody_looks() {
+    let cluster = Cluster::start();
+    let database = cluster.create_database();
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let store = Store::postgres(&database).unwrap();
+        let server = Server::new(&store).await;
+        let (live, hints) = (server.live.clone(), store.hints().unwrap());
+        tokio::spawn(async move { live.share(hints).await });
+        servers.push(server);
+    }
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE 'LISTEN%'";
+    // The database has no event for it.
+    while cluster.sql_at(&database, listening).unwrap().trim() != "2" {
+        tokio::task::yield_now().await;
+    }
+    let [first, second] = &servers[..] else { unreachable!() };
+    let (mut a, mut b) = (first.client("a").await, second.client("b").await);
+    a.edit(id(1), "round", "first");
+    a.acknowledged(id(1)).await;
+    b.say(id(1), "request").await;
+    b.until(id(1), "round", "first").await;
+    let mut took = Vec::new();
+    for round in 0..20 {
+        a.edit(id(1), "a", &round.to_string());
+        let began = Instant::now();
+        a.acknowledged(id(1)).await;
+        let acknowledged = Instant::now();
+        // Nobody polls.
+        b.until(id(1), "a", &round.to_string()).await;
+        took.push((acknowledged - began, began.elapsed()));
+        b.edit(id(1), "b", &round.to_string());
+        b.acknowledged(id(1)).await;
+        a.until(id(1), "b", &round.to_string()).await;
+    }
+    took.sort_by_key(|(_, there)| *there);
+    println!(
+        "from an edit to its acknowledgement, and to a client of the other server: {:?} (the median)",
+        took[10]
+    );
 }
 
 #[tokio::test]

@@ -29,6 +29,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
         false
     }
 
+    /// A way to tell the other processes that share the place what has changed; `None` where there are none, or no way. Each call opens
+    /// another one.
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        None
+    }
+
     /// Opens a tenant, creating it when it is not there. The caller opens a tenant once at a time.
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>>;
 
@@ -40,6 +46,20 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Closes the backend, after its tenants were closed. Twice is fine.
     fn close(&self) -> Op<()>;
+}
+
+/// What processes that share a store tell each other, so that they look sooner. Any hint may be lost, and none is the truth: whoever relies
+/// on something looks.
+pub trait Hints: Send + Sync + fmt::Debug {
+    /// Tells all others, soon. To be called after what it speaks of is durable. A hint longer than
+    /// [`HINT_BYTES_MAX`](crate::limits::HINT_BYTES_MAX) is dropped, and one for which there is no room.
+    fn tell(&self, hint: &[u8]);
+
+    /// What others have told, at least one hint; anybody may have who may connect to the database.
+    ///
+    /// # Errors
+    /// `Closed` once the store is.
+    fn hear(&self) -> Op<Vec<Vec<u8>>>;
 }
 
 /// Reads of one view of a tenant: of what is committed now, or of a snapshot.

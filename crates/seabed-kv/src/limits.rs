@@ -90,6 +90,12 @@ pub const POSTGRES_STATEMENT_MS_MAX: u64 = 10_000;
 /// After how many bytes of refused rows the rest of a group is another statement: each refusal carries the row that it was refused by.
 pub const POSTGRES_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// The longest hint to other processes that share a store, in bytes.
+pub const HINT_BYTES_MAX: usize = 64;
+
+/// How many hints wait to be told, and how many to be heard; those beyond are dropped.
+pub const HINTS_WAITING_MAX: usize = 4_096;
+
 /// How long operations are told Busy at once after PostgreSQL could not be reached, before it is tried again, in milliseconds.
 pub const POSTGRES_BACKOFF_MS_MAX: u64 = 1_000;
 

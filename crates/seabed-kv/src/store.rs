@@ -199,6 +199,16 @@ impl Store {
         self.0.backend.is_shared()
     }
 
+    /// A way to tell the other processes that share this store what has changed, and to hear it from them: so that they look sooner than
+    /// they would. `None` where nobody shares it, or where there is no way; with PostgreSQL it is one connection more.
+    ///
+    /// ```
+    /// assert!(seabed_kv::Store::memory().hints().is_none());
+    /// ```
+    pub fn hints(&self) -> Option<Arc<dyn crate::backend::Hints>> {
+        self.0.backend.hints()
+    }
+
     /// A store in a PostgreSQL database, which any number of processes may share: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. With
     /// `postgres+portable://..` it keeps to what other databases of that protocol document, too. Nothing is touched before the first
     /// tenant is opened.

@@ -123,10 +123,14 @@ impl Server {
             tokio::spawn(connection(&network).accept_network(listener));
         }
         let accepting_owner = self.socket.map(|socket| tokio::spawn(connection(&owner).accept_owner(socket)));
-        let maintaining = [
+        let mut maintaining = vec![
             tokio::spawn(maintain(self.taskchampion, self.live.documents().clone())),
             tokio::spawn(automerge::poll(self.live.clone(), self.node.clone())),
         ];
+        if let Some(hints) = self.node.store.hints() {
+            let live = self.live.clone();
+            maintaining.push(tokio::spawn(async move { live.share(hints).await }));
+        }
 
         self.ends.next().await;
         tracing::info!("ending: requests under way get {DRAIN_MS_MAX} ms");

@@ -27,13 +27,14 @@ mod trouble;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use seabed_kv::backend::Hints;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
@@ -120,6 +121,8 @@ struct Inner {
     numbers: AtomicU64,
     metrics: Counters,
     outboxes: Outboxes,
+    /// The way to other servers of the store.
+    hints: OnceLock<Arc<dyn Hints>>,
     /// As many documents are worked on at once as there are processors.
     work: Semaphore,
     /// Everything that runs holds the sender; the receiver hears when the last of them has ended.
@@ -165,6 +168,7 @@ impl LiveServer {
             numbers: AtomicU64::new(0),
             metrics: Counters::default(),
             outboxes: Outboxes::new(outboxes_bytes),
+            hints: OnceLock::new(),
             work: Semaphore::new(processors),
             running: Mutex::new((Some(running), Some(ended))),
         };
@@ -210,6 +214,33 @@ impl LiveServer {
             }
         }
         looked
+    }
+
+    /// Tells other servers of the same store what it stores, and looks at what they tell, until the store is closed: edits of clients of one
+    /// reach those of another without waiting for a [`poll`](Self::poll), which is needed all the same, because any hint may be lost.
+    ///
+    /// ```no_run
+    /// # async fn example(live: seabed_automerge::LiveServer, store: seabed_kv::Store) {
+    /// if let Some(hints) = store.hints() {
+    ///     tokio::spawn(async move { live.share(hints).await });
+    /// }
+    /// # }
+    /// ```
+    pub async fn share(&self, hints: Arc<dyn Hints>) {
+        // A second way would tell everything twice.
+        if self.0.hints.set(hints.clone()).is_err() {
+            return;
+        }
+        while let Ok(heard) = hints.hear().await {
+            for document in
+                heard.into_iter().filter_map(|hint| hint.try_into().ok().map(DocumentId::from_bytes))
+            {
+                if let Some(mailbox) = self.0.rooms.mailbox(document) {
+                    // One that is full is in use, and is looked at with the next poll.
+                    let _ = mailbox.try_send(Mail::Changed);
+                }
+            }
+        }
     }
 
     /// How it is, and what has happened.

@@ -149,6 +149,9 @@ impl Resident {
                     replica.set_stored(meta);
                 }
                 room.set_stored_states(&states);
+                if let Some(hints) = self.server.hints.get() {
+                    hints.tell(self.document.as_bytes());
+                }
                 Ok(Stored::Applied(effects))
             }
             Appended::Behind { effects } => {

@@ -81,6 +81,11 @@ impl Rooms {
         Some(entry.mailbox.clone())
     }
 
+    /// The mailbox of a document that is in use.
+    pub(super) fn mailbox(&self, document: DocumentId) -> Option<mpsc::Sender<Mail>> {
+        self.inner().entries.get(&document).map(|entry| entry.mailbox.clone())
+    }
+
     /// A connection has left the room with that mailbox.
     pub(super) fn detach(&self, document: DocumentId, mailbox: &mpsc::Sender<Mail>) {
         if let Some(entry) = self.inner().entries.get_mut(&document)

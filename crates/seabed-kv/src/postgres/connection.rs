@@ -251,6 +251,11 @@ impl Server {
         Self { config, tls, greeting, unreachable: Mutex::default() }
     }
 
+    /// Where the server is, for a connection outside of the pool.
+    pub(super) fn address(&self) -> (Config, Option<MakeRustlsConnect>) {
+        (self.config.clone(), self.tls.clone())
+    }
+
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
         if let Some(tls) = &self.tls {
             let (client, connection) = self.config.connect(tls.clone()).await?;

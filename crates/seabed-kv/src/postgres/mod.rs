@@ -6,6 +6,7 @@ mod address;
 mod batch;
 mod connection;
 mod failure;
+mod hints;
 mod names;
 mod portable;
 mod queue;
@@ -24,17 +25,18 @@ use std::time::Duration;
 use deadpool::Runtime as PoolRuntime;
 use deadpool::managed::{Object, Pool, PoolError};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_postgres::types::Type;
 
 use self::address::Address;
 use self::connection::{Parameter, Server};
 use self::failure::Failure;
+use self::hints::PostgresHints;
 use self::queue::Writer;
 use self::reader::Reader;
 use self::sql::Statements;
 use self::view::PostgresView;
-use crate::backend::{Admission, Backend, Copied, TenantBackend, TenantReport, TenantStats, View};
+use crate::backend::{Admission, Backend, Copied, Hints, TenantBackend, TenantReport, TenantStats, View};
 use crate::limits::{POSTGRES_ACQUIRE_MS_MAX, POSTGRES_CONNECTIONS_MAX, POSTGRES_RETRIES_MAX};
 use crate::op::pending;
 use crate::{Batch, Durability, Error, ErrorKind, KeyRange, Op, Outcome, Page, Result, ScanSpec, TenantId};
@@ -99,6 +101,7 @@ pub(crate) struct Shared {
     prepared: OnceCell<()>,
     /// Bounds the connections that snapshots have for themselves.
     snapshots: Arc<Semaphore>,
+    closed: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -149,6 +152,7 @@ impl Shared {
             acquire_ms_max,
             prepared: OnceCell::new(),
             snapshots: Arc::new(Semaphore::new(connections_max / 2)),
+            closed: watch::Sender::new(false),
         }))
     }
 
@@ -254,6 +258,11 @@ impl Backend for PostgresBackend {
         true
     }
 
+    fn hints(&self) -> Option<Arc<dyn Hints>> {
+        let can = self.0.dialect == Dialect::Postgres;
+        can.then(|| Arc::new(PostgresHints::start(self.0.clone())) as Arc<dyn Hints>)
+    }
+
     fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
         let (shared, id) = (self.0.clone(), id.clone());
         self.0.spawn(async move {
@@ -299,6 +308,7 @@ impl Backend for PostgresBackend {
 
     fn close(&self) -> Op<()> {
         self.0.pool.close();
+        self.0.closed.send_replace(true);
         Op::ready(Ok(()))
     }
 }
