@@ -119,7 +119,7 @@ async fn import_database(
     let taskchampion = TaskChampion::open(&node.store, Config::default()).await?;
     let bar = output::progress_bar("importing");
     let report =
-        taskchampion.import_original_postgres(session, now_unix_s(), |progress| show(&bar, progress)).await;
+        taskchampion.import_original_postgres(session, now_unix_s, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     report
 }
@@ -146,7 +146,7 @@ async fn import(
     // First: an import that does not end must not stand on the mark of one that did.
     own::forget_import(store, root, file).await?;
     let bar = output::progress_bar("importing");
-    let report = taskchampion.import_original(file, now_unix_s(), |progress| show(&bar, progress)).await;
+    let report = taskchampion.import_original(file, now_unix_s, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     let report = report?;
     // Last, and only when it is true: `serve` starts on the strength of it.
