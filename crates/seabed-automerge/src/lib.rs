@@ -55,7 +55,7 @@ pub use server::{
     Access, Admission, Denied, Everybody, Identity, LiveMetrics, LiveOptions, LiveServer, Policy,
     limits as live_limits,
 };
-pub use shard::{is_bookkeeping, is_ours};
+pub use shard::{SPREAD, is_bookkeeping, is_ours};
 pub use store::{DocStore, Loaded};
 pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
 

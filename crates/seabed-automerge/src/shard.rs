@@ -1,7 +1,7 @@
 //! Shards: the tenants among which documents are spread.
 
 use seabed_kv::spread::Spread;
-use seabed_kv::staged::{Staged, Staging};
+use seabed_kv::staged::{Staged, Staging, Sweep};
 use seabed_kv::{Store, Tenant};
 
 use crate::DocumentId;
@@ -12,7 +12,7 @@ use crate::keys::{
 use crate::meta::Meta;
 
 /// The layer, as its tenants show it.
-pub(crate) const SPREAD: Spread =
+pub const SPREAD: Spread =
     Spread { layer: LAYER, version: FORMAT_VERSION, data: "Automerge documents", item: "document" };
 
 /// One tenant of documents.
@@ -25,6 +25,12 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(tenant: Tenant) -> Self {
         Self { staging: Staging::new(tenant.clone(), LAYER), tenant }
+    }
+
+    /// Removes what writers have left, and completes deletions: while nobody else is at it.
+    pub(crate) async fn tidy(&self) -> Result<()> {
+        self.staging.sweep(Sweep::Everything).await?;
+        self.finish_deletions().await
     }
 
     /// The longest value that is kept in a row beside its key.

@@ -60,7 +60,7 @@ pub struct Loaded {
 
 impl DocStore {
     /// Opens the layer's tenants in `store`, creating them in a new one; removes large values that were never finished and completes
-    /// deletions that were cut off. A store is opened once: a second opening would remove what the first one is writing. Where several
+    /// deletions that were cut off; on a full disk [`maintain`](Self::maintain) does that later. A store is opened once: a second opening would remove what the first one is writing. Where several
     /// processes [share](Store::is_shared) it that is left to [`maintain`](Self::maintain), and any number of processes open it.
     ///
     /// # Errors
@@ -70,8 +70,15 @@ impl DocStore {
         // In a shared one they may be another's that goes on.
         if !store.is_shared() {
             for shard in &shards {
-                shard.staging.sweep(Sweep::Everything).await?;
-                shard.finish_deletions().await?;
+                match shard.tidy().await {
+                    // What nobody refers to takes room, and no more: without room to remove it, reads are served all the same.
+                    Err(error) if error.is_disk_full() => tracing::error!(
+                        %error,
+                        tenant = %shard.tenant.id(),
+                        "what writers and deletions have left is not removed; it is tried again each minute"
+                    ),
+                    tidied => tidied?,
+                }
             }
         }
         Ok(Self(shards.into()))

@@ -131,7 +131,8 @@ pub fn damaged(tenant: &Tenant, category: &str, key: &[u8]) -> Error {
 
 impl Spread {
     /// Opens every shard of the store, making those of a new store. A shard that is missing is an error: an empty one in its place would
-    /// tell that what is in it never was. Any number of processes may do it at once where they [share](Store::is_shared) the store.
+    /// tell that what is in it never was. Of a store with one shard, as a directory has, nothing is left that could tell a lost one from one that
+    /// never was: a program that must know remembers that it has made it, and asks [`count`](Self::count) first. Any number of processes may do it at once where they [share](Store::is_shared) the store.
     ///
     /// # Errors
     /// Those of the store; `Unsupported` for data of a later version, naming both versions; `Corrupt` when a shard is missing or does not

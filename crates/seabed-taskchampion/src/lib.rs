@@ -46,7 +46,7 @@ pub use placement::{CHUNK_CATEGORY, Placement, is_bookkeeping, place};
 pub use protocol::{ATTEMPTS_MAX, ChildVersion, GetSnapshot};
 pub use retention::{PruneReport, Pruned, RETENTION_MS, Skipped};
 pub use rules::{AddSnapshot, AddVersion, Committed};
-pub use shard::{is_ours, shard_count};
+pub use shard::{SPREAD, is_ours, shard_count};
 pub use snapshot::{Ignored, Urgency};
 pub use value::{Upload, UploadWriter, Value};
 pub use verify::{FINDINGS_MAX, VerifyReport, verify, verify_in};
@@ -124,7 +124,7 @@ struct Inner {
 impl TaskChampion {
     /// Opens the layer's tenants in `store`, creating them in a new one: one, or sixty-four where several processes
     /// [share](Store::is_shared) it. Removes uploads that never ended and completes deletions that were cut off, so a store is opened
-    /// once: a second opening would remove the first one's uploads in progress. In a shared store that is left to
+    /// once: a second opening would remove the first one's uploads in progress. On a full disk [`maintain`](Self::maintain) does it later. In a shared store that is left to
     /// [`maintain`](Self::maintain), because they may be another's that goes on; any number of processes open it.
     ///
     /// # Errors
@@ -134,8 +134,15 @@ impl TaskChampion {
         let shared = store.is_shared();
         if !shared {
             for shard in &shards {
-                shard.staging.sweep(Sweep::Everything).await?;
-                shard.finish_deletions(u64::MAX).await?;
+                match shard.tidy().await {
+                    // What nobody refers to takes room, and no more: without room to remove it, reads are served all the same.
+                    Err(error) if error.is_disk_full() => tracing::error!(
+                        %error,
+                        tenant = %shard.tenant.id(),
+                        "what uploads and deletions have left is not removed; it is tried again each minute"
+                    ),
+                    tidied => tidied?,
+                }
             }
         }
         Ok(Self(Arc::new(Inner { config, shards, shared, retention_due_unix_ms: AtomicU64::new(0) })))
@@ -175,7 +182,10 @@ impl TaskChampion {
         let before = retention::before(now_unix_ms / 1_000, days);
         let report = self.prune(None, before, now_unix_ms).await?;
         // Only now: what was cut off goes on at the next call.
-        due.store(now_unix_ms.saturating_add(RETENTION_MS), Ordering::Relaxed);
+        match &report.stopped {
+            None => due.store(now_unix_ms.saturating_add(RETENTION_MS), Ordering::Relaxed),
+            Some(error) => tracing::warn!(error, "dropping versions stopped, and goes on in a minute"),
+        }
         if report.versions > 0 {
             let (versions, bytes) = (report.versions, report.version_bytes);
             tracing::info!(
@@ -188,7 +198,7 @@ impl TaskChampion {
         for skipped in report.skipped {
             // An id is a credential: eight characters tell one client from another.
             let client: String = skipped.client.simple().to_string().chars().take(8).collect();
-            tracing::error!(client, error = skipped.why, "no versions are dropped of a damaged client");
+            tracing::error!(client, error = skipped.why, "no more versions are dropped of a damaged client");
         }
         Ok(())
     }

@@ -34,8 +34,11 @@ pub struct PruneReport {
     pub version_bytes: u64,
     /// The clients that have any.
     pub clients: Vec<Pruned>,
-    /// Clients whose rows are damaged; nothing of them is dropped.
+    /// Clients whose rows are damaged; nothing more of them is dropped.
     pub skipped: Vec<Skipped>,
+    /// Why it ended before the last client, when the store failed after something was dropped; the rest is to be done again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
 }
 
 /// What was dropped of one client, or could be.
@@ -125,7 +128,8 @@ impl TaskChampion {
     /// versions stay readable for fifteen minutes, for those who are reading them.
     ///
     /// # Errors
-    /// Those of the store. A client whose rows or snapshot are damaged is skipped, and named in the report.
+    /// Those of the store, while nothing was dropped yet; after that the report says what was, and why it stopped. A client whose rows or
+    /// snapshot are damaged is skipped, and named in the report.
     pub async fn prune(
         &self,
         only: Option<Uuid>,
@@ -143,17 +147,26 @@ impl TaskChampion {
         let mut report = PruneReport::default();
         for client in clients {
             let shard = self.shard(client);
-            let pruned =
-                if drops { shard.prune(client, due).await } else { shard.prunable(client, due).await };
-            match pruned {
-                Ok(pruned) if pruned.versions == 0 => {}
-                Ok(pruned) => {
-                    report.versions += pruned.versions;
-                    report.version_bytes += pruned.version_bytes;
-                    report.clients.push(pruned);
-                }
+            let mut pruned = Pruned { client, ..Pruned::default() };
+            let ended = if drops {
+                shard.prune(&mut pruned, due).await
+            } else {
+                shard.prunable(client, due).await.map(|found| pruned = found)
+            };
+            // Also what was dropped before something failed.
+            if pruned.versions > 0 {
+                report.versions += pruned.versions;
+                report.version_bytes += pruned.version_bytes;
+                report.clients.push(pruned);
+            }
+            match ended {
+                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     report.skipped.push(Skipped { client, why: error.to_string() });
+                }
+                Err(error) if report.versions > 0 && drops => {
+                    report.stopped = Some(error.to_string());
+                    break;
                 }
                 Err(error) => return Err(error),
             }
@@ -193,8 +206,9 @@ impl Shard {
         Ok(Pruned::default())
     }
 
-    async fn prune(&self, client: Uuid, due: Due) -> Result<Pruned> {
-        let mut pruned = Pruned { client, ..Pruned::default() };
+    /// Drops what is due of a client, and counts it batch by batch: it is gone whatever happens to the next one.
+    async fn prune(&self, pruned: &mut Pruned, due: Due) -> Result<()> {
+        let client = pruned.client;
         // Every push begins it anew; who pushes without a pause is pruned another time.
         'changed: for _ in 0..ATTEMPTS_MAX {
             let Some(mut row) = self.client_row(client).await? else { break };
@@ -213,7 +227,7 @@ impl Shard {
             }
             break;
         }
-        Ok(pruned)
+        Ok(())
     }
 
     /// The versions that the client's snapshot covers and that are due, oldest first; `None` when the client changed meanwhile.

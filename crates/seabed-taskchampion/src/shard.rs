@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use seabed_kv::spread::Spread;
-use seabed_kv::staged::Staging;
+use seabed_kv::staged::{Staging, Sweep};
 use seabed_kv::{Store, Tenant};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::keys::{CLIENT, ClientRow, FORMAT_VERSION, INLINE_RESERVE_BYTES, LAYER
 use crate::upstream::Locks;
 
 /// The layer, as its tenants show it.
-pub(crate) const SPREAD: Spread =
+pub const SPREAD: Spread =
     Spread { layer: LAYER, version: FORMAT_VERSION, data: "TaskChampion data", item: "client" };
 
 /// One tenant of clients.
@@ -34,6 +34,12 @@ impl Shard {
             #[cfg(feature = "upstream")]
             locks: Arc::default(),
         }
+    }
+
+    /// Removes what uploads have left, and completes deletions: while nobody else is at it.
+    pub(crate) async fn tidy(&self) -> Result<()> {
+        self.staging.sweep(Sweep::Everything).await?;
+        self.finish_deletions(u64::MAX).await
     }
 
     /// The longest value that is kept in a row.

@@ -112,7 +112,7 @@ fn bytes_of(version: u128) -> Vec<u8> {
 }
 
 fn import(world: &World, file: &Path) -> ImportReport {
-    block_on(world.taskchampion.import_original(file, START_S, |_| {})).unwrap()
+    block_on(world.taskchampion.import_original(file, || START_S, |_| {})).unwrap()
 }
 
 /// What `Original::sound` holds is here, to the byte.
@@ -194,8 +194,39 @@ fn where_nothing_can_be_made_beside_it_it_is_read_all_the_same() {
     original.chain(4, 400, 1);
     fs::remove_file(beside("-wal")).unwrap();
     fs::copy(original.directory.path().join(format!("{ORIGINAL_FILE}-wal")), beside("-wal")).unwrap();
-    let error = block_on(world.taskchampion.import_original(&file, START_S, |_| {})).unwrap_err();
+    let error = block_on(world.taskchampion.import_original(&file, || START_S, |_| {})).unwrap_err();
     assert!(error.to_string().contains("with its -wal"), "{error}");
+}
+
+/// Killed in the middle of a transaction that SQLite had begun to write into the file: what is in it was never committed.
+#[test]
+fn a_transaction_that_did_not_end_is_not_read() {
+    let original = Original::sound();
+    let directory = original.directory.path();
+    original.connection.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).unwrap();
+    original.connection.execute_batch("PRAGMA cache_size=1; BEGIN").unwrap();
+    for number in 0..2_000_u128 {
+        original.version(9, 9_000 + number, 9_001 + number, &[b'x'; 500]);
+    }
+    let copy = tempfile::tempdir().unwrap();
+    let beside = |end: &str| copy.path().join(format!("{ORIGINAL_FILE}{end}"));
+    for end in ["", "-journal"] {
+        fs::copy(directory.join(format!("{ORIGINAL_FILE}{end}")), beside(end)).unwrap();
+    }
+    assert!(fs::metadata(beside("-journal")).unwrap().len() > 512, "there is something to undo");
+    let files = || ["", "-journal"].map(|end| fs::read(beside(end)).unwrap());
+    let before = files();
+    let world = World::new(Store::memory());
+    let error = block_on(world.taskchampion.import_original(&beside(""), || START_S, |_| {})).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("in the middle of a transaction"), "{error}");
+    assert!(files() == before && block_on(world.taskchampion.clients()).unwrap().is_empty());
+    // Undone by SQLite, as the sentence says, it is read.
+    let copied = Connection::open(beside("")).unwrap();
+    copied.query_row("SELECT count(*) FROM versions", [], |_| Ok(())).unwrap();
+    copied.close().unwrap();
+    assert_eq!(import(&world, &beside("")).written.versions, 10);
+    assert_imported(&world);
 }
 
 /// A directory that is read-only here need not be so for the original.
@@ -211,10 +242,11 @@ fn a_file_that_is_changed_while_nothing_guards_its_view_is_refused() {
         std::os::unix::fs::symlink("/nowhere/at/all", beside(end)).unwrap();
     }
     let bytes = fs::read(&file).unwrap();
-    let changes: [&dyn Fn(); 3] = [
-        // The same bytes again, at another time; more of them; a log.
+    let changes: [&dyn Fn(); 4] = [
+        // The same bytes again, at another time; more of them; a journal; a log.
         &|| fs::write(&file, &bytes).unwrap(),
         &|| fs::write(&file, [bytes.as_slice(), &[0; 4_096]].concat()).unwrap(),
+        &|| fs::write(beside("-journal"), b"a journal").unwrap(),
         &|| {
             fs::remove_file(beside("-wal")).unwrap();
             fs::write(beside("-wal"), b"a log").unwrap();
@@ -223,15 +255,20 @@ fn a_file_that_is_changed_while_nothing_guards_its_view_is_refused() {
     for (number, change) in changes.iter().enumerate() {
         let world = World::new(Store::memory());
         let mut change = Some(change);
-        let imported = world.taskchampion.import_original(&file, START_S, |_| {
-            change.take().into_iter().for_each(|change| change());
-        });
+        let imported = world.taskchampion.import_original(
+            &file,
+            || START_S,
+            |_| {
+                change.take().into_iter().for_each(|change| change());
+            },
+        );
         let error = block_on(imported).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{number}");
         assert!(error.to_string().contains("was changed while it was read"), "{number}: {error}");
         assert_sound(&world.store);
         // Who was being read then is not here at all.
         assert_eq!(block_on(world.taskchampion.clients()).unwrap(), [], "{number}");
+        let _ = fs::remove_file(beside("-journal"));
     }
 }
 
@@ -456,7 +493,7 @@ fn what_is_no_database_of_the_original_is_said() {
     let before = rows(&world.store);
     let refuses = |name: &str, part: &str| {
         let file = directory.path().join(name);
-        let error = block_on(world.taskchampion.import_original(&file, START_S, |_| {})).unwrap_err();
+        let error = block_on(world.taskchampion.import_original(&file, || START_S, |_| {})).unwrap_err();
         let said = format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
         assert!(said.contains(part) && said.contains(name), "{said}");
     };
@@ -593,7 +630,8 @@ fn an_import_that_was_dropped_anywhere_is_completed_by_the_next() {
         let (store, oddities) = Odd::store();
         let world = World::new(store.clone());
         oddities.lock().unwrap().pends = true;
-        let done = poll_times(world.taskchampion.import_original(&original.file(), START_S, |_| {}), polls);
+        let done =
+            poll_times(world.taskchampion.import_original(&original.file(), || START_S, |_| {}), polls);
         oddities.lock().unwrap().pends = false;
         // What is there is whole.
         for client in block_on(world.taskchampion.clients()).unwrap() {
@@ -628,7 +666,8 @@ fn a_second_import_that_was_dropped_anywhere_leaves_a_beginning() {
         let world = World::new(store.clone());
         import(&world, &original.file());
         oddities.lock().unwrap().pends = true;
-        let done = poll_times(world.taskchampion.import_original(&extended.file(), START_S, |_| {}), polls);
+        let done =
+            poll_times(world.taskchampion.import_original(&extended.file(), || START_S, |_| {}), polls);
         oddities.lock().unwrap().pends = false;
         assert_sound(&store);
         let world = World::new(store.clone());

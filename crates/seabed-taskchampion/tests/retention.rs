@@ -334,7 +334,9 @@ fn a_long_history_goes_in_steps_from_its_beginning() {
         let mut oddities = oddities.lock().unwrap();
         (oddities.faults, oddities.faults_after) = (vec![Fault::NotApplied(ErrorKind::Backend)], 1);
     }
-    assert!(block_on(world.taskchampion.prune(None, LATER_S, NOW_MS)).is_err());
+    let report = block_on(world.taskchampion.prune(None, LATER_S, NOW_MS)).unwrap();
+    assert_eq!((report.versions, report.clients[0].versions), (256, 256), "what is gone is told");
+    assert!(report.stopped.is_some_and(|why| !why.is_empty()), "and that the rest is not");
     let versions = block_on(world.taskchampion.versions(client)).unwrap();
     assert_eq!((versions.len(), versions[0].parent), (700 - 256, chain[255]));
     assert_sound(&store);

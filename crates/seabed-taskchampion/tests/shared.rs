@@ -159,12 +159,16 @@ fn an_import_goes_on_beside_another_process_and_what_a_dead_one_left_is_removed(
     let worlds = [World::new(one), World::new(other)];
     let beside = |now_ms| {
         let mut ticks = 0;
-        let import = worlds[0].taskchampion.import_original(&file, START_S, |_| {
-            ticks += 1;
-            if ticks == 500 {
-                block_on(worlds[1].taskchampion.maintain(now_ms)).unwrap();
-            }
-        });
+        let import = worlds[0].taskchampion.import_original(
+            &file,
+            || START_S,
+            |_| {
+                ticks += 1;
+                if ticks == 500 {
+                    block_on(worlds[1].taskchampion.maintain(now_ms)).unwrap();
+                }
+            },
+        );
         block_on(import)
     };
     // It took so long that it counts as dead: nothing is left of it, least of all a client of which a part is missing.
@@ -184,6 +188,41 @@ fn an_import_goes_on_beside_another_process_and_what_a_dead_one_left_is_removed(
     assert_sound(&inner);
 }
 
+/// A long import has its hour for each client, and not for all of them.
+#[test]
+fn an_import_that_takes_hours_is_not_taken_for_dead() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = original(directory.path());
+    let database = Connection::open(&file).unwrap();
+    let earlier = Uuid::from_u128(6 << 64).to_string();
+    database
+        .execute("INSERT INTO versions VALUES (?1, ?2, ?3, x'78')", [&id_of(9_000), &earlier, &id_of(0)])
+        .unwrap();
+    database
+        .execute("INSERT INTO clients VALUES (?1, ?2, NULL, NULL, NULL, NULL)", [&earlier, &id_of(9_000)])
+        .unwrap();
+    let [one, other, inner] = Odd::shared();
+    let worlds = [World::new(one), World::new(other)];
+    let (mut asked, mut ticks) = (0, 0);
+    let clock = || {
+        asked += 1;
+        // The second client begins two hours after the first one.
+        if asked == 1 { START_S } else { START_S + 7_200 }
+    };
+    let import = worlds[0].taskchampion.import_original(&file, clock, |_| {
+        ticks += 1;
+        if ticks == 500 {
+            block_on(worlds[1].taskchampion.maintain((START_S + 7_260) * 1_000)).unwrap();
+        }
+    });
+    assert_eq!(block_on(import).unwrap().written.versions, 601);
+    assert_sound(&inner);
+}
+
+fn id_of(number: u128) -> String {
+    Uuid::from_u128(number).to_string()
+}
+
 #[test]
 fn an_import_begins_again_at_once_where_a_dead_one_stopped() {
     let directory = tempfile::tempdir().unwrap();
@@ -192,14 +231,18 @@ fn an_import_begins_again_at_once_where_a_dead_one_stopped() {
     let (first, second) = (World::new(one), World::new(other));
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut ticks = 0;
-        let import = first.taskchampion.import_original(&file, START_S, |_| {
-            ticks += 1;
-            assert!(ticks < 500, "killed");
-        });
+        let import = first.taskchampion.import_original(
+            &file,
+            || START_S,
+            |_| {
+                ticks += 1;
+                assert!(ticks < 500, "killed");
+            },
+        );
         block_on(import)
     }));
     assert!(died.is_err());
-    let report = block_on(second.taskchampion.import_original(&file, START_S + 1, |_| {})).unwrap();
+    let report = block_on(second.taskchampion.import_original(&file, || START_S + 1, |_| {})).unwrap();
     assert_eq!((report.written.versions, report.refused), (600, 0));
     assert_sound(&inner);
 }

@@ -5,15 +5,21 @@
 
 pub(crate) mod manifest;
 
+use std::error::Error as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::OFlags;
 use seabed_kv::{Copied, ErrorKind, Store, TenantId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::cli::verify;
 use crate::node::{Failure, Node, now_unix_s, sentence};
+use crate::own;
 use manifest::{Entry, Manifest, Missing, NotRead};
 
 /// The file whose lock says that a backup into the directory is under way.
@@ -33,6 +39,9 @@ pub(crate) struct Report {
     pub(crate) copied: u64,
     pub(crate) unchanged: u64,
     pub(crate) failed: u64,
+    /// What is wrong with tenants that were copied all the same.
+    #[serde(default)]
+    pub(crate) findings: u64,
     /// Bytes of all copies that the backup consists of.
     pub(crate) bytes: u64,
     pub(crate) tenants: Vec<TenantCopied>,
@@ -47,7 +56,10 @@ pub(crate) struct TenantCopied {
     pub(crate) file: Option<String>,
     pub(crate) bytes: Option<u64>,
     pub(crate) rows: Option<u64>,
-    /// Why it failed; null when it did not.
+    /// How much is wrong with what was copied; `seabed verify` names it.
+    #[serde(default)]
+    pub(crate) findings: u64,
+    /// Why it failed, or what was found; null when all is well.
     pub(crate) error: Option<String>,
 }
 
@@ -123,8 +135,9 @@ pub(crate) async fn run(node: &Node, to: &Path) -> Result<Report, Failure> {
         )));
     }
     let store = node.url.to_string();
-    let place = Place::prepare(to.to_owned(), &store)?;
+    let place = Place::prepare(to.to_owned(), &store, &which(node).await?)?;
     let mut manifest = Manifest::new(store, now_unix_s());
+    manifest.store_id = place.store_id;
     let mut report = Report {
         store: manifest.store.clone(),
         backup: to.display().to_string(),
@@ -132,21 +145,32 @@ pub(crate) async fn run(node: &Node, to: &Path) -> Result<Report, Failure> {
         copied: 0,
         unchanged: 0,
         failed: 0,
+        findings: 0,
         bytes: 0,
         tenants: Vec::new(),
     };
     let ids = node.tenants(None).await?;
     let mut share = Share::new(&node.backups, ids.len() as u64);
     for id in ids {
-        let before = place.sound_copy(&id);
-        match place.copy(node, &id, before) {
-            Ok((outcome, entry)) => report.add(&id, outcome, Some(&entry), None, &mut manifest),
-            Err(Failed::Tenant(why)) => {
-                report.add(&id, Outcome::Failed, before, Some(why), &mut manifest);
+        let earlier = place.earlier(&id);
+        match place.copy(node, &id, &earlier).await {
+            Ok((outcome, entry)) => {
+                let kept = if place.keep_sound(&id, &entry, &mut manifest) {
+                    "; the last copy in which nothing was found is kept beside it"
+                } else {
+                    ""
+                };
+                let told = (entry.findings > 0)
+                    .then(|| format!("{} findings, which `seabed verify` names{kept}", entry.findings));
+                report.add(&id, outcome, Some(&entry), told, &mut manifest);
             }
+            Err(Failed::Tenant(why)) => place.failed(&id, &earlier, &why, &mut report, &mut manifest),
             Err(Failed::Backup(failure)) => return Err(failure),
         }
         share.one_done();
+    }
+    for (id, why) in place.lost(node, &report).await? {
+        place.failed(&id, &place.earlier(&id), &why, &mut report, &mut manifest);
     }
     if manifest.tenants.is_empty() {
         let why = report.tenants.into_iter().find_map(|tenant| tenant.error).unwrap_or_default();
@@ -172,12 +196,15 @@ impl Report {
         }
         self.complete &= outcome != Outcome::Failed;
         let of_now = entry.filter(|_| outcome != Outcome::Failed);
+        let findings = of_now.map_or(0, |entry| entry.findings);
+        self.findings += findings;
         self.tenants.push(TenantCopied {
             id: id.as_str().to_owned(),
             outcome,
             file: of_now.map(|entry| entry.file.clone()),
             bytes: of_now.map(|entry| entry.bytes),
             rows: of_now.map(|entry| entry.rows),
+            findings,
             error: error.clone(),
         });
         match entry {
@@ -215,9 +242,50 @@ impl From<seabed_kv::Error> for Failed {
     }
 }
 
+/// Which store is backed up.
+enum Which {
+    Known(Option<Uuid>),
+    /// The tenant that says so cannot be read: it is not copied either, and the others are.
+    Unread,
+}
+
+async fn which(node: &Node) -> Result<Which, Failure> {
+    match own::store_id(&node.store).await {
+        Ok(id) => Ok(Which::Known(id)),
+        Err(error) if error.kind() == ErrorKind::Closed => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the id of the store cannot be read");
+            Ok(Which::Unread)
+        }
+    }
+}
+
+/// What there is of a tenant in the backup before.
+enum Earlier<'a> {
+    Nothing,
+    /// It is what was written.
+    Sound(&'a Entry),
+    /// It cannot be read now, which says nothing of what it is.
+    Unread(&'a Entry),
+    /// It is no more what was written. Its file stays until there is another copy.
+    Damaged,
+}
+
+impl<'a> Earlier<'a> {
+    /// What the manifest goes on naming when there is no other copy.
+    fn entry(&self) -> Option<&'a Entry> {
+        match self {
+            Self::Sound(entry) | Self::Unread(entry) => Some(entry),
+            Self::Nothing | Self::Damaged => None,
+        }
+    }
+}
+
 /// The directory of a backup, locked.
 struct Place {
     directory: PathBuf,
+    /// Which store it is of.
+    store_id: Option<Uuid>,
     /// The backup that it holds.
     before: Option<Manifest>,
     _lock: File,
@@ -225,13 +293,17 @@ struct Place {
 
 impl Place {
     /// Makes the directory, or sees that what it holds is a backup of the same store.
-    fn prepare(directory: PathBuf, store: &str) -> Result<Self, Failure> {
+    fn prepare(directory: PathBuf, store: &str, which: &Which) -> Result<Self, Failure> {
         let cannot = |what: &str, error: io::Error| {
             Failure::internal(format!("cannot {what} {}: {}", directory.display(), io_sentence(&error)))
         };
-        let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-        builder.create(&directory).map_err(|error| cannot("make", error))?;
+        seabed_kv::sqlite::create_directory(&directory).map_err(|error| {
+            let advice = match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+                Some(source) => io_advice(source),
+                None => "",
+            };
+            Failure::internal(format!("{}{advice}", sentence(error)))
+        })?;
         let mut foreign = None;
         for entry in fs::read_dir(&directory).map_err(|error| cannot("list", error))? {
             let name = entry.map_err(|error| cannot("list", error))?.file_name();
@@ -247,14 +319,14 @@ impl Place {
                 name.display()
             )));
         }
-        let lock = File::create(directory.join(LOCK_FILE)).map_err(|error| cannot("write to", error))?;
+        let lock = open_lock(&directory).map_err(|error| cannot("write to", error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Failure::new(
                     axum::http::StatusCode::SERVICE_UNAVAILABLE,
                     format!(
-                        "another backup into {} is under way; wait until it has ended",
+                        "another backup into {}, or a check or a restore of it, is under way; wait until it has ended",
                         directory.display()
                     ),
                 ));
@@ -282,7 +354,8 @@ impl Place {
                 before.store
             )));
         }
-        let place = Self { directory, before, _lock: lock };
+        let store_id = same_store(&directory, before.as_ref(), store, which)?;
+        let place = Self { directory, store_id, before, _lock: lock };
         // What was left by a backup that was interrupted, so that there is room. Without a manifest nobody knows what copies are
         // good for: they stay until there is a backup.
         match &place.before {
@@ -292,22 +365,86 @@ impl Place {
         Ok(place)
     }
 
-    /// The earlier copy of a tenant. One that is no more what was written is none: a new one takes its place, or the tenant is missing.
-    fn sound_copy(&self, id: &TenantId) -> Option<&Entry> {
-        self.before.as_ref()?.entry(id).filter(|before| {
-            let file = self.directory.join(&before.file);
-            hash_file(&file).is_ok_and(|(hash, bytes)| hash == before.blake3 && bytes == before.bytes)
-        })
+    /// The earlier copy of a tenant, looked at.
+    fn earlier(&self, id: &TenantId) -> Earlier<'_> {
+        let Some(before) = self.before.as_ref().and_then(|before| before.entry(id)) else {
+            return Earlier::Nothing;
+        };
+        match hash_file(&self.directory.join(&before.file)) {
+            Ok((hash, bytes)) if hash == before.blake3 && bytes == before.bytes => Earlier::Sound(before),
+            Ok(_) => Earlier::Damaged,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Earlier::Nothing,
+            Err(error) => {
+                tracing::warn!(%error, file = before.file, "an earlier copy cannot be read");
+                Earlier::Unread(before)
+            }
+        }
     }
 
-    fn copy(&self, node: &Node, id: &TenantId, before: Option<&Entry>) -> Result<(Outcome, Entry), Failed> {
+    /// Tenants that must be in the store and are not, with what is to be said of each. Where what must be there cannot be read, that is
+    /// everything that was there before.
+    async fn lost(&self, node: &Node, report: &Report) -> Result<Vec<(TenantId, String)>, Failure> {
+        let error = match own::missing_shards(&node.store).await {
+            Ok(missing) => return Ok(missing.into_iter().map(|(id, why)| (id, sentence(why))).collect()),
+            Err(error) if error.kind() == ErrorKind::Closed => return Err(error.into()),
+            Err(error) => sentence(error),
+        };
+        let before = self.before.iter().flat_map(Manifest::entries).map(|(id, _)| id);
+        let gone = before.filter(|id| report.tenants.iter().all(|tenant| tenant.id != id.as_str()));
+        let why = format!("it is not in the store, and whether it must be cannot be read: {error}");
+        Ok(gone.map(|id| (id, why.clone())).collect())
+    }
+
+    /// Notes that there is no new copy of a tenant, and what remains of it.
+    fn failed(
+        &self,
+        id: &TenantId,
+        earlier: &Earlier<'_>,
+        why: &str,
+        report: &mut Report,
+        manifest: &mut Manifest,
+    ) {
+        let stays = match earlier {
+            Earlier::Sound(_) => "; the copy from before stays",
+            Earlier::Unread(_) => "; the copy from before stays, but could not be read just now",
+            Earlier::Damaged => {
+                "; the copy from before is damaged as well, and is no part of the backup any more: its file stays"
+            }
+            Earlier::Nothing => "",
+        };
+        if let Some(entry) = earlier.entry() {
+            self.keep_sound(id, entry, manifest);
+        }
+        report.add(id, Outcome::Failed, earlier.entry(), Some(format!("{why}{stays}")), manifest);
+    }
+
+    /// While the copy that counts has findings, the last one that had none is kept beside it, if there is one.
+    fn keep_sound(&self, id: &TenantId, entry: &Entry, manifest: &mut Manifest) -> bool {
+        let Some(before) = self.before.as_ref().filter(|_| entry.findings > 0) else { return false };
+        let last = before.entry(id).filter(|last| last.findings == 0);
+        let kept = || before.kept.iter().find(|kept| kept.id == id.as_str());
+        let last = last.or_else(kept);
+        manifest.kept.extend(last.cloned());
+        last.is_some()
+    }
+
+    async fn copy(
+        &self,
+        node: &Node,
+        id: &TenantId,
+        earlier: &Earlier<'_>,
+    ) -> Result<(Outcome, Entry), Failed> {
+        let before = match earlier {
+            Earlier::Sound(before) => Some(*before),
+            _ => None,
+        };
         let previous = before.map(|before| self.directory.join(&before.file));
         let partial = self.directory.join(PARTIAL_FILE);
         let copied = node.visit(id)?.backup(&partial, previous.as_deref()).wait()?;
         if let (Copied::Unchanged, Some(before)) = (copied, before) {
             return Ok((Outcome::Unchanged, before.clone()));
         }
-        let entry = examine(id, &partial).and_then(|entry| {
+        let entry = examine(id, &partial).await.and_then(|entry| {
             fs::rename(&partial, self.directory.join(&entry.file))?;
             Ok(entry)
         });
@@ -336,9 +473,9 @@ impl Place {
     fn tidy(&self, manifest: &Manifest) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-            let named = [LOCK_FILE, manifest::FILE].contains(&name.as_str())
-                || manifest.tenants.iter().any(|entry| entry.file == name);
-            if !named && is_ours(&name) {
+            // Of a tenant that is missing, whatever there is of it may be all that is left.
+            let is_last = manifest.missing.iter().any(|missing| manifest::is_copy_of(&missing.id, &name));
+            if !manifest.names(&name) && !is_last && name != LOCK_FILE && is_ours(&name) {
                 let _ = fs::remove_file(self.directory.join(name));
             }
         }
@@ -346,15 +483,18 @@ impl Place {
 }
 
 /// Reads the copy as whoever restores it will, and describes it.
-fn examine(id: &TenantId, copy: &Path) -> Result<Entry, Failed> {
+async fn examine(id: &TenantId, copy: &Path) -> Result<Entry, Failed> {
     let files = Store::sqlite_files([(id.clone(), copy.to_owned())]);
-    let report = files.open(id.as_str()).wait()?.verify().wait()?;
+    let tenant = files.open(id.as_str()).await?;
+    let report = tenant.verify().await?;
     if let Some(finding) = report.findings.first() {
         return Err(Failed::Tenant(format!(
-            "the tenant is damaged ({} findings, the first: {finding}); it was not copied, and a copy from before stays",
+            "the tenant is damaged ({} findings, the first: {finding}) and was not copied",
             report.findings.len()
         )));
     }
+    // What its layer finds may be one client's trouble: the others' pushes are copied all the same.
+    let findings = verify::of_layer(&tenant).await?.len() as u64;
     let (blake3, bytes) = hash_file(copy)?;
     let file = manifest::file_name(id, &blake3);
     Ok(Entry {
@@ -364,6 +504,7 @@ fn examine(id: &TenantId, copy: &Path) -> Result<Entry, Failed> {
         rows: report.rows,
         blake3,
         copied_unix_s: now_unix_s(),
+        findings,
     })
 }
 
@@ -372,9 +513,7 @@ pub(crate) fn extras(directory: &Path, manifest: &Manifest) -> io::Result<Vec<St
     let mut extras = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let known = [LOCK_FILE, manifest::FILE].contains(&name.as_str())
-            || manifest.tenants.iter().any(|entry| entry.file == name);
-        if !known {
+        if !manifest.names(&name) && name != LOCK_FILE {
             extras.push(name);
         }
     }
@@ -400,12 +539,70 @@ pub(crate) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Keeps backups out of the directory, for as long as the answer is held. One that cannot be written to, or was copied without its lock, is
+/// nobody's to back up into.
+///
+/// # Errors
+/// A sentence, when a backup into it is under way.
+pub(crate) fn lock_to_read(directory: &Path) -> Result<Option<File>, String> {
+    let mut options = File::options();
+    options.read(true).custom_flags(NOFOLLOW);
+    let Ok(lock) = options.open(directory.join(LOCK_FILE)) else { return Ok(None) };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("a backup into {} is under way; wait until it has ended", directory.display()))
+        }
+        // A file system without locks: whoever backs up into it fails there.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, "the lock of the backup cannot be taken");
+            Ok(None)
+        }
+    }
+}
+
+/// A link in the place of a file of ours is somebody else's: what it leads to is not touched.
+#[allow(clippy::cast_possible_wrap, reason = "the flags of open are an int")]
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
+
+fn open_lock(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
+    options.open(directory.join(LOCK_FILE))
+}
+
+/// Sees that the backup in the directory is of this store, as far as both say which they are, and answers which it is.
+fn same_store(
+    directory: &Path,
+    before: Option<&Manifest>,
+    store: &str,
+    which: &Which,
+) -> Result<Option<Uuid>, Failure> {
+    let of_backup = before.and_then(|before| before.store_id);
+    let Which::Known(id) = which else { return Ok(of_backup) };
+    if of_backup.is_none() || of_backup == *id {
+        return Ok(*id);
+    }
+    Err(Failure::bad_request(format!(
+        "{directory} holds a backup of the store that was in {store} before: the one that is there now is another, perhaps a new one \
+         because a disk is not mounted. The backup was not touched. Mount the disk, or restore the backup with `seabed restore`; if the new \
+         store is right, choose another directory for its backup",
+        directory = directory.display(),
+    )))
+}
+
 fn io_sentence(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("{error}; it is the server that writes, when one runs: its user must be allowed to")
-        }
         io::ErrorKind::StorageFull => format!("the disk is full ({error}); make room, then try again"),
-        _ => error.to_string(),
+        _ => format!("{error}{}", io_advice(error)),
+    }
+}
+
+fn io_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; it is the server that writes, when one runs: its user must be allowed to"
+        }
+        _ => "",
     }
 }

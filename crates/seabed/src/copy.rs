@@ -4,21 +4,31 @@
 //! 2. Once what was gathered is on its disk the place that was reached is noted there. A copy that was cut off goes on from it; what was
 //!    written beyond it is written again. Until the copy has ended nobody can open the destination for anything else.
 //! 3. Both stores are read again, row by row. Only when they hold the same is the note removed.
+//!
+//! Each copy signs the note with a token of its own, and writes it again only where it is still its own. Where several processes share the
+//! destination, a note that is written again meanwhile is that of a copy that lives, which another one does not take over; and servers
+//! that find a note serve no more.
 
 mod compare;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Key, KeyRange, Outcome, ScanSpec, Store, Tenant};
 use seabed_taskchampion::{CHUNK_CATEGORY, Config, Placement, TaskChampion};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::own;
+use crate::own::{self, Note};
 
 /// How many bytes of rows are gathered before they are written, unless one row is longer.
 const GATHERED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many rows are.
 const GATHERED_ROWS_MAX: usize = 8_192;
+/// How old the note may become while there is nothing to write.
+const NOTE_MS_MAX: u64 = 2_000;
+/// How long a note stays the same before its copy counts as dead, where it may be another process's.
+const SILENCE_MS_MAX: u64 = 15_000;
 
 /// How far a copy has come: the row of `seabed.copying`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +39,12 @@ pub(crate) struct Place {
     tenant: String,
     category: String,
     key: String,
+    /// Whose note it is: random, for each run. Notes of earlier versions have none.
+    #[serde(default)]
+    token: Uuid,
+    /// How often this run has written it.
+    #[serde(default)]
+    count: u64,
 }
 
 /// How far it is, for people.
@@ -87,13 +103,16 @@ pub(crate) async fn run(
 ) -> Result<Report, Failed> {
     // First, so that a source of a later version makes nothing.
     let shards = seabed_taskchampion::shard_count(from).await?;
-    let (place, resumed) = begin(source, to).await?;
+    let (note, resumed) = begin(source, to).await?;
+    let place = note.place.clone();
     let layout = Layout { shards: shards_of(to, shards, !place.tenant.is_empty()).await? };
     let mut copy = Copy {
         from: from.clone(),
         to: to.clone(),
         layout,
         place,
+        note,
+        noted: Instant::now(),
         gathered: BTreeMap::new(),
         gathered_bytes: 0,
         gathered_rows: 0,
@@ -102,7 +121,14 @@ pub(crate) async fn run(
     };
     copy.everything().await?;
     let tenants = compare::compare(&mut copy).await?;
-    own::set_copying(to, None).await?;
+    for spread in own::LAYERS {
+        if spread.count(from).await?.is_some() {
+            own::remember_layer(to, spread).await?;
+        }
+    }
+    if !own::end_copying(to, &copy.note).await? {
+        return Err(taken_over().into());
+    }
     Ok(Report {
         resumed,
         rows: tenants.iter().map(|tenant| tenant.rows).sum(),
@@ -112,11 +138,12 @@ pub(crate) async fn run(
 }
 
 /// Where an earlier copy of the same source stopped; or the beginning, noted, in a store that holds nothing.
-async fn begin(source: &str, to: &Store) -> Result<(Place, bool), Failed> {
-    if let Some(place) = own::copying(to).await? {
-        if place.source == source {
-            return Ok((place, true));
+async fn begin(source: &str, to: &Store) -> Result<(Note, bool), Failed> {
+    if let Some(note) = own::copying(to).await? {
+        if note.place.source == source {
+            return Ok((take_over(to, note).await?, true));
         }
+        let place = note.place;
         return Err(Failed::Refused(format!(
             "a copy of {} into it has not ended; run that one again, or empty it",
             place.source
@@ -136,6 +163,9 @@ async fn begin(source: &str, to: &Store) -> Result<(Place, bool), Failed> {
         }
     }
     // Of a server that has had no document: the source brings its own, or the next server makes it anew.
+    if !unused.is_empty() {
+        own::forget_layer(to, &seabed_automerge::SPREAD).await?;
+    }
     for (tenant, category) in unused {
         let mut batch = Batch::new();
         batch.delete_prefix(category, b"");
@@ -146,9 +176,36 @@ async fn begin(source: &str, to: &Store) -> Result<(Place, bool), Failed> {
         tenant: String::new(),
         category: String::new(),
         key: String::new(),
+        token: Uuid::new_v4(),
+        count: 0,
     };
-    own::set_copying(to, Some(&place)).await?;
-    Ok((place, false))
+    let note = own::note_copying(to, None, place).await?.ok_or_else(under_way)?;
+    Ok((note, false))
+}
+
+/// Goes on with a copy that was cut off, as its only one. What it had under way when it stopped are rows of the same source: written late,
+/// they are what this one writes.
+async fn take_over(to: &Store, note: Note) -> Result<Note, Failed> {
+    // Who owns the store alone has its lock: nobody else can be at it.
+    if to.is_shared() {
+        tokio::time::sleep(Duration::from_millis(SILENCE_MS_MAX)).await;
+        if own::copying(to).await?.as_ref() != Some(&note) {
+            return Err(under_way());
+        }
+    }
+    let place = Place { token: Uuid::new_v4(), count: 0, ..note.place.clone() };
+    own::note_copying(to, Some(&note), place).await?.ok_or_else(under_way)
+}
+
+fn under_way() -> Failed {
+    Failed::Refused(
+        "another copy into it is under way, or has just ended; wait for it, or stop it".to_owned(),
+    )
+}
+
+fn taken_over() -> Error {
+    let message = "another copy into the same store has taken over, or ended it: leave it to that one";
+    Error::new(ErrorKind::Busy, message)
 }
 
 /// How many shards the destination has; it gets them when the source has any, before the first row is there: whoever opens the layer
@@ -220,6 +277,9 @@ struct Copy<'a> {
     to: Store,
     layout: Layout,
     place: Place,
+    /// As it was noted last, and when.
+    note: Note,
+    noted: Instant,
     gathered: BTreeMap<String, Batch>,
     gathered_bytes: usize,
     gathered_rows: usize,
@@ -274,6 +334,7 @@ impl Copy<'_> {
                     while let Some(chunk) = chunks.next().await {
                         let chunk = chunk?;
                         self.add(&to, CHUNK_CATEGORY.as_bytes(), &chunk.key, chunk.payload).await?;
+                        self.alive().await?;
                     }
                 }
                 self.add(&to, category, &row.key, row.payload).await?;
@@ -304,6 +365,10 @@ impl Copy<'_> {
     async fn write(&mut self) -> Result<(), Error> {
         self.gathered_bytes = 0;
         self.gathered_rows = 0;
+        // Whoever has taken over may have ended, and be served: nothing of this copy may come after that.
+        if own::copying(&self.to).await?.as_ref() != Some(&self.note) {
+            return Err(taken_over());
+        }
         let (mut tenants, mut applying) = (Vec::new(), Vec::new());
         for (id, batch) in std::mem::take(&mut self.gathered) {
             let tenant = self.to.open(id).await?;
@@ -327,9 +392,26 @@ impl Copy<'_> {
         for flushed in flushing {
             flushed.await?;
         }
-        own::set_copying(&self.to, Some(&self.place)).await?;
+        self.note_place().await?;
         (self.progress)(self.so_far);
         Ok(())
+    }
+
+    /// Notes the place that was reached.
+    async fn note_place(&mut self) -> Result<(), Error> {
+        let (token, count) = (self.note.place.token, self.note.place.count.wrapping_add(1));
+        let place = Place { token, count, ..self.place.clone() };
+        self.note = own::note_copying(&self.to, Some(&self.note), place).await?.ok_or_else(taken_over)?;
+        self.noted = Instant::now();
+        Ok(())
+    }
+
+    /// Shows others that this copy lives, now and then.
+    async fn alive(&mut self) -> Result<(), Error> {
+        if self.noted.elapsed() < Duration::from_millis(NOTE_MS_MAX) {
+            return Ok(());
+        }
+        self.note_place().await
     }
 }
 
@@ -530,5 +612,37 @@ mod tests {
             noted += 1;
         }
         assert!(noted > 3, "there were places to go on from");
+    }
+
+    #[tokio::test]
+    async fn a_copy_whose_note_is_not_its_own_any_more_writes_nothing_and_ends_nothing() {
+        let source = Store::memory();
+        fill(&source).await;
+        for taken_over_at in [1, 2, usize::MAX] {
+            let to = Store::memory();
+            let (mut noted, mut rows_then) = (0, None);
+            let own = own::open(&to).await.unwrap();
+            let later = || {
+                to.tenant("later")
+                    .map_or(0, |tenant| tenant.count("a category", &KeyRange::all()).wait().unwrap())
+            };
+            let copied = run(&source, "source", &to, |progress: Progress| {
+                noted += 1;
+                if rows_then.is_none() && (noted == taken_over_at || progress.comparing) {
+                    let row = own.get("seabed.copying", b"").wait().unwrap().unwrap();
+                    let place = serde_json::from_slice::<Place>(&row).unwrap();
+                    let other = Place { token: Uuid::from_u128(7), ..place };
+                    own.put("seabed.copying", b"", serde_json::to_vec(&other).unwrap()).wait().unwrap();
+                    rows_then = Some(later());
+                }
+            })
+            .await;
+            assert!(matches!(copied, Err(Failed::Store(error)) if error.kind() == ErrorKind::Busy));
+            assert_eq!(own::copying(&to).await.unwrap().unwrap().place.token, Uuid::from_u128(7));
+            assert_eq!(Some(later()), rows_then);
+            // The one that took over, or the next one, goes on.
+            assert!(run(&source, "source", &to, |_| {}).await.unwrap().resumed);
+            assert_sound(&to).await;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -30,6 +30,8 @@ pub(crate) struct Node {
     /// The live server of Automerge's documents, where one runs.
     live: OnceCell<LiveServer>,
     visits: Mutex<BTreeMap<TenantId, u64>>,
+    /// Why nothing of the store is served any more; it stays so until the process is started again.
+    withdrawn: OnceLock<String>,
     /// What `seabed backup` shows while it waits.
     pub(crate) backups: Progress,
 }
@@ -44,6 +46,7 @@ impl Node {
             tokens: OnceCell::new(),
             live: OnceCell::new(),
             visits: Mutex::default(),
+            withdrawn: OnceLock::new(),
             backups: Progress::default(),
         }
     }
@@ -68,6 +71,7 @@ impl Node {
     /// The TaskChampion layer; `None` when the store holds nothing of it, so that looking never creates its tenants.
     pub(crate) async fn taskchampion(&self) -> Result<Option<&TaskChampion>, Failure> {
         if !self.taskchampion.initialized() {
+            own::refuse_missing_of(&self.store, &seabed_taskchampion::SPREAD).await?;
             let tenants = self.store.list().await?;
             if !tenants.iter().any(|id| seabed_taskchampion::is_ours(id.as_str())) {
                 return Ok(None);
@@ -80,6 +84,7 @@ impl Node {
     /// The Automerge layer; `None` when the store holds nothing of it, so that looking never creates its tenants.
     pub(crate) async fn documents(&self) -> Result<Option<&DocStore>, Failure> {
         if !self.documents.initialized() {
+            own::refuse_missing_of(&self.store, &seabed_automerge::SPREAD).await?;
             let tenants = self.store.list().await?;
             if !tenants.iter().any(|id| seabed_automerge::is_ours(id.as_str())) {
                 return Ok(None);
@@ -93,7 +98,13 @@ impl Node {
         if let Some(live) = self.live() {
             return Ok(live.documents());
         }
-        Ok(self.documents.get_or_try_init(|| DocStore::open(&self.store)).await?)
+        let open = async || {
+            own::refuse_missing_of(&self.store, &seabed_automerge::SPREAD).await?;
+            let documents = DocStore::open(&self.store).await?;
+            own::remember_layer(&self.store, &seabed_automerge::SPREAD).await?;
+            Ok::<_, seabed_kv::Error>(documents)
+        };
+        Ok(self.documents.get_or_try_init(open).await?)
     }
 
     /// The tokens, as the server reads them or as they are read now.
@@ -127,6 +138,31 @@ impl Node {
             *visits.entry(id.clone()).or_default() += 1;
         }
         Ok(Visit { node: self, tenant, counted })
+    }
+
+    /// Why nothing of the store is served any more; `None` while it is.
+    pub(crate) fn withdrawn(&self) -> Option<&str> {
+        self.withdrawn.get().map(String::as_str)
+    }
+
+    /// Serves nothing of the store any more when somebody copies another one into it: what is held in memory is of the one before, and
+    /// what is acknowledged beside the copy may be written over. A store that one process owns has nobody beside that one.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn look_at_copying(&self, own: &Tenant) -> Result<Option<&str>, seabed_kv::Error> {
+        if self.store.is_shared()
+            && self.withdrawn().is_none()
+            && let Some(note) = own::copying_into(own).await?
+        {
+            let why = format!(
+                "a copy of {} into this store is under way; stop this server, and start it when the copy has ended",
+                note.place.source
+            );
+            tracing::error!("{why}");
+            let _ = self.withdrawn.set(why);
+        }
+        Ok(self.withdrawn())
     }
 
     fn visits(&self) -> MutexGuard<'_, BTreeMap<TenantId, u64>> {

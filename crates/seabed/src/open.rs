@@ -40,10 +40,11 @@ pub(crate) fn store(url: &StoreUrl) -> anyhow::Result<Store> {
 /// The store, owned by this process, where one process owns it: for what nobody may be served beside. `verb` is what is to be done.
 ///
 /// # Errors
-/// When a server, or another command, owns it; when a copy into it has not ended.
+/// When a server, or another command, owns it; when a copy into it has not ended, or a part of it is lost.
 pub(crate) async fn own(url: &StoreUrl, verb: &str) -> anyhow::Result<Node> {
     let node = own_unfinished(url, verb)?;
     own::refuse_copying(&node.store, &node.url).await?;
+    own::refuse_missing(&node.store).await?;
     Ok(node)
 }
 

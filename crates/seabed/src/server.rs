@@ -99,6 +99,7 @@ impl Server {
             .merge(health::router(node.clone(), own))
             .merge(admin::router(node.clone()))
             .layer(from_fn_with_state(live.router(), automerge::divert))
+            .layer(from_fn_with_state(node.clone(), health::refuse_withdrawn))
             .layer(from_fn(trace::request));
         Ok(Self { node, taskchampion, live, listeners, socket, ends, app, connections_max, silence_max })
     }
@@ -124,7 +125,7 @@ impl Server {
         }
         let accepting_owner = self.socket.map(|socket| tokio::spawn(connection(&owner).accept_owner(socket)));
         let mut maintaining = vec![
-            tokio::spawn(maintain(self.taskchampion, self.live.documents().clone())),
+            tokio::spawn(maintain(self.taskchampion, self.live.documents().clone(), self.node.clone())),
             tokio::spawn(automerge::poll(self.live.clone(), self.node.clone())),
         ];
         if let Some(hints) = self.node.store.hints() {
@@ -164,9 +165,12 @@ impl Server {
 }
 
 /// Asks the layers to tidy up, now and then.
-async fn maintain(taskchampion: TaskChampion, documents: DocStore) {
+async fn maintain(taskchampion: TaskChampion, documents: DocStore, node: Arc<Node>) {
     loop {
         tokio::time::sleep(Duration::from_millis(MAINTAIN_MS)).await;
+        if node.withdrawn().is_some() {
+            return;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         for tidied in [taskchampion.maintain(now).await, documents.maintain(now).await] {

@@ -12,7 +12,7 @@ use crate::node::now_unix_s;
 use crate::own;
 
 /// A row for each token, under its id.
-const TOKEN: &str = "seabed.token";
+pub(crate) const TOKEN: &str = "seabed.token";
 /// How many tokens a store has at most, those that were revoked included.
 pub(crate) const TOKENS_MAX: usize = 10_000;
 /// The longest name of a token, in bytes.
@@ -180,6 +180,11 @@ impl Tokens {
         // What others read from now on.
         self.refresh().await.map(drop)
     }
+}
+
+/// Whether a row of [`TOKEN`] is a token, under its own id.
+pub(crate) fn reads(key: &[u8], payload: &[u8]) -> bool {
+    serde_json::from_slice::<Row>(payload).is_ok_and(|row| row.token.id.as_bytes() == key)
 }
 
 fn digest(text: &str) -> String {

@@ -337,7 +337,20 @@ fn one_backup_at_a_time_goes_into_a_directory() {
     let output = run(&data, &["backup", to.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("is under way"), "{}", stderr(&output));
+    // Nobody looks at what is being replaced; where nobody backs up, any number look.
+    let new = place.path().join("new");
+    for args in [["verify", "--backup", to.to_str().unwrap()].as_slice(), &["restore", to.to_str().unwrap()]]
+    {
+        let output = run(&new, args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("a backup into"), "{args:?}: {}", stderr(&output));
+    }
+    assert!(!new.exists());
     drop(lock);
+    let reading = fs::File::open(to.join("LOCK")).unwrap();
+    reading.lock_shared().unwrap();
+    is_sound(&to);
+    drop(reading);
     backup(&data, &to);
 }
 
@@ -406,4 +419,213 @@ fn the_commands_of_the_manual_work() {
     let before = chain(&server, &client);
     let restored = Server::start(&place.path().join("restored"));
     assert!(!before.is_empty() && chain(&restored, &client) == before);
+}
+
+fn manifest(backup: &Path) -> Value {
+    serde_json::from_slice(&fs::read(backup.join("manifest.json")).unwrap()).unwrap()
+}
+
+/// The file of a tenant's copy.
+fn copy_of(backup: &Path, id: &str) -> PathBuf {
+    let manifest = manifest(backup);
+    let entries = manifest["tenants"].as_array().unwrap();
+    let entry = entries.iter().find(|entry| entry["id"] == id).unwrap();
+    backup.join(entry["file"].as_str().unwrap())
+}
+
+fn failed_backup(data: &Path, to: &Path) -> Value {
+    let output = run(data, &["backup", to.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What is left of a tenant that cannot be copied is not removed, whatever is wrong with it.
+#[test]
+fn the_last_copy_of_a_tenant_is_never_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("copies"));
+    filled(&data, 2);
+    backup(&data, &to);
+    let copy = copy_of(&to, "other/0");
+    let sound = fs::read(&copy).unwrap();
+    let mut damaged = fs::read(data.join("other%2F0.db")).unwrap();
+    damaged[8_192..8_292].fill(0xEE);
+    fs::write(data.join("other%2F0.db"), damaged).unwrap();
+
+    // That it cannot be read, as with no descriptor left or a bad cable, says nothing of what it is.
+    fs::remove_file(&copy).unwrap();
+    fs::create_dir(&copy).unwrap();
+    let report = failed_backup(&data, &to);
+    let told = report["tenants"][1]["error"].as_str().unwrap();
+    assert!(told.contains("damaged") && told.contains("could not be read just now"), "{told}");
+    assert_eq!((copy_of(&to, "other/0"), &manifest(&to)["missing"]), (copy.clone(), &serde_json::json!([])));
+    fs::remove_dir(&copy).unwrap();
+    fs::write(&copy, &sound).unwrap();
+    is_sound(&to);
+
+    // One bit of it is another.
+    let mut flipped = sound.clone();
+    flipped[9_000] ^= 1;
+    fs::write(&copy, &flipped).unwrap();
+    for without_manifest in [false, true] {
+        if without_manifest {
+            fs::remove_file(to.join("manifest.json")).unwrap();
+        }
+        failed_backup(&data, &to);
+        assert_eq!(manifest(&to)["missing"][0]["id"], "other/0");
+        assert!(fs::read(&copy).unwrap() == flipped, "it is all that is left, and was touched");
+        let output = run(&to, &["verify", "--backup", to.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains("all that is left of tenant other/0"), "{}", stdout(&output));
+    }
+}
+
+/// The disk is not mounted, and a server has made a new store where it was.
+#[test]
+fn another_store_at_the_same_path_does_not_replace_the_backup() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to, away) =
+        (place.path().join("data"), place.path().join("copies"), place.path().join("away"));
+    filled(&data, 1);
+    backup(&data, &to);
+    let before = files(&to);
+    fs::rename(&data, &away).unwrap();
+    for serving in [true, false] {
+        let server = serving.then(|| Server::start(&data));
+        let output = run(&data, &["backup", to.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{}{}", stdout(&output), stderr(&output));
+        assert!(stderr(&output).contains("is another"), "{}", stderr(&output));
+        assert!(files(&to) == before);
+        drop(server);
+    }
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&away, &data).unwrap();
+    assert_eq!(backup(&data, &to)["complete"], true);
+    // What comes out of the backup is that store, and goes on with it.
+    fs::remove_dir_all(&data).unwrap();
+    restore(&to, &data);
+    assert_eq!(backup(&data, &to)["complete"], true);
+}
+
+#[test]
+fn a_layer_that_is_lost_is_told_and_not_made_anew() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("copies"));
+    let clients = filled(&data, 1);
+    backup(&data, &to);
+    let copy = copy_of(&to, "taskchampion-00");
+    let sound = fs::read(&copy).unwrap();
+    let file = data.join("taskchampion-00.db");
+    for empty in [false, true] {
+        let _ = fs::remove_file(&file);
+        if empty {
+            fs::write(&file, b"").unwrap();
+        }
+        for (command, code) in [
+            (["serve", "--listen", "127.0.0.1:0"].as_slice(), 1),
+            (&["clients", "list"], 1),
+            (&["export", "taskchampion", "x.sqlite3"], 1),
+            (&["verify"], 1),
+        ] {
+            let output = run(&data, command);
+            let said = format!("{}{}", stdout(&output), stderr(&output));
+            assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+            let expected =
+                if empty && command == ["verify"] { "format is missing" } else { "taskchampion-00" };
+            assert!(said.contains(expected), "{command:?}: {said}");
+        }
+        assert_eq!(file.exists(), empty, "nothing was made in its place");
+        let report = failed_backup(&data, &to);
+        assert_eq!(report["complete"], empty, "{report}");
+        assert!(fs::read(&copy).unwrap() == sound, "the backup still has it");
+    }
+    // Of the empty one there is a copy with findings now; the sound one stands beside it.
+    assert_eq!(manifest(&to)["kept"][0]["file"], copy.file_name().unwrap().to_str().unwrap());
+    let _ = fs::remove_file(data.join("taskchampion-00.db-wal"));
+    fs::write(&file, &sound).unwrap();
+    let server = Server::start(&data);
+    assert_eq!(chain(&server, &clients[0]).len(), 5);
+    assert!(server.terminate().0.success());
+    assert_eq!(backup(&data, &to)["complete"], true);
+    assert_eq!(manifest(&to)["kept"], Value::Null);
+    is_sound(&to);
+}
+
+#[test]
+fn a_copy_with_findings_does_not_take_the_place_of_the_last_sound_one() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("copies"));
+    filled(&data, 1);
+    backup(&data, &to);
+    let sound = copy_of(&to, "taskchampion-00");
+    let change = |change: &dyn Fn(&seabed_kv::Tenant)| {
+        let store = Store::sqlite(&data).unwrap();
+        change(&store.open("taskchampion-00").wait().unwrap());
+        store.close().wait().unwrap();
+    };
+    let row = std::cell::RefCell::default();
+    change(&|tenant| {
+        let rows = tenant.scan(seabed_kv::ScanSpec::new("taskchampion.parent", seabed_kv::KeyRange::all()));
+        let first = rows.collect().wait().unwrap().swap_remove(0);
+        assert!(tenant.delete("taskchampion.parent", &first.key).wait().unwrap());
+        *row.borrow_mut() = Some(first);
+    });
+    // The second time nothing has changed, and it is told all the same.
+    for _ in 0..2 {
+        let report = failed_backup(&data, &to);
+        assert_eq!((&report["complete"], &report["failed"]), (&true.into(), &0.into()), "{report}");
+        assert!(report["findings"].as_u64().unwrap() > 0, "{report}");
+        assert!(report["tenants"][3]["error"].as_str().unwrap().contains("is kept beside it"), "{report}");
+        assert_ne!(copy_of(&to, "taskchampion-00"), sound);
+        let kept = &manifest(&to)["kept"];
+        assert_eq!(kept[0]["file"], sound.file_name().unwrap().to_str().unwrap());
+        assert_eq!((kept.as_array().unwrap().len(), sound.exists()), (1, true));
+        let output = run(&to, &["verify", "--json", "--backup", to.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["backup"]["findings"], serde_json::json!([]), "what is kept is a part of it");
+    }
+    let mut damaged = fs::read(&sound).unwrap();
+    damaged[9_000] ^= 1;
+    fs::write(&sound, &damaged).unwrap();
+    let output = run(&to, &["verify", "--json", "--backup", to.to_str().unwrap()]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["backup"]["findings"].as_array().unwrap().len(), 1, "{report}");
+    change(&|tenant| {
+        let row = row.borrow_mut().take().unwrap();
+        tenant.put("taskchampion.parent", &row.key, row.payload).wait().unwrap();
+    });
+    assert_eq!(backup(&data, &to)["findings"], 0);
+    assert_eq!((&manifest(&to)["kept"], sound.exists()), (&Value::Null, false));
+    is_sound(&to);
+}
+
+#[test]
+fn links_that_somebody_has_put_into_the_directory_are_not_followed() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to, precious) =
+        (place.path().join("data"), place.path().join("copies"), place.path().join("precious"));
+    filled(&data, 0);
+    for (name, code) in [("LOCK", 1), ("manifest.json.partial", 0), ("copy.partial", 0)] {
+        fs::write(&precious, "precious").unwrap();
+        fs::create_dir(&to).unwrap();
+        std::os::unix::fs::symlink(&precious, to.join(name)).unwrap();
+        let output = run(&data, &["backup", to.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", stderr(&output));
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{name}");
+        fs::remove_dir_all(&to).unwrap();
+    }
+}
+
+#[test]
+fn a_list_of_tenants_says_so_when_one_of_them_cannot_be_read() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    filled(&data, 2);
+    fs::write(data.join("other%2F0.db"), "no database").unwrap();
+    for args in [["tenants"].as_slice(), &["tenants", "--json"]] {
+        let output = run(&data, args);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stdout(&output).contains("other/1") && stdout(&output).contains("is not a SQLite database"));
+    }
 }

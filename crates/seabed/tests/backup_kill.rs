@@ -12,8 +12,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use common::{Server, json, run, seabed, stderr, stdout};
+use common::{NIL, Server, chain, json, run, seabed, stderr, stdout};
 use seabed_kv::Store;
+use uuid::Uuid;
 
 const TENANTS: usize = 24;
 
@@ -155,11 +156,20 @@ fn a_server_that_is_killed_while_it_backs_up_loses_nothing() {
     let path = to.to_str().unwrap();
     write_all(&data, 1);
     let mut killed = 0;
+    let client = Uuid::from_u128(1).to_string();
+    let mut told: Vec<(String, String, Vec<u8>)> = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
         let Some(files) = [1, 5, 12].get(killed) else { break };
         let server = Server::start(&data);
+        assert!(chain(&server, &client) == told, "what was acknowledged beside the backup is there");
         let mut child = start(&["backup", path], &data);
-        runs_until(&mut child, &to, *files);
+        while copies(&to) < *files && child.try_wait().unwrap().is_none() {
+            let parent = told.last().map_or(NIL, |(version, ..)| version).to_owned();
+            let body = format!("version {}", told.len()).into_bytes();
+            let answer = server.add_version(&client, &parent, &body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            told.push((answer.header("x-version-id").unwrap().to_owned(), parent, body));
+        }
         server.kill();
         if child.wait().unwrap().success() {
             fs::remove_dir_all(&to).unwrap();
@@ -170,10 +180,13 @@ fn a_server_that_is_killed_while_it_backs_up_loses_nothing() {
         }
         assert_eq!(json(&data, &["verify"])["findings"], 0);
     }
-    assert!(killed >= 2, "{killed} were killed in the middle");
-    let _server = Server::start(&data);
+    assert!(killed >= 2 && told.len() >= 2, "{killed} were killed in the middle, {} pushed", told.len());
+    let server = Server::start(&data);
+    assert!(chain(&server, &client) == told);
     json(&data, &["backup", path]);
     assert_eq!(verify(&to).0, Some(0));
+    json(&place.path().join("new"), &["restore", path]);
+    assert!(chain(&Server::start(&place.path().join("new")), &client) == told);
 }
 
 #[test]

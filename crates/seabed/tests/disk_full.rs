@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Ended, NIL, SEGMENT, Server, chain, json, request, run, stderr, stdout};
+use seabed_kv::Store;
 use uuid::Uuid;
 
 /// The disk as a library to preload: mounting a small one takes rights that a test may not have.
@@ -91,6 +92,31 @@ fn a_full_disk_refuses_writes_and_nothing_else_and_goes_on_when_there_is_room() 
     let (ended, logs) = server.terminate();
     assert!(ended.success(), "{logs}");
     assert!(logs.contains("the disk is full"), "the log says why: {logs}");
+    // Started again without room, with something to tidy up: what is there is served, and the tidying waits.
+    let deleted = Uuid::from_u128(3 << 64);
+    let store = Store::sqlite(&data).unwrap();
+    let tenant = store.open("taskchampion-00").wait().unwrap();
+    tenant.put("taskchampion.deleting", deleted, [1, 0, 0, 0, 0, 0, 0, 0, 0]).wait().unwrap();
+    let row = [&[1][..], &[8; 16], &[0; 8], b"\x01bytes"].concat();
+    tenant.put("taskchampion.version", [deleted.into_bytes(), [0; 16]].concat(), row).wait().unwrap();
+    store.close().wait().unwrap();
+    drop((tenant, store));
+    fs::write(&flag, b"").unwrap();
+    let server = Server::start_with(&data, &[], &variables);
+    for (number, client) in clients.iter().enumerate() {
+        let bodies: Vec<_> = chain(&server, client).into_iter().map(|(.., body)| body).collect();
+        assert!(bodies == told[number]);
+        assert_eq!(server.add_version(client, &latest[number], &vec![b'x'; 9_000]).status, 507);
+    }
+    assert!(server.logs().contains("it is tried again each minute"), "{}", server.logs());
+    fs::remove_file(&flag).unwrap();
+    for (number, client) in clients.iter().enumerate() {
+        let chain = chain(&server, client);
+        told[number] = chain.iter().map(|(.., body)| body.clone()).collect();
+        assert_eq!(server.add_version(client, &chain.last().unwrap().0, b"room").status, 200);
+    }
+    let (ended, logs) = server.terminate();
+    assert!(ended.success(), "{logs}");
     assert_eq!(json(&data, &["verify"])["findings"], 0);
     assert_eq!(json(&to, &["verify", "--backup", to.to_str().unwrap()])["findings"], 0);
 }

@@ -503,6 +503,12 @@ fn refused_clients_can_be_left_out_knowingly() {
         stdout(&output)
     );
     assert_eq!(run(&directory, &["serve", "--listen", "127.0.0.1:0"]).status.code(), Some(1));
+    // Also when nobody reads what it prints, as after `| head -1`.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut unread = seabed();
+    unread.args(["import", "taskchampion"]).arg(&directory).env("DATA_DIR", &directory).stdout(writer);
+    assert_eq!(unread.output().unwrap().status.code(), Some(1));
     let arguments = ["import", "taskchampion", directory.to_str().unwrap(), "--without-refused"];
     assert_eq!(run(&directory, &arguments).status.code(), Some(1), "a refusal is told all the same");
     let server = Server::start(&directory);

@@ -176,7 +176,7 @@ fn write_moved(to: &Path) {
             let taskchampion =
                 seabed_taskchampion::TaskChampion::open(&kernel, seabed_taskchampion::Config::default())
                     .await?;
-            taskchampion.import_original(&file, now_unix_s, |_| progress()).await?;
+            taskchampion.import_original(&file, || now_unix_s, |_| progress()).await?;
             taskchampion.prune(None, now_unix_s + 1, u64::MAX).await
         })
     };

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{Ended, NIL, SEGMENT, Server, chain, request, seabed, stderr, stdout};
+use seabed_kv::Store;
 use seabed_testkit::postgres::Cluster;
 use uuid::Uuid;
 
@@ -295,4 +296,72 @@ fn commands_work_beside_the_servers_and_say_what_a_database_has_other_tools_for(
     }
     assert!(run(&store, &["clients", "delete", &client, "--yes"]).status.success());
     assert_eq!(server.get_child(&client, NIL).status, 404);
+}
+
+/// The note of a copy into the store, as a release without tokens in it wrote it.
+fn note(source: &str) -> String {
+    serde_json::json!({ "source": source, "tenant": "", "category": "", "key": "" }).to_string()
+}
+
+#[test]
+fn a_server_that_finds_a_copy_into_its_database_serves_no_more() {
+    let cluster = Cluster::start();
+    let url = cluster.create_database();
+    let server = serve(&url);
+    let client = Uuid::from_u128(12 << 64).to_string();
+    assert_eq!(server.add_version(&client, NIL, b"before").status, 200);
+    let store = Store::postgres(&url).unwrap();
+    let own = store.open("seabed").wait().unwrap();
+    own.put("seabed.copying", b"", note("/elsewhere")).wait().unwrap();
+    // Nobody asks whether it is ready: it finds out by itself.
+    while server.get_child(&client, NIL).status == 200 {
+        thread::yield_now();
+    }
+    for answer in [server.get_child(&client, NIL), server.get("/readyz", &[])] {
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    }
+    assert!(server.get_child(&client, NIL).text().contains("a copy of /elsewhere into this store"));
+    assert_eq!(server.get("/healthz", &[]).status, 200);
+    // What it holds in memory is of the store before, so it stays so.
+    own.delete("seabed.copying", b"").wait().unwrap();
+    assert_eq!(server.add_version(&client, NIL, b"after").status, 503);
+    let (ended, logs) = server.terminate();
+    assert!(ended.success() && logs.contains("a copy of /elsewhere"), "{logs}");
+    assert_eq!(serve(&url).get_child(&client, NIL).body, b"before");
+}
+
+#[test]
+fn a_copy_is_not_taken_over_while_it_lives() {
+    let cluster = Cluster::start();
+    let url = cluster.create_database();
+    let directory = tempfile::tempdir().unwrap();
+    let from = directory.path().canonicalize().unwrap().join("from");
+    assert_eq!(Server::start(&from).add_version(&Uuid::from_u128(13).to_string(), NIL, b"x").status, 200);
+    let store = Store::postgres(&url).unwrap();
+    let own = store.open("seabed").wait().unwrap();
+    let source = from.to_str().unwrap();
+    let copy = || {
+        let mut command = seabed();
+        command.args(["copy", &format!("sqlite:{source}"), &url, "--json"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    own.put("seabed.copying", b"", note(source)).wait().unwrap();
+    let mut second = copy();
+    // The first one writes on.
+    let mut written = 0_u64;
+    while second.try_wait().unwrap().is_none() {
+        written += 1;
+        let count = serde_json::json!({ "count": written, "source": source, "tenant": "", "category": "", "key": "" });
+        own.put("seabed.copying", b"", count.to_string()).wait().unwrap();
+    }
+    let refused = second.wait_with_output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("another copy into it is under way"), "{}", stderr(&refused));
+    // It has died.
+    let copied = copy().wait_with_output().unwrap();
+    assert!(copied.status.success(), "{}", stderr(&copied));
+    let report: serde_json::Value = serde_json::from_slice(&copied.stdout).unwrap();
+    assert_eq!(report["resumed"], true);
+    assert_eq!(own.get("seabed.copying", b"").wait().unwrap(), None);
 }

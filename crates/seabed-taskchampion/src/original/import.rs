@@ -39,11 +39,11 @@ pub(super) struct SqliteFile {
     salvaged: OnceCell<Salvaged>,
 }
 
-/// What a file looks like from outside, and whether there is a log beside it.
+/// What a file looks like from outside, and whether there is a log or a journal beside it.
 #[derive(Debug, PartialEq, Eq)]
 struct FileState {
     identity: Option<[i64; 6]>,
-    has_log: bool,
+    has_unread: bool,
 }
 
 impl FileState {
@@ -59,7 +59,7 @@ impl FileState {
                 file.ctime_nsec(),
             ]
         });
-        Self { identity, has_log: has_log(path) }
+        Self { identity, has_unread: has_beside(path, LOG) || has_beside(path, JOURNAL) }
     }
 }
 
@@ -108,9 +108,9 @@ impl SqliteFile {
         let mut unguarded = None;
         let opened = Connection::open_with_flags(path, flags).and_then(begin);
         let (connection, clients) = match opened {
-            Err(error) if is_closed_place(&error) && !has_log(path) => {
-                // Even a reader makes files beside a database in WAL mode. Where none can be made we cannot, and without a log
-                // everything is in the file itself. Somebody else may still write, in whose view the place is not closed: then what is read
+            Err(error) if is_closed_place(&error) && !has_beside(path, LOG) && !has_beside(path, JOURNAL) => {
+                // Even a reader makes files beside a database in WAL mode. Where none can be made we cannot, and without a log, or a journal of
+                // what is to be undone, everything is in the file itself. Somebody else may still write, in whose view the place is not closed: then what is read
                 // from here on is of two states, and looked at for that.
                 unguarded = Some(FileState::of(path));
                 Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)
@@ -230,10 +230,16 @@ fn is_closed_place(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly))
 }
 
-fn has_log(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+/// What holds the newest commits of a database in WAL mode.
+const LOG: &str = "-wal";
+/// What holds the bytes before a transaction that has not ended, of a database in another mode.
+const JOURNAL: &str = "-journal";
+
+/// Whether something is in the file of that ending beside the database.
+fn has_beside(path: &Path, end: &str) -> bool {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(end);
+    std::fs::metadata(beside).is_ok_and(|beside| beside.len() > 0)
 }
 
 /// The address under which SQLite opens a file that nobody changes.
@@ -244,8 +250,13 @@ fn immutable(path: &Path) -> String {
 
 fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let half_written = is_closed_place(&error) && has_beside(path, JOURNAL);
     let path = path.display();
     let message = match error.sqlite_error_code() {
+        _ if half_written => format!(
+            "{path} was left in the middle of a transaction, which {path}-journal undoes, and nothing is changed here: start the original \
+             server and stop it again, or run `sqlite3 FILE .tables` on a copy of the two, and import that"
+        ),
         Some(NotADatabase) => format!("{path} is no SQLite database"),
         Some(DatabaseCorrupt) => {
             format!("{path} is damaged; take it from a backup, or repair a copy with `sqlite3 FILE .recover`")

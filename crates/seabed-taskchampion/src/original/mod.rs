@@ -14,6 +14,7 @@ mod postgres {
 mod salvage;
 mod source;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use seabed_kv::Result;
@@ -92,6 +93,9 @@ pub struct ImportReport {
     pub refused: u64,
     /// The first [`REFUSED_MAX`] of them.
     pub refusals: Vec<Refused>,
+    /// The names of all of them, as the database has them.
+    #[serde(skip)]
+    pub refused_names: BTreeSet<String>,
 }
 
 /// What an export wrote.
@@ -140,7 +144,8 @@ impl TaskChampion {
     /// here is visible only when it is whole. One that is here already is compared; what the original has beyond it is added step by step,
     /// so that cut off it has a beginning of that, which is a whole chain too; and one that has another history or snapshot here is
     /// refused while the others go on. So it may be repeated, and after a crash or a drop it is simply run
-    /// again. The store must serve nobody meanwhile. Reads on the calling thread, and holds one value at a time. When it
+    /// again. The store must serve nobody meanwhile. `now_unix_s` is asked once a client: where several processes share the store each
+    /// client has [an hour](crate::IMPORTING_MS_MAX). Reads on the calling thread, and holds one value at a time. When it
     /// answers, everything is durable.
     ///
     /// ```
@@ -151,7 +156,7 @@ impl TaskChampion {
     /// let taskchampion = TaskChampion::open(&seabed_kv::Store::memory(), Config::default()).await?;
     /// let file = original_file(directory.path());
     /// taskchampion.export_original(&file, |_| {}).await?;
-    /// let report = taskchampion.import_original(&file, 1_700_000_000, |progress| println!("{progress:?}")).await?;
+    /// let report = taskchampion.import_original(&file, || 1_700_000_000, |progress| println!("{progress:?}")).await?;
     /// assert_eq!((report.found.clients, report.refused), (0, 0));
     /// # Ok::<(), seabed_kv::Error>(())
     /// # })?;
@@ -165,11 +170,11 @@ impl TaskChampion {
     pub async fn import_original(
         &self,
         file: &Path,
-        now_unix_s: u64,
+        mut now_unix_s: impl FnMut() -> u64,
         mut progress: impl FnMut(Progress),
     ) -> Result<ImportReport> {
         let file = SqliteFile::open(file)?;
-        let mut moving = Moving::new(self, file.clients, now_unix_s, &mut progress);
+        let mut moving = Moving::new(self, file.clients, &mut now_unix_s, &mut progress);
         let mut histories = file.histories()?;
         let mut reading = histories.read()?;
         while let Some(foreign) = reading.next()? {
@@ -187,11 +192,11 @@ impl TaskChampion {
     pub async fn import_original_postgres(
         &self,
         session: &tokio_postgres::Client,
-        now_unix_s: u64,
+        mut now_unix_s: impl FnMut() -> u64,
         mut progress: impl FnMut(Progress),
     ) -> Result<ImportReport> {
         let database = Database::open(session).await?;
-        let mut moving = Moving::new(self, database.clients, now_unix_s, &mut progress);
+        let mut moving = Moving::new(self, database.clients, &mut now_unix_s, &mut progress);
         let mut after = None;
         loop {
             let page = database.page(after).await?;
@@ -232,7 +237,7 @@ impl TaskChampion {
 /// An import under way.
 struct Moving<'a> {
     taskchampion: &'a TaskChampion,
-    now_unix_s: u64,
+    now_unix_s: &'a mut dyn FnMut() -> u64,
     report: ImportReport,
     so_far: Progress,
     progress: &'a mut dyn FnMut(Progress),
@@ -242,7 +247,7 @@ impl<'a> Moving<'a> {
     fn new(
         taskchampion: &'a TaskChampion,
         clients: u64,
-        now_unix_s: u64,
+        now_unix_s: &'a mut dyn FnMut() -> u64,
         progress: &'a mut dyn FnMut(Progress),
     ) -> Self {
         let so_far = Progress { clients, ..Progress::default() };
@@ -260,7 +265,8 @@ impl<'a> Moving<'a> {
                     progress(*so_far);
                 };
                 let shard = self.taskchampion.shard(history.client).clone();
-                let import = Import { shard, source, history, now_unix_s: self.now_unix_s, tick: &mut tick };
+                let now_unix_s = (self.now_unix_s)();
+                let import = Import { shard, source, history, now_unix_s, tick: &mut tick };
                 match import.run().await {
                     // Its own loss; what was written of it is a beginning, or nothing.
                     Err(_) if source.take_damage() => Moved::Refused(DAMAGED.to_owned()),
@@ -311,6 +317,7 @@ impl ImportReport {
             }
             Moved::Refused(why) => {
                 self.refused += 1;
+                self.refused_names.insert(client.clone());
                 if self.refusals.len() < REFUSED_MAX {
                     self.refusals.push(Refused { client, why });
                 }

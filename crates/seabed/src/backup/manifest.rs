@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use seabed_kv::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::sync;
 
@@ -33,10 +35,16 @@ pub(crate) struct Manifest {
     pub(crate) writer: String,
     /// The directory of the store, as it was called when it was copied.
     pub(crate) store: String,
+    /// Which store that is; `None` where an earlier version made the backup, or nobody has given the store an id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store_id: Option<Uuid>,
     pub(crate) created_unix_s: u64,
     pub(crate) tenants: Vec<Entry>,
     /// Tenants that the store had and the backup has not.
     pub(crate) missing: Vec<Missing>,
+    /// Of tenants whose copy has findings, the last one that had none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) kept: Vec<Entry>,
 }
 
 /// A tenant's copy.
@@ -48,6 +56,14 @@ pub(crate) struct Entry {
     pub(crate) rows: u64,
     pub(crate) blake3: String,
     pub(crate) copied_unix_s: u64,
+    /// What its layer found wrong with it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) findings: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's way to ask")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,14 +96,21 @@ impl Manifest {
             format: FORMAT,
             writer: crate::own::writer(),
             store,
+            store_id: None,
             created_unix_s,
             tenants: Vec::new(),
             missing: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
     pub(crate) fn entry(&self, id: &TenantId) -> Option<&Entry> {
         self.tenants.iter().find(|entry| entry.id == id.as_str())
+    }
+
+    /// Whether a file of that name belongs to the backup.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        name == FILE || self.tenants.iter().chain(&self.kept).any(|entry| entry.file == name)
     }
 
     /// The tenants with their ids; `read` has seen that they are ones.
@@ -107,7 +130,12 @@ impl Manifest {
     /// Puts it in its place, in one step and for good.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
         let partial = directory.join(PARTIAL_FILE);
-        let mut file = File::create(&partial)?;
+        // One that was left, or that somebody has put there: what a link leads to is not ours to write.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(self.to_text()?.as_bytes())?;
         file.sync_all()?;
         drop(file);
@@ -143,7 +171,7 @@ impl Manifest {
         let manifest: Self =
             serde_json::from_value(value).map_err(|error| damaged(format!("does not read: {error}")))?;
         let mut ids = BTreeSet::new();
-        for entry in &manifest.tenants {
+        for (position, entry) in manifest.tenants.iter().chain(&manifest.kept).enumerate() {
             let id =
                 TenantId::new(&entry.id).map_err(|error| damaged(format!("names no tenant: {error}")))?;
             // So no entry can name a file outside the directory either.
@@ -155,7 +183,7 @@ impl Manifest {
                     entry.file
                 )));
             }
-            if !ids.insert(id.clone()) {
+            if position < manifest.tenants.len() && !ids.insert(id.clone()) {
                 return Err(damaged(format!("names {id} twice")));
             }
         }
@@ -183,10 +211,19 @@ fn newer(format: u64, value: Option<&Value>) -> NotRead {
 
 /// The name of a tenant's copy: the name of the tenant's file, and what it contains.
 pub(crate) fn file_name(id: &TenantId, blake3: &str) -> String {
-    let name = id.file_name();
-    let stem: String = name.strip_suffix(".db").unwrap_or(&name).chars().take(NAME_STEM_BYTES_MAX).collect();
     let digits: String = blake3.chars().take(NAME_DIGITS).collect();
-    format!("{stem}.{digits}.db")
+    format!("{}.{digits}.db", stem(id))
+}
+
+fn stem(id: &TenantId) -> String {
+    let name = id.file_name();
+    name.strip_suffix(".db").unwrap_or(&name).chars().take(NAME_STEM_BYTES_MAX).collect()
+}
+
+/// Whether a copy of that tenant may have that name.
+pub(crate) fn is_copy_of(id: &str, name: &str) -> bool {
+    let of = name.strip_suffix(".db").and_then(|name| Some(name.rsplit_once('.')?.0));
+    is_copy(name) && TenantId::new(id).is_ok_and(|id| of == Some(stem(&id).as_str()))
 }
 
 /// Whether a copy may have that name.
@@ -207,7 +244,15 @@ mod tests {
             let blake3 = blake3::hash(id.as_bytes()).to_hex().to_string();
             let file = file_name(&id.parse().unwrap(), &blake3);
             let id = id.to_owned();
-            manifest.tenants.push(Entry { id, file, bytes: 8192, rows: 3, blake3, copied_unix_s: 7 });
+            manifest.tenants.push(Entry {
+                id,
+                file,
+                bytes: 8192,
+                rows: 3,
+                blake3,
+                copied_unix_s: 7,
+                findings: 0,
+            });
         }
         manifest.missing.push(Missing { id: "three".to_owned(), error: "damaged".to_owned() });
         manifest
@@ -254,9 +299,11 @@ mod tests {
         outside.tenants[0].file = "../../etc/passwd".to_owned();
         let mut twice = manifest();
         twice.tenants[1] = twice.tenants[0].clone();
+        let mut kept_outside = manifest();
+        kept_outside.kept.push(outside.tenants[0].clone());
         let mut unnamed = manifest();
         unnamed.tenants[0].id = String::new();
-        for wrong in [outside, twice, unnamed] {
+        for wrong in [outside, twice, kept_outside, unnamed] {
             let text = wrong.to_text().unwrap();
             assert!(matches!(Manifest::from_bytes(text.as_bytes()), Err(NotRead::Damaged(_))));
         }
@@ -271,6 +318,7 @@ mod tests {
                 name.len() <= 255 && is_copy(&name) && !name.starts_with('.') && !name.contains('/'),
                 "{name}"
             );
+            assert!(is_copy_of(id, &name) && !is_copy_of("another", &name), "{name}");
         }
         for name in
             ["a.db", "taskchampion-00.db", "a.0123456789ABCDEF.db", "a.0123456789abcde.db", ".db", "x"]

@@ -29,7 +29,7 @@ The server, when one runs, writes the files, so its user must be allowed to. Eve
 pushes go on meanwhile. Run again into the same directory, it replaces what has changed, and the backup before stays whole \
 until the new one is.
 
-Exit codes: 0 everything is in the backup; 1 failed, or a tenant could not be copied; 2 wrong usage, or nothing there.")]
+Exit codes: 0 everything is in the backup, and sound; 1 failed, a tenant could not be copied, or findings; 2 wrong usage, or nothing there.")]
 pub(crate) struct BackupArgs {
     /// The directory of the backup: a new or empty one, or that of an earlier backup of the same store
     #[arg(value_name = "DIR")]
@@ -51,7 +51,8 @@ pub(crate) fn command(args: &BackupArgs) -> anyhow::Result<ExitCode> {
     })?;
     let report: Report = serde_json::from_value(answer.clone())?;
     let printed = if args.place.json { output::json(&answer) } else { print(&report) };
-    output::exit(printed, if report.complete { EXIT_OK } else { EXIT_FAILED })
+    let sound = report.complete && report.findings == 0;
+    output::exit(printed, if sound { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// Asks for the backup, and meanwhile, when somebody is looking, how far it has come.
@@ -98,6 +99,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     table.print()?;
     let Report { copied, unchanged, failed, bytes, .. } = report;
+    if report.findings > 0 {
+        output::line(format!("{} findings in what was copied", report.findings))?;
+    }
     output::line(format!(
         "{copied} copied, {unchanged} unchanged, {failed} failed, {} in all: {}",
         output::size(*bytes),

@@ -193,7 +193,11 @@ pub(crate) fn command(args: &ClientsArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         ClientsCommand::List { place } => {
             let answer = Access::ask_once(&place.url()?, "/api/clients")?;
-            if place.json { output::json(&answer)? } else { table(&answer, "clients", &CLIENT_COLUMNS)? }
+            let clients = answer.get("clients").and_then(Value::as_array).into_iter().flatten();
+            let unread = clients.filter(|client| !client.get("error").is_none_or(Value::is_null)).count();
+            let printed =
+                if place.json { output::json(&answer) } else { table(&answer, "clients", &CLIENT_COLUMNS) };
+            return output::exit(printed, if unread == 0 { output::EXIT_OK } else { output::EXIT_FAILED });
         }
         ClientsCommand::Show { id, place } => {
             let answer = Access::ask_once(&place.url()?, &format!("/api/clients/{id}"))?;
@@ -257,23 +261,30 @@ fn prune_command(days: u32, dry_run: bool, yes: bool, place: &Place) -> anyhow::
         answer
     })?;
     let report: PruneReport = serde_json::from_value(answer.clone())?;
+    let printed = print_pruned(&answer, &report, dropped, place);
+    for skipped in &report.skipped {
+        output::note(&format!("nothing more of client {} is dropped: {}", skipped.client, skipped.why));
+    }
+    if let Some(why) = &report.stopped {
+        output::note(&format!("it stopped there, and the rest is to be done again: {why}"));
+    }
+    // Asked for, and declined or impossible.
+    let failed = !report.skipped.is_empty() || report.stopped.is_some() || (!dry_run && !dropped);
+    output::exit(printed, if failed { output::EXIT_FAILED } else { output::EXIT_OK })
+}
+
+fn print_pruned(answer: &Value, report: &PruneReport, dropped: bool, place: &Place) -> anyhow::Result<()> {
     if place.json {
-        output::json(&answer)?;
+        output::json(answer)
     } else {
         if !report.clients.is_empty() {
-            table(&answer, "clients", &["client", ">versions", ">version_bytes"])?;
+            table(answer, "clients", &["client", ">versions", ">version_bytes"])?;
         }
         let said = if dropped { "dropped" } else { "could be dropped, and were not:" };
         output::line(format!(
             "{said} {} ({})",
             counted(report.versions, "version"),
             output::size(report.version_bytes)
-        ))?;
+        ))
     }
-    for skipped in &report.skipped {
-        output::note(&format!("nothing of client {} is dropped: {}", skipped.client, skipped.why));
-    }
-    // Asked for, and declined or impossible.
-    let failed = !report.skipped.is_empty() || (!dry_run && !dropped);
-    Ok(if failed { ExitCode::from(output::EXIT_FAILED) } else { ExitCode::SUCCESS })
 }

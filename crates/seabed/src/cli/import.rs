@@ -2,6 +2,7 @@
 
 mod session;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,11 +12,12 @@ use seabed_taskchampion::{
     Config, ImportReport, ORIGINAL_FILE, Progress, TaskChampion, Totals, original_file,
 };
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::cli::Place;
 use crate::config::Given;
 use crate::node::{Node, now_unix_s, sentence};
-use crate::output::{self, EXIT_FAILED, Exit, counted};
+use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit, counted};
 use crate::own;
 use crate::store_url::StoreUrl;
 
@@ -78,12 +80,8 @@ pub(crate) fn command(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         Some(url) => crate::cli::block_on(run_database(url, place))?,
         None => command_file(from.as_path(), *without_refused, place)?,
     };
-    if place.json {
-        output::json(&answer)?;
-    } else {
-        print(&answer)?;
-    }
-    Ok(if answer.report.refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
+    let printed = if place.json { output::json(&answer) } else { print(&answer) };
+    output::exit(printed, if answer.report.refused == 0 { EXIT_OK } else { EXIT_FAILED })
 }
 
 fn command_file(path: &Path, without_refused: bool, place: &Place) -> anyhow::Result<Answer> {
@@ -119,9 +117,10 @@ async fn import_database(
     session: &tokio_postgres::Client,
 ) -> Result<ImportReport, seabed_kv::Error> {
     let taskchampion = TaskChampion::open(&node.store, Config::default()).await?;
+    own::remember_layer(&node.store, &seabed_taskchampion::SPREAD).await?;
     let bar = output::progress_bar("importing");
     let report =
-        taskchampion.import_original_postgres(session, now_unix_s(), |progress| show(&bar, progress)).await;
+        taskchampion.import_original_postgres(session, now_unix_s, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     report
 }
@@ -145,21 +144,30 @@ async fn import(
 ) -> Result<(ImportReport, bool), seabed_kv::Error> {
     let (store, root) = (&node.store, node.url.root());
     let taskchampion = TaskChampion::open(store, Config::default()).await?;
+    own::remember_layer(store, &seabed_taskchampion::SPREAD).await?;
     // First: an import that does not end must not stand on the mark of one that did.
     own::forget_import(store, root, file).await?;
     let bar = output::progress_bar("importing");
-    let report = taskchampion.import_original(file, now_unix_s(), |progress| show(&bar, progress)).await;
+    let report = taskchampion.import_original(file, now_unix_s, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     let report = report?;
     // Last, and only when it is true: `serve` starts on the strength of it.
     let remember = report.refused == 0 || without_refused;
     if remember {
-        // What differs still is what was refused.
-        let left_out =
-            if report.refused == 0 { Vec::new() } else { taskchampion.changed_since_import(file).await? };
+        let left_out = match report.refused {
+            0 => Vec::new(),
+            _ => left_out(taskchampion.changed_since_import(file).await?, &report.refused_names),
+        };
         own::remember_import(store, root, file, &left_out).await?;
     }
     Ok((report, remember))
+}
+
+/// Of the clients that differ still, those that were refused. Others were pushed to meanwhile, and `serve` has to find that.
+fn left_out(differing: Vec<String>, refused: &BTreeSet<String>) -> Vec<String> {
+    // A name that is no id is nobody's, and was refused under whatever it looked like.
+    let is_refused = |name: &String| refused.contains(name) || Uuid::parse_str(name).is_err();
+    differing.into_iter().filter(is_refused).collect()
 }
 
 /// Moves the bar to where an import or export is.
@@ -214,4 +222,17 @@ pub(crate) fn totals(totals: &Totals) -> String {
         counted(totals.snapshots, "snapshot"),
         output::size(totals.snapshot_bytes)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_refused_is_not_left_out() {
+        let [one, other] = [1, 2].map(|id| Uuid::from_u128(id).to_string());
+        let refused = BTreeSet::from([one.clone(), "X'00".to_owned()]);
+        let differing = vec![one.clone(), other, "\0".to_owned()];
+        assert_eq!(left_out(differing, &refused), [one, "\0".to_owned()]);
+    }
 }

@@ -9,7 +9,10 @@ use seabed_kv::ErrorKind;
 use seabed_kv::sqlite::Restore;
 use serde::Serialize;
 
-use crate::backup::manifest::{self, Manifest, Missing, NotRead};
+use crate::backup::{
+    self,
+    manifest::{self, Manifest, Missing, NotRead},
+};
 use crate::cli::verify::{self, Report};
 use crate::cli::{Place, block_on};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, Exit};
@@ -62,6 +65,7 @@ async fn restore(backup: &Path, url: &StoreUrl) -> anyhow::Result<Restored> {
         )));
     };
     let place = crate::open::absolute(backup).display().to_string();
+    let _lock = backup::lock_to_read(backup).map_err(Exit::usage)?;
     let manifest = Manifest::read(backup).map_err(|error| match error {
         NotRead::Absent => Exit::usage(manifest::absent(&place)),
         NotRead::Unsupported(why) => Exit::usage(why),

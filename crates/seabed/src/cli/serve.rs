@@ -66,11 +66,15 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     // Only now: the directory may just have been made.
     let url = url.absolute();
     own::refuse_copying(&store, &url).await?;
+    own::refuse_missing(&store).await.with_context(place)?;
     let taskchampion = TaskChampion::open(&store, args.taskchampion()).await.with_context(place)?;
     if let (Some(original), Some(root)) = (original, url.root()) {
         refuse_newer_original(&taskchampion, root, &original).await?;
     }
     let documents = DocStore::open(&store).await.with_context(place)?;
+    for spread in own::LAYERS {
+        own::remember_layer(&store, spread).await.with_context(place)?;
+    }
     let node = Node::new(store, url);
     let tokens = node.tokens().await.with_context(place)?.clone();
     let live = LiveServer::open(documents, args.automerge(), Guard::new(tokens)).await.with_context(place)?;

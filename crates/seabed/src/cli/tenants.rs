@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::access::Access;
 use crate::cli::Place;
 use crate::node::{Failure, Node, layer};
-use crate::output::{self, Table};
+use crate::output::{self, EXIT_FAILED, EXIT_OK, Table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   seabed tenants
   seabed tenants --rows               count the rows too: reads every key
-  seabed tenants --json | jq '[.tenants[].data_bytes] | add'")]
+  seabed tenants --json | jq '[.tenants[].data_bytes] | add'
+
+Exit codes: 0 all of them could be read; 1 one could not, and says why; 2 wrong usage, nothing there.")]
 pub(crate) struct TenantsArgs {
     /// Count the rows as well, which reads every key
     #[arg(long)]
@@ -89,11 +91,13 @@ async fn rows(tenant: &seabed_kv::Tenant) -> Result<u64, seabed_kv::Error> {
 
 pub(crate) fn command(args: &TenantsArgs) -> anyhow::Result<ExitCode> {
     let answer = Access::ask_once(&args.place.url()?, &format!("/api/tenants?rows={}", args.rows))?;
-    if args.place.json {
-        output::json(&answer)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let answer: Tenants = serde_json::from_value(answer)?;
+    let tenants: Tenants = serde_json::from_value(answer.clone())?;
+    let all_read = tenants.tenants.iter().all(|tenant| tenant.error.is_none());
+    let printed = if args.place.json { output::json(&answer) } else { print(tenants) };
+    output::exit(printed, if all_read { EXIT_OK } else { EXIT_FAILED })
+}
+
+fn print(answer: Tenants) -> anyhow::Result<()> {
     let mut table = Table::new(&["TENANT", "LAYER", ">ROWS", ">DATA", ">LOG", ""]);
     for tenant in answer.tenants {
         table.row([
@@ -106,6 +110,5 @@ pub(crate) fn command(args: &TenantsArgs) -> anyhow::Result<ExitCode> {
         ]);
     }
     output::line(format!("store {}", answer.store))?;
-    table.print()?;
-    Ok(ExitCode::SUCCESS)
+    table.print()
 }

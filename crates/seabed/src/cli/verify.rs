@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seabed_kv::{ErrorKind, Store, TenantId};
+use seabed_kv::{ErrorKind, Store, Tenant, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, segment};
@@ -16,6 +16,7 @@ use crate::backup::{
 use crate::cli::{Place, block_on};
 use crate::node::{Failure, Node, layer, sentence};
 use crate::output::{self, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Exit, counted};
+use crate::own;
 use crate::store_url::StoreUrl;
 
 #[derive(Debug, Args)]
@@ -103,7 +104,18 @@ pub(crate) struct TenantVerified {
 
 /// Checks every tenant, or one.
 pub(crate) async fn run(node: &Node, only: Option<&str>) -> Result<Report, Failure> {
-    let tenants = verify_tenants(node, node.tenants(only).await?).await;
+    let mut missing = own::missing_shards(&node.store).await.unwrap_or_else(|error| {
+        // The tenant that remembers them is examined below, and named.
+        tracing::warn!(%error, "which shards there must be cannot be read");
+        Vec::new()
+    });
+    missing.retain(|(id, _)| only.is_none_or(|only| id.as_str() == only));
+    let there = if only.is_some() && !missing.is_empty() { Vec::new() } else { node.tenants(only).await? };
+    let mut tenants = verify_tenants(node, there).await;
+    for (id, why) in missing {
+        tenants.push(TenantVerified { findings: vec![sentence(why)], ..TenantVerified::new(&id) });
+    }
+    tenants.sort_by(|one, other| one.id.cmp(&other.id));
     Ok(Report::new(node.url.to_string(), None, tenants))
 }
 
@@ -111,6 +123,7 @@ pub(crate) async fn run(node: &Node, only: Option<&str>) -> Result<Report, Failu
 pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::Result<Report> {
     let path = crate::open::absolute(directory).display().to_string();
     let mut about = BackupVerified::default();
+    let _lock = backup::lock_to_read(directory).map_err(Exit::usage)?;
     let manifest = match Manifest::read(directory) {
         Ok(manifest) => manifest,
         Err(NotRead::Absent) => return Err(Exit::usage(manifest::absent(&path))),
@@ -131,10 +144,17 @@ pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::
         }
     } else {
         about.findings.extend(backup::extras(directory, &manifest)?.into_iter().map(|name| {
-            let made =
-                if backup::is_ours(&name) { "; a backup that did not end may have left it" } else { "" };
+            let left = manifest.missing.iter().find(|left| backup::manifest::is_copy_of(&left.id, &name));
+            let made = match left {
+                Some(left) => format!("; it may be all that is left of tenant {}", left.id),
+                None if backup::is_ours(&name) => "; a backup that did not end may have left it".to_owned(),
+                None => String::new(),
+            };
             format!("{name} is not in the manifest{made}")
         }));
+        about.findings.extend(
+            manifest.kept.iter().filter_map(|kept| differs(kept, &manifest, &directory.join(&kept.file))),
+        );
         about.findings.extend(manifest.missing.iter().map(|missing| {
             format!(
                 "tenant {} is not in the backup, because it could not be copied: {}",
@@ -282,20 +302,49 @@ async fn fill(node: &Node, id: &TenantId, verified: &mut TenantVerified) -> Resu
     verified.rows = report.rows;
     verified.bytes = report.bytes;
     verified.findings = report.findings;
+    fill_of_layer(Some(&node.store), &tenant, verified).await
+}
+
+/// What its layer finds wrong with a copy of a tenant that is looked at alone.
+pub(crate) async fn of_layer(copy: &Tenant) -> Result<Vec<String>, seabed_kv::Error> {
+    let mut verified = TenantVerified::new(copy.id());
+    match fill_of_layer(None, copy, &mut verified).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => verified.findings.push(sentence(error)),
+        filled => filled?,
+    }
+    Ok(verified.findings)
+}
+
+/// What the layer of a tenant says of it; with the store that it is in, also of what its other tenants must be.
+async fn fill_of_layer(
+    store: Option<&Store>,
+    tenant: &Tenant,
+    verified: &mut TenantVerified,
+) -> Result<(), seabed_kv::Error> {
+    let id = tenant.id();
+    if id.as_str() == own::TENANT {
+        verified.findings.extend(own::verify(tenant).await?);
+    }
     if seabed_taskchampion::is_ours(id.as_str()) {
-        let report = seabed_taskchampion::verify_in(&node.store, &tenant).await?;
+        let report = match store {
+            Some(store) => seabed_taskchampion::verify_in(store, tenant).await?,
+            None => seabed_taskchampion::verify(tenant).await?,
+        };
         verified.clients = report.clients;
         verified.versions = report.versions;
         verified.findings.extend(report.findings);
     }
     if id.as_str() == seabed_sds::TENANT {
-        let report = seabed_sds::verify(&tenant).await?;
+        let report = seabed_sds::verify(tenant).await?;
         verified.channels = report.channels;
         verified.messages = report.messages;
         verified.findings.extend(report.findings);
     }
     if seabed_automerge::is_ours(id.as_str()) {
-        let report = seabed_automerge::verify_in(&node.store, &tenant).await?;
+        let report = match store {
+            Some(store) => seabed_automerge::verify_in(store, tenant).await?,
+            None => seabed_automerge::verify(tenant).await?,
+        };
         verified.documents = report.documents;
         verified.changes = report.changes;
         verified.findings.extend(report.findings);

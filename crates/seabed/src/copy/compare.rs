@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use seabed_kv::{Error, KeyRange, ScanSpec, Tenant};
 use seabed_taskchampion::CHUNK_CATEGORY;
 
-use super::{Copy, Failed, Layout, Placed, Progress, TenantCopied, is_bookkeeping, leave};
+use super::{Copy, Failed, Placed, Progress, TenantCopied, is_bookkeeping, leave};
 use crate::own;
 
 /// A checksum over rows in any order, because another number of shards brings them in another: the sum of their hashes.
@@ -45,7 +45,7 @@ pub(super) async fn compare(copy: &mut Copy<'_>) -> Result<Vec<TenantCopied>, Fa
     for id in copy.from.list().await? {
         let tenant = copy.from.open(id.as_str()).await?;
         for category in tenant.categories().await? {
-            expect(&copy.layout, &tenant, &category, &mut expected).await?;
+            expect(copy, &tenant, &category, &mut expected).await?;
             so_far.rows = expected.values().map(|checksum| checksum.rows).sum();
             so_far.bytes = expected.values().map(|checksum| checksum.bytes).sum();
             (copy.progress)(so_far);
@@ -54,7 +54,8 @@ pub(super) async fn compare(copy: &mut Copy<'_>) -> Result<Vec<TenantCopied>, Fa
     }
     let mut tenants = Vec::new();
     for id in copy.to.list().await? {
-        let found = found(&copy.to.open(id.as_str()).await?).await?;
+        let tenant = copy.to.open(id.as_str()).await?;
+        let found = found(copy, &tenant).await?;
         let expected = expected.remove(id.as_str()).unwrap_or_default();
         if found != expected {
             return Err(Failed::Differs(differs(id.as_str(), &expected, &found)));
@@ -84,7 +85,7 @@ fn differs(id: &str, expected: &Checksum, found: &Checksum) -> String {
 
 /// Adds what a category of the source is to become.
 async fn expect(
-    layout: &Layout,
+    copy: &mut Copy<'_>,
     tenant: &Tenant,
     category: &[u8],
     expected: &mut Checksums,
@@ -92,7 +93,8 @@ async fn expect(
     let mut rows = tenant.scan(ScanSpec::new(category, KeyRange::all()));
     while let Some(row) = rows.next().await {
         let row = row?;
-        let placed = layout.place(tenant.id().as_str(), category, &row.key, &row.payload)?;
+        copy.alive().await?;
+        let placed = copy.layout.place(tenant.id().as_str(), category, &row.key, &row.payload)?;
         let Some(Placed { tenant: to, staged }) = placed else { continue };
         let checksum = expected.entry(to).or_default();
         checksum.add(category, row.key.as_bytes(), &row.payload);
@@ -100,6 +102,7 @@ async fn expect(
             let mut chunks = tenant.scan(ScanSpec::new(CHUNK_CATEGORY, KeyRange::prefix(value)));
             while let Some(chunk) = chunks.next().await {
                 let chunk = chunk?;
+                copy.alive().await?;
                 checksum.add(CHUNK_CATEGORY.as_bytes(), chunk.key.as_bytes(), &chunk.payload);
             }
         }
@@ -108,7 +111,7 @@ async fn expect(
 }
 
 /// What a tenant of the destination holds.
-async fn found(tenant: &Tenant) -> Result<Checksum, Error> {
+async fn found(copy: &mut Copy<'_>, tenant: &Tenant) -> Result<Checksum, Error> {
     let mut checksum = Checksum::default();
     for category in tenant.categories().await? {
         if is_bookkeeping(tenant.id().as_str(), &category) {
@@ -117,6 +120,7 @@ async fn found(tenant: &Tenant) -> Result<Checksum, Error> {
         let mut rows = tenant.scan(ScanSpec::new(&category, KeyRange::all()));
         while let Some(row) = rows.next().await {
             let row = row?;
+            copy.alive().await?;
             checksum.add(&category, row.key.as_bytes(), &row.payload);
         }
     }

@@ -15,6 +15,7 @@ use seabed_automerge::{Access, Admission, Denied, DocumentId, Identity, LiveServ
 use tower::ServiceExt;
 
 use crate::node::Node;
+use crate::own;
 use crate::server::limits::Peer;
 use crate::tokens::{Scope, Tokens};
 
@@ -28,17 +29,29 @@ pub(crate) async fn divert(State(live): State<Router>, request: Request, next: N
     }
 }
 
-/// Looks each second what others have stored: documents, and tokens.
+/// Looks each second what others have stored: documents, tokens, and whether they copy another store into this one. That ends it.
 pub(crate) async fn poll(live: LiveServer, node: Arc<Node>) {
     let mut tokens = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(live_limits::POLL_MS)).await;
+        match is_withdrawn(&node).await {
+            Ok(false) => {}
+            Ok(true) => return live.close().await,
+            Err(error) => {
+                tracing::warn!(%error, "looking for a copy into the store failed, and is tried again in a second");
+            }
+        }
         // Neither waits for the other to work.
         if let Err(error) = look_at_tokens(&live, &node, &mut tokens).await {
             tracing::warn!(%error, "reading the tokens failed, and is tried again in a second");
         }
         look_at_documents(&live).await;
     }
+}
+
+async fn is_withdrawn(node: &Node) -> seabed_kv::Result<bool> {
+    let own = node.store.open(own::TENANT).await?;
+    Ok(node.look_at_copying(&own).await?.is_some())
 }
 
 async fn look_at_tokens(live: &LiveServer, node: &Node, tokens: &mut u64) -> seabed_kv::Result<()> {

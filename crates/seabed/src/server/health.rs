@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -16,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::node::{Node, sentence};
+use crate::node::{Failure, Node, sentence};
 use crate::own;
 
 /// How long an answer is given again: anybody may ask, and must not make the disk flush for each question.
@@ -63,6 +64,18 @@ async fn readyz(State(health): State<Arc<Health>>) -> Response {
     response
 }
 
+/// Answers 503 once nothing of the store is served any more; whether it works is told all the same.
+pub(crate) async fn refuse_withdrawn(
+    State(node): State<Arc<Node>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match node.withdrawn().filter(|_| !["/healthz", "/readyz"].contains(&request.uri().path())) {
+        Some(why) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+        None => next.run(request).await,
+    }
+}
+
 impl Health {
     async fn readiness(&self) -> Readiness {
         // Whoever asks meanwhile waits for the same answer.
@@ -83,7 +96,11 @@ impl Health {
 
     async fn write(&self) -> Result<(), String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-        own::write(&self.own, u64::try_from(now).unwrap_or(u64::MAX)).await.map_err(sentence)
+        own::write(&self.own, u64::try_from(now).unwrap_or(u64::MAX)).await.map_err(sentence)?;
+        match self.node.look_at_copying(&self.own).await.map_err(sentence)? {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(()),
+        }
     }
 
     async fn read_taskchampion(&self) -> Result<(), String> {
