@@ -72,9 +72,10 @@ impl Channel {
     }
 
     /// Something has changed about that message in the log: own ones which nobody has acknowledged are stored with it as long as it has them.
-    fn touch_kept(&self, id: &MessageId, step: &mut Step) {
-        for number in self.outgoing.numbers(id) {
+    fn touch_kept(&mut self, id: &MessageId, step: &mut Step) {
+        for number in self.outgoing.numbers(id).collect::<Vec<_>>() {
             step.touch(Key::Kept(number));
+            self.outgoing.not_stray(number);
             if let Some(entry) = self.outgoing.get(number) {
                 step.weigh(&entry.message);
             }

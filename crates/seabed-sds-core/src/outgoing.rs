@@ -12,6 +12,9 @@ use crate::{HistoryEntry, Message, MessageId, ParticipantId, hash};
 /// How many messages one sweep sends again or gives up: what is left is due at once.
 pub(crate) const RESENDS_PER_SWEEP_MAX: usize = 256;
 
+/// How many rows that are one too many an operation deletes besides what it does.
+const STRAYS_PER_OPERATION_MAX: usize = 256;
+
 /// One of them.
 #[derive(Debug)]
 pub(crate) struct OutgoingEntry {
@@ -28,6 +31,9 @@ pub(crate) struct Outgoing {
     /// The hashes of their ids by their numbers, in the order of these. Apart and close together, because every filter that is received is asked for
     /// all of them.
     hashes: VecDeque<(u64, Hashed)>,
+    /// Numbers whose message is stored in a row of its own although the log has it, or although nothing of that number is here: what a commit in parts
+    /// leaves that was cut off. The next operations delete these rows, and no number is given out again before.
+    stray: BTreeSet<u64>,
 }
 
 /// What a received message says about own ones, by their numbers, oldest first.
@@ -70,7 +76,29 @@ impl Outgoing {
     }
 
     pub(crate) fn next_number(&self) -> u64 {
-        self.entries.last_key_value().map_or(0, |(number, _)| number.saturating_add(1))
+        let last = self.entries.last_key_value().map(|(number, _)| *number);
+        last.max(self.stray.last().copied()).map_or(0, |number| number.saturating_add(1))
+    }
+
+    /// The row that has the message of that number is one too many.
+    pub(crate) fn stray(&mut self, number: u64) {
+        self.stray.insert(number);
+    }
+
+    /// The row that has the message of that number is written or deleted now.
+    pub(crate) fn not_stray(&mut self, number: u64) {
+        self.stray.remove(&number);
+    }
+
+    /// Some of those that are one too many, to be deleted now.
+    pub(crate) fn take_stray(&mut self) -> BTreeSet<u64> {
+        match self.stray.iter().nth(STRAYS_PER_OPERATION_MAX).copied() {
+            Some(first) => {
+                let left = self.stray.split_off(&first);
+                std::mem::replace(&mut self.stray, left)
+            }
+            None => std::mem::take(&mut self.stray),
+        }
     }
 
     pub(crate) fn insert(

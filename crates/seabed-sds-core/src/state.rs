@@ -130,19 +130,18 @@ impl Channel {
         }
         for (number, message_id, state) in outgoing {
             let logged = self.history.log.get(&message_id).map(|entry| &entry.message);
-            let message = match (kept.remove(&number), logged) {
-                // Two of them for one is what a commit in parts leaves that was cut off.
-                (Some(kept), Some(logged)) if kept == *logged => logged.clone(),
-                (Some(kept), _) if kept.message_id == message_id => kept,
-                (None, Some(logged)) => logged.clone(),
-                _ => return Err(LoadError::HALF),
+            let message = match (kept.get(&number), logged) {
+                (Some(own), logged) if own.message_id == message_id && logged != Some(own) => {
+                    kept.remove(&number)
+                }
+                (_, logged) => logged.cloned(),
             };
+            let Some(message) = message else { return Err(LoadError::HALF) };
             check(self.outgoing.get(number).is_none(), "an own message is there twice")?;
             self.outgoing.insert(number, message, state, &self.config);
         }
-        if !kept.is_empty() {
-            return Err(LoadError::HALF);
-        }
+        // The log has them, or nobody wants them any more.
+        kept.into_keys().for_each(|number| self.outgoing.stray(number));
         for (id, dependency) in waits {
             check(self.incoming.add_wait(&id, &dependency), "a message that is not there waits")?;
         }

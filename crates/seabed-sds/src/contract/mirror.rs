@@ -145,7 +145,7 @@ impl Mirror {
             return None;
         };
         let message = match self.rows.get(&Key::Kept(number)) {
-            Some(Record::Kept { message, .. }) => message,
+            Some(Record::Kept { message, .. }) if message.message_id == *message_id => message,
             _ => &self.logged(message_id)?.message,
         };
         let (send_time_ms, resend_attempts) = (state.sent_ms, state.attempts);
