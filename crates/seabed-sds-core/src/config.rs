@@ -118,7 +118,7 @@ pub struct Config {
 /// What a channel holds at most. Profile `nim` has no bounds but that of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Messages in the log: beyond it the oldest are forgotten.
+    /// Messages in the log: beyond it the oldest are forgotten, by the next operations when this was lowered.
     pub log_messages_max: usize,
     /// Ids that were received: beyond it the oldest are forgotten.
     pub seen_ids_max: usize,

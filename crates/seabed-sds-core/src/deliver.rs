@@ -40,7 +40,7 @@ impl Channel {
         self.keep_in_log(LogEntry { message, position: 0, retrieval_hint, anomalous }, step);
     }
 
-    /// Puts a message into its place of the log, and forgets the first one when there are too many.
+    /// Puts a message into its place of the log, and forgets the first ones when there are too many.
     pub(crate) fn keep_in_log(&mut self, entry: LogEntry, step: &mut Step) {
         let id = entry.message.message_id.clone();
         step.weigh(&entry.message);
@@ -67,6 +67,10 @@ impl Channel {
             // Profile nim answers with a copy.
             if self.config.rules().keeps_first_answer {
                 self.drop_answer(&evicted, step);
+            }
+            // For each message that came one has gone. More of them, after the bound was lowered, go with the next ones.
+            if self.config.rules().bounded && step.is_full() {
+                break;
             }
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{Peer, START_MS, encode, message};
 use seabed_sds_core::bloom::Filter;
 use seabed_sds_core::wire::Dialect;
-use seabed_sds_core::{Config, Error, Input, Message, MessageId, Reception};
+use seabed_sds_core::{Channel, Config, Error, Input, Message, MessageId, Reception};
 
 const NOW_S: u64 = START_MS / 1_000;
 
@@ -175,4 +175,46 @@ fn more_acknowledgements_than_a_batch_holds_are_taken_from_several_messages() {
         assert_fits(&alice);
         assert_eq!(alice.unacknowledged().len(), left);
     }
+}
+
+#[test]
+fn a_log_that_became_shorter_forgets_unacknowledged_messages_in_parts() {
+    let mut alice = Peer::nim_dialect("alice");
+    let content = vec![b'x'; 900 * 1024];
+    let send = |alice: &mut Peer, id: &str, content: &[u8]| {
+        alice.handle(Input::Send { message_id: &id.into(), content, hints: &[] }).expect("sent");
+        assert_fits(alice);
+    };
+    for number in 0..12 {
+        send(&mut alice, &format!("a{number}"), &content);
+    }
+    let mut config = alice.channel.config().clone();
+    config.limits.log_messages_max = 3;
+    config.causal_history = 2;
+    let records: Vec<_> = alice.channel.records().collect();
+    alice.channel =
+        Channel::load("room".into(), "alice".into(), config, records, alice.now_ms).expect("a state");
+    // Of 2 MiB a large message leaves room for two others, a small one for three.
+    let mut lengths = Vec::new();
+    while alice.log().len() > 3 {
+        let number = lengths.len();
+        send(&mut alice, &format!("short {number}"), if number == 0 { &content } else { b"x" });
+        lengths.push(alice.log().len());
+        alice.restart();
+    }
+    assert_eq!(lengths, [11, 9, 7, 5, 3]);
+    assert_eq!(alice.unacknowledged().len(), 17);
+}
+
+#[test]
+fn a_log_does_not_grow_when_an_operation_is_full() {
+    let mut config = Config::seabed(Dialect::Nim);
+    (config.limits.log_messages_max, config.causal_history) = (2, 1);
+    let mut alice = Peer::new("alice", config);
+    for said in waiting(900 * 1024) {
+        alice.hear(&encode(&said));
+    }
+    alice.hear(&encode(&message("bob", "root", NOW_S, &[])));
+    assert!(alice.channel.next_due() <= Some(alice.now_ms), "it was too much for one operation");
+    assert_eq!(alice.log().len(), 2);
 }
