@@ -1,23 +1,21 @@
 //! One channel's loop: handle, commit, release. The channel's lock is held from the first to the last, and no other.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
-use seabed_sds_core::{Change, Channel, ChannelId, Effects, Handled, Input, Key, Record, Released};
+use seabed_sds_core::{Channel, ChannelId, Effects, Handled, Input, Released};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::caught;
 use crate::contract::{ChannelBatch, StoreError, StoreResult};
 use crate::events::{Cause, What};
 use crate::limits::RETRY_MS;
 use crate::shared::Shared;
 use crate::status::Counters;
 use crate::unsaved::Unsaved;
-use crate::{Answer, Error, ReleasePolicy, Result};
+use crate::{Answer, Error, ReleasePolicy, Result, caught, doubt};
 
 const NEVER: u64 = u64::MAX;
 
@@ -154,10 +152,15 @@ impl Guard {
             return Ok(Loaded::There);
         }
         let (shared, id) = (self.shared.clone(), &self.slot.id);
-        let records = shared.store.load(id).await.map_err(Error::persistence(id))?;
-        let turns_out = self.state.doubt.as_ref().is_some_and(|doubt| is_stored(&doubt.batch, &records));
-        if !turns_out {
-            self.state.doubt = None;
+        let mut records = shared.store.load(id).await.map_err(Error::persistence(id))?;
+        if let Some(Doubt { batch, effects }) = self.state.doubt.take()
+            && let Some(batch) = doubt::arrived(&batch, &records)
+        {
+            // It is there. Stored again it is there for good, whatever kept the answer back, and what rests on it may be said.
+            self.commit(Doubt { batch, effects }).await?;
+            // A backend that had a part of it has the rest now.
+            records =
+                self.shared.store.load(&self.slot.id).await.map_err(Error::persistence(&self.slot.id))?;
         }
         let loaded = if !records.is_empty() {
             self.state.standing = Standing::Known;
@@ -176,10 +179,6 @@ impl Guard {
             .map_err(|error| Error::persistence(id)(StoreError::from_source(error)))?;
         self.state.channel = Some(channel);
         self.set_due();
-        if let Some(doubt) = self.state.doubt.take() {
-            // It is there. Stored again it is there for good, whatever kept the answer back, and what rests on it may be said.
-            self.commit(doubt).await?;
-        }
         Ok(loaded)
     }
 
@@ -326,7 +325,9 @@ impl Guard {
     }
 
     fn set_due(&self) {
-        let due_ms = self.state.channel.as_ref().and_then(Channel::next_due);
+        // What is due in a channel that is not in memory shows when it is loaded.
+        let Some(channel) = &self.state.channel else { return self.retry_later() };
+        let due_ms = channel.next_due();
         self.slot.set_due(&self.shared, due_ms);
     }
 }
@@ -353,33 +354,5 @@ impl Flight {
             Err(panic) => Poll::Ready(Err(StoreError::new(format!("the store panicked: {panic}")))),
         })
         .await
-    }
-}
-
-/// Whether a batch has arrived. Its messages tell: they are what every contract carries. One without any has to be there row by row.
-fn is_stored(batch: &ChannelBatch, records: &[Record]) -> bool {
-    let rows: BTreeMap<Key, &Record> = records.iter().map(|record| (record.key(), record)).collect();
-    let is_there = |change: &Change| match change {
-        Change::Put(record) => rows.get(&record.key()).is_some_and(|there| same(record, there)),
-        Change::Delete(key) => !rows.contains_key(key),
-    };
-    let mut messages = batch.changes.iter().filter(|change| is_message(change)).peekable();
-    if messages.peek().is_some() { messages.all(is_there) } else { batch.changes.iter().all(is_there) }
-}
-
-fn is_message(change: &Change) -> bool {
-    matches!(change, Change::Put(Record::Log(_) | Record::Incoming(_)))
-}
-
-/// Whether two rows of one name say the same, but for what a snapshot does not carry.
-fn same(one: &Record, other: &Record) -> bool {
-    match (one, other) {
-        (Record::Log(one), Record::Log(other)) => {
-            one.message == other.message && one.retrieval_hint == other.retrieval_hint
-        }
-        (Record::Incoming(one), Record::Incoming(other)) => {
-            one.message == other.message && one.retrieval_hint == other.retrieval_hint
-        }
-        _ => one == other,
     }
 }

@@ -8,6 +8,7 @@ mod clock;
 mod config;
 pub mod contract;
 mod dispatcher;
+mod doubt;
 mod driver;
 mod error;
 mod events;

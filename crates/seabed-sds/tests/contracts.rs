@@ -5,10 +5,10 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{Faulty, START_MS, clock, config, delivered, drain, manager, state};
+use common::{Faulty, START_MS, broadcasts, clock, config, delivered, drain, manager, state};
 use seabed_sds::contract::{
     FineGrainedPersistence, MemoryFineGrained, MemorySnapshots, SnapshotPersistence, StoreError, StoreResult,
     async_trait,
@@ -18,7 +18,7 @@ use seabed_sds::core::snapshot::{
     UnacknowledgedMessage,
 };
 use seabed_sds::core::{ChannelId, Message, MessageId};
-use seabed_sds::{Callbacks, ErrorKind, ManualClock, SdsManager};
+use seabed_sds::{Callbacks, ErrorKind, ManualClock, RETRY_MS, ReleasePolicy, SdsManager};
 
 /// A backend of (B) that counts calls, fails those that are named, and dies after so many writes.
 #[derive(Default)]
@@ -28,6 +28,8 @@ struct Snapshots {
     failing: Mutex<Vec<&'static str>>,
     updates: Mutex<Vec<HistoryUpdate>>,
     writes_left: Mutex<Option<u64>>,
+    /// The history is updated, and the answer is an error all the same.
+    lies: AtomicBool,
 }
 
 impl Snapshots {
@@ -64,7 +66,11 @@ impl SnapshotPersistence for Snapshots {
     async fn update_history(&self, channel: &ChannelId, update: &HistoryUpdate) -> StoreResult<()> {
         self.called("history")?;
         self.updates.lock().unwrap().push(update.clone());
-        self.inner.update_history(channel, update).await
+        self.inner.update_history(channel, update).await?;
+        if self.lies.load(Ordering::SeqCst) {
+            return Err(StoreError::new("the answer is lost"));
+        }
+        Ok(())
     }
     async fn load_channel(&self, channel: &ChannelId) -> StoreResult<ChannelData> {
         self.called("load")?;
@@ -500,4 +506,113 @@ fn what_waits_for_a_message_of_the_log_is_delivered_after_a_restart() {
     assert_eq!(delivered(&drain(&mut events)), ["a2"]);
     let status = restarted.status("room").wait().unwrap().unwrap();
     assert_eq!((status.log, status.waiting, status.missing), (2, 0, 0));
+}
+
+fn strict(name: &str, backend: &Arc<Snapshots>, clock: &Arc<ManualClock>) -> SdsManager {
+    let builder = SdsManager::builder(name).config(config()).snapshots(backend.clone()).clock(clock.clone());
+    builder.release_policy(ReleasePolicy::Strict).build().unwrap()
+}
+
+/// The ids of the messages that a backend will have sent again.
+fn unacknowledged(backend: &Snapshots) -> Vec<String> {
+    let data = pollster::block_on(backend.inner.load_channel(&"room".into())).unwrap();
+    data.meta.outgoing.iter().map(|entry| entry.message.message_id.to_string()).collect()
+}
+
+/// A backend keeps no positions, so they are others after a load.
+#[test]
+fn a_delivery_that_contract_a_has_stored_in_part_is_told_once() {
+    let (clock, backend) = (clock(), Arc::new(FineGrained::default()));
+    let mut config = seabed_sds::core::Config::nim();
+    (config.limits.log_messages_max, config.causal_history) = (2, 1);
+    let builder = |name: &str| SdsManager::builder(name).config(config.clone()).clock(clock.clone());
+    let (alice, bob) =
+        (builder("alice").build().unwrap(), builder("bob").fine_grained(backend.clone()).build().unwrap());
+    let mut events = bob.events().unwrap();
+    let wires = ["a1", "a2", "a3", "a4"].map(|id| sent(&alice, id));
+    for wire in &wires[..3] {
+        backend.since();
+        bob.receive(wire.clone()).wait().unwrap();
+    }
+    assert_eq!(delivered(&drain(&mut events)), ["a1", "a2", "a3"]);
+    let evicts = backend.since().iter().position(|call| *call == "remove_log_entry").unwrap() as u64;
+    backend.fails_at.store(evicts + 1, Ordering::SeqCst);
+    let error = bob.receive(wires[3].clone()).wait().unwrap_err();
+    assert!(error.to_string().contains("remove_log_entry failed"), "{error}");
+    backend.fails_at.store(0, Ordering::SeqCst);
+    clock.advance(RETRY_MS);
+    bob.tick().wait().unwrap();
+    let told = drain(&mut events);
+    assert_eq!(delivered(&told), ["a4"]);
+    assert!(told.iter().all(|item| item.committed));
+    bob.receive(wires[3].clone()).wait().unwrap();
+    assert_eq!(drain(&mut events), []);
+    bob.receive(sent(&alice, "a5")).wait().unwrap();
+    assert_eq!(delivered(&drain(&mut events)), ["a5"]);
+    assert_eq!(bob.status("room").wait().unwrap().unwrap().log, 2);
+}
+
+#[test]
+fn a_send_that_contract_b_has_stored_without_its_snapshot_is_not_broadcast() {
+    let (clock, backend) = (clock(), Arc::new(Snapshots::default()));
+    let bob = strict("bob", &backend, &clock);
+    let mut events = bob.events().unwrap();
+    backend.fail(&["meta"]);
+    assert_eq!(bob.send("room", "b1", b"x").wait().unwrap_err().kind(), ErrorKind::Persistence);
+    backend.fail(&[]);
+    clock.advance(RETRY_MS);
+    bob.tick().wait().unwrap();
+    assert_eq!(broadcasts(&drain(&mut events)), [b""; 0], "nobody would send it again");
+    sent(&bob, "b2");
+    assert_eq!(unacknowledged(&backend), ["b2"]);
+}
+
+/// Nor does it keep numbers: those of a batch whose answer was lost are others when it is stored again.
+#[test]
+fn what_contract_b_has_stored_without_an_answer_is_stored_again_in_its_place() {
+    let (clock, backend) = (clock(), Arc::new(Snapshots::default()));
+    let (alice, bob) = (manager("alice", Faulty::new(), &clock), strict("bob", &backend, &clock));
+    let mut events = bob.events().unwrap();
+    alice.receive(sent(&bob, "b0")).wait().unwrap();
+    sent(&bob, "b1");
+    bob.receive(sent(&alice, "a1")).wait().unwrap();
+    for id in ["b2", "b3"] {
+        sent(&bob, id);
+    }
+    assert_eq!(unacknowledged(&backend), ["b1", "b2", "b3"]);
+    drain(&mut events);
+
+    backend.lies.store(true, Ordering::SeqCst);
+    bob.send("room", "b4", b"x").wait().unwrap_err();
+    backend.lies.store(false, Ordering::SeqCst);
+    clock.advance(RETRY_MS);
+    bob.tick().wait().unwrap();
+    assert_eq!(broadcasts(&drain(&mut events)).len(), 1, "b4 is said");
+    assert_eq!(unacknowledged(&backend), ["b1", "b2", "b3", "b4"]);
+    let state = state(&bob, "room");
+    assert_eq!(state, common::state(&strict("bob", &backend, &clock), "room"));
+
+    // And what acknowledges one does not take another one away.
+    let acknowledges = |cause: &str| {
+        let message = Message {
+            sender_id: "carol".into(),
+            message_id: "c1".into(),
+            channel_id: "room".into(),
+            lamport: Some(START_MS / 1_000),
+            causal_history: vec![seabed_sds::core::HistoryEntry {
+                message_id: cause.into(),
+                ..seabed_sds::core::HistoryEntry::default()
+            }],
+            content: Some(b"x".as_slice().into()),
+            ..Message::default()
+        };
+        seabed_sds::core::wire::encode(&message, seabed_sds::core::wire::Dialect::Nim)
+    };
+    backend.lies.store(true, Ordering::SeqCst);
+    bob.receive(acknowledges("b2")).wait().unwrap_err();
+    backend.lies.store(false, Ordering::SeqCst);
+    clock.advance(RETRY_MS);
+    bob.tick().wait().unwrap();
+    assert_eq!(delivered(&drain(&mut events)), ["c1"]);
+    assert_eq!(unacknowledged(&backend), ["b1", "b3", "b4"]);
 }
