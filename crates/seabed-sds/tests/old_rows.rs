@@ -236,3 +236,16 @@ fn an_old_channel_leads_to_logos_delivery() {
     assert_eq!(rows(&store.tenant("sds").unwrap()), Vec::new());
     assert_eq!(verified(&store).messages, 6);
 }
+
+#[test]
+fn whether_an_old_channel_can_be_exported_is_said_without_a_change() {
+    let place = copied(1);
+    let store = Store::sqlite(place.path()).unwrap();
+    let kept = KernelStore::open(&store).wait().unwrap();
+    let tenant = store.tenant("sds").unwrap();
+    let before = (rows(&tenant), tenant.get("sds.format", b"").wait().unwrap());
+    pollster::block_on(kept.check_export(&"room".into())).unwrap();
+    let refused = pollster::block_on(kept.check_export(&"nowhere".into())).unwrap_err();
+    assert!(refused.to_string().contains("no channel nowhere"), "{refused}");
+    assert_eq!((rows(&tenant), tenant.get("sds.format", b"").wait().unwrap()), before);
+}

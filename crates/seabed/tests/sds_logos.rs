@@ -102,6 +102,24 @@ fn channels_become_ours_and_go_back() {
     }
 }
 
+/// A channel in the rows of an earlier version is rewritten when it is used, and not when somebody looks.
+#[test]
+fn a_dry_run_leaves_old_rows_as_they_are() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/seabed-files/0.1/sds-rows-1");
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(old.join("sds.db"), dir.path().join("sds.db")).unwrap();
+    let before = keys(dir.path(), "sds.channel");
+    let dry = told(&sds(dir.path(), &["export", "--dry-run", "--json"]));
+    assert_eq!(
+        (&dry["channels"][0]["channel"], &dry["channels"][0]["refused"]),
+        (&"room".into(), &Value::Null)
+    );
+    assert_eq!(keys(dir.path(), "sds.channel"), before);
+    let output = sds(dir.path(), &["export"]);
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert_eq!((keys(dir.path(), "sds.channel").len(), keys(dir.path(), "sds.meta").len()), (0, 1));
+}
+
 #[test]
 fn another_participant_is_refused() {
     let delivery = delivery();

@@ -137,6 +137,19 @@ impl KernelStore {
     /// Those of the store; `InvalidArgument` when there is no such channel, or it is larger than a batch; `Corrupt` for a row that does
     /// not read.
     pub async fn export(&self, channel: &ChannelId) -> Result<()> {
+        let batch = self.export_batch(channel).await?;
+        self.applied(batch, channel).await
+    }
+
+    /// Whether a channel can be [exported](KernelStore::export) as it is now. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`export`](KernelStore::export).
+    pub async fn check_export(&self, channel: &ChannelId) -> Result<()> {
+        self.export_batch(channel).await?.validate()
+    }
+
+    async fn export_batch(&self, channel: &ChannelId) -> Result<Batch> {
         let tenant = &self.tenant;
         let ChannelRows { records, clock, .. } = self.rows(channel).await?;
         if records.is_empty() {
@@ -154,7 +167,7 @@ impl KernelStore {
         }
         batch.put(META, meta_key(channel)?, Mirror::new(&records).meta().encode());
         batch.delete_prefix(CHANNEL, channel_prefix(channel));
-        self.applied(batch, channel).await
+        Ok(batch)
     }
 
     async fn applied(&self, batch: Batch, channel: &ChannelId) -> Result<()> {

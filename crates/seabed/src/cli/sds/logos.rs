@@ -155,7 +155,7 @@ async fn move_channels(
         let held = held.iter().find(|info| info.channel == id).cloned().unwrap_or_default();
         let refused = match way {
             Way::Migrate(participant) => migrate_one(&kept, &logos, channel, participant, dry_run).await,
-            Way::Export if dry_run => kept.load(channel).await.map(drop).map_err(|error| error.to_string()),
+            Way::Export if dry_run => kept.check_export(channel).await.map_err(sentence),
             Way::Export => kept.export(channel).await.map_err(sentence),
         };
         moved.push(Moved { held, refused: refused.err() });
