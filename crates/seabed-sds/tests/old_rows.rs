@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use common::{Faulty, State, clock, config, manager_with, state};
 use seabed_kv::{Batch, Durability, KeyRange, ScanSpec, Store, Tenant};
+use seabed_sds::contract::ChannelStore;
 use seabed_sds::core::{Config, MessageId, RECORD_VERSION, derive_message_id};
 use seabed_sds::{KernelStore, ManualClock, SdsManager, VerifyReport};
 use tempfile::TempDir;
@@ -248,4 +249,43 @@ fn whether_an_old_channel_can_be_exported_is_said_without_a_change() {
     let refused = pollster::block_on(kept.check_export(&"nowhere".into())).unwrap_err();
     assert!(refused.to_string().contains("no channel nowhere"), "{refused}");
     assert_eq!((rows(&tenant), tenant.get("sds.format", b"").wait().unwrap()), before);
+}
+
+/// What the keys of the channel begin with, and its clock's row, in the first layout.
+fn old_clock() -> (Vec<u8>, (Vec<u8>, Vec<u8>)) {
+    let clock = opened(copied(1).path()).swap_remove(0);
+    let (kind, prefix) = clock.0.split_last().unwrap();
+    assert_eq!(*kind, 1);
+    (prefix.to_vec(), clock)
+}
+
+fn apply(store: &Store, put: &[(Vec<u8>, Vec<u8>)]) {
+    for (key, payload) in put {
+        let mut batch = Batch::new();
+        batch.put("sds.channel", key, payload.clone());
+        store.open("sds").wait().unwrap().apply(batch, Durability::Durable).wait().unwrap();
+    }
+}
+
+#[test]
+fn a_large_row_is_upgraded_after_others() {
+    let (prefix, clock_row) = old_clock();
+    // A message of the log, as the first layout has it.
+    let message = |id: &str, content_bytes: usize| {
+        let bytes = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+        let stamp = [1].into_iter().chain(7_u64.to_be_bytes());
+        let value = [1].into_iter().chain(7_u64.to_be_bytes()).chain([0, 0]);
+        let value = value.chain([id, "room", "alice"].into_iter().flat_map(|id| bytes(id.as_bytes())));
+        let value =
+            value.chain(stamp).chain([0; 4 + 4 + 1]).chain([1]).chain(bytes(&vec![b'x'; content_bytes]));
+        ([prefix.as_slice(), &[2], id.as_bytes()].concat(), value.collect::<Vec<u8>>())
+    };
+    let store = Store::memory();
+    apply(&store, &[clock_row, message("a1", 3_900_000), message("a2", 4_600_000)]);
+    let kept = KernelStore::open(&store).wait().unwrap();
+    let records = pollster::block_on(kept.load(&"room".into())).unwrap();
+    assert_eq!(records.len(), 3);
+    let keys: Vec<u8> = rows(kept.tenant()).iter().map(|(key, _)| key[prefix.len()]).collect();
+    assert_eq!(keys, [22, 22, 23]);
+    assert_eq!(pollster::block_on(kept.load(&"room".into())).unwrap().len(), 3);
 }

@@ -27,12 +27,13 @@ impl KernelStore {
             if let Some((key, payload)) = &clock {
                 batch.check_equals(CHANNEL, key.as_slice(), payload.clone());
             }
-            for _ in 0..BATCH_RECORDS {
-                if batch.bytes() > BATCH_BYTES {
+            for count in 0..BATCH_RECORDS {
+                let Some(record) = left.peek() else { break };
+                let row = (record.key().to_bytes_after(&prefix), record.to_bytes());
+                // A large one comes alone.
+                if count > 0 && batch.bytes() + row.0.len() + row.1.len() > BATCH_BYTES {
                     break;
                 }
-                let Some(record) = left.next() else { break };
-                let row = (record.key().to_bytes_after(&prefix), record.to_bytes());
                 for old in record.old_keys() {
                     batch.delete(CHANNEL, [prefix.clone(), old].concat());
                 }
@@ -40,6 +41,7 @@ impl KernelStore {
                 if matches!(record, Record::Meta(_)) {
                     clock = Some(row);
                 }
+                left.next();
             }
             if !self.tenant.apply(batch, self.durability).await?.is_applied() {
                 return Err(StoreError::not_applied(format!(
