@@ -289,3 +289,19 @@ fn a_large_row_is_upgraded_after_others() {
     assert_eq!(keys, [22, 22, 23]);
     assert_eq!(pollster::block_on(kept.load(&"room".into())).unwrap().len(), 3);
 }
+
+/// It has not seen that the store is ours now.
+#[test]
+fn a_channel_that_a_program_of_an_earlier_version_begins_meanwhile_is_not_written_into() {
+    let (_, clock_row) = old_clock();
+    let store = Store::memory();
+    let kept = Arc::new(KernelStore::open(&store).wait().unwrap());
+    let carol = manager_with(short_log(), "carol", kept, &clock());
+    carol.ensure_channel("room").wait().unwrap();
+    apply(&store, std::slice::from_ref(&clock_row));
+    let error = carol.send("room", "c1", b"x").wait().unwrap_err();
+    assert!(error.to_string().contains("somebody else has written"), "{error}");
+    assert_eq!(rows(&store.tenant("sds").unwrap()), [clock_row]);
+    // Loaded again it is that channel.
+    carol.send("room", "c1", b"x").wait().unwrap();
+}

@@ -119,7 +119,12 @@ impl KernelStore {
         let mut first = lock(&self.expected).get(channel).cloned();
         match &first {
             Some(Some(meta)) => drop(batch.check_equals(CHANNEL, row(&Key::Meta), meta.clone())),
-            Some(None) => drop(batch.check_absent(CHANNEL, row(&Key::Meta))),
+            // A program of an earlier version may still run.
+            Some(None) => {
+                for clock in keys::clock_keys() {
+                    batch.check_absent(CHANNEL, [prefix.as_slice(), &clock].concat());
+                }
+            }
             None => {}
         }
         if changes.replaces {
