@@ -122,7 +122,9 @@ impl Channel {
             step.touch(Key::Meta);
         }
         if !step.touched.is_empty() {
-            self.outgoing.take_stray().into_iter().for_each(|number| step.touch(Key::Kept(number)));
+            for number in self.outgoing.take_stray() {
+                step.touch(Key::Kept(number));
+            }
         }
         let changes = self.changes(step.touched);
         Ok(Handled { changes, effects: Effects::new(outcome, step.outputs) })

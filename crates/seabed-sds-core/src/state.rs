@@ -141,7 +141,9 @@ impl Channel {
             self.outgoing.insert(number, message, state, &self.config);
         }
         // The log has them, or nobody wants them any more.
-        kept.into_keys().for_each(|number| self.outgoing.stray(number));
+        for number in kept.into_keys() {
+            self.outgoing.stray(number);
+        }
         for (id, dependency) in waits {
             check(self.incoming.add_wait(&id, &dependency), "a message that is not there waits")?;
         }
