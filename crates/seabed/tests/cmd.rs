@@ -329,7 +329,9 @@ fn verify_finds_a_damaged_file_and_says_when_it_could_not_look() {
     assert_eq!(output.status.code(), Some(2), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).contains("could not be checked"), "{}", stdout(&output));
     // The others are shown all the same.
-    let tenants = json(dir.path(), &["tenants"]);
+    let listed = run(dir.path(), &["tenants", "--json"]);
+    assert_eq!(listed.status.code(), Some(1), "{}", stderr(&listed));
+    let tenants: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert!(
         tenants["tenants"][2]["error"].is_string() && tenants["tenants"][0]["error"].is_null(),
         "{tenants}"

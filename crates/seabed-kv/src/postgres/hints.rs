@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::future::poll_fn;
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Weak};
@@ -101,7 +101,7 @@ async fn run(shared: Weak<Shared>, mut told: mpsc::Receiver<Vec<u8>>, hear: mpsc
         match ended {
             Ok(()) => return,
             Err(failure) => {
-                tracing::debug!(error = %failure.of_read(), "there is no connection for hints; one is made soon")
+                tracing::debug!(error = %failure.of_read(), "there is no connection for hints; one is made soon");
             }
         }
         // That the database is away the operations say themselves.
@@ -153,7 +153,11 @@ where
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        // A string takes everything.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// What others have told. Anybody may write there who may connect: what is no hint is none.

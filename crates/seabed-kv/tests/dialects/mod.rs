@@ -1,6 +1,6 @@
 //! What the tests of the PostgreSQL backend share.
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test file uses its own part of this")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

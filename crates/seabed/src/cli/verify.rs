@@ -144,7 +144,7 @@ pub(crate) async fn run_backup(directory: &Path, only: Option<&str>) -> anyhow::
         }
     } else {
         about.findings.extend(backup::extras(directory, &manifest)?.into_iter().map(|name| {
-            let left = manifest.missing.iter().find(|left| backup::manifest::is_copy_of(&left.id, &name));
+            let left = manifest.missing.iter().find(|left| manifest::is_copy_of(&left.id, &name));
             let made = match left {
                 Some(left) => format!("; it may be all that is left of tenant {}", left.id),
                 None if backup::is_ours(&name) => "; a backup that did not end may have left it".to_owned(),
