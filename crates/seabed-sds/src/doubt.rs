@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use seabed_sds_core::{Change, Key, LogEntry, Message, MessageId, Record};
+use seabed_sds_core::{Change, IncomingEntry, Key, LogEntry, MessageId, Record};
 
 use crate::contract::ChannelBatch;
 
@@ -33,7 +33,7 @@ pub(crate) fn arrived(batch: &Arc<ChannelBatch>, records: &[Record]) -> Option<A
 /// anew at each load.
 struct Found<'a> {
     log: BTreeMap<&'a MessageId, &'a LogEntry>,
-    incoming: BTreeMap<&'a MessageId, (&'a Message, &'a Option<Arc<[u8]>>)>,
+    incoming: BTreeMap<&'a MessageId, &'a IncomingEntry>,
     outgoing: BTreeMap<&'a MessageId, u64>,
 }
 
@@ -43,10 +43,7 @@ impl<'a> Found<'a> {
         for record in records {
             match record {
                 Record::Log(entry) => drop(found.log.insert(&entry.message.message_id, entry)),
-                Record::Incoming(entry) => {
-                    let message = (&*entry.message, &entry.retrieval_hint);
-                    found.incoming.insert(&entry.message.message_id, message);
-                }
+                Record::Incoming(entry) => drop(found.incoming.insert(&entry.message.message_id, entry)),
                 // Of several, which only profile `nim` has, the one that was said last.
                 Record::Outgoing { number, message_id, .. } => {
                     let last = found.outgoing.entry(message_id).or_insert(*number);
@@ -65,8 +62,9 @@ impl<'a> Found<'a> {
                 there.message == entry.message && there.retrieval_hint == entry.retrieval_hint
             }),
             Change::Put(Record::Incoming(entry)) => {
-                let there = self.incoming.get(&entry.message.message_id);
-                there.is_some_and(|there| *there == (&*entry.message, &entry.retrieval_hint))
+                self.incoming.get(&entry.message.message_id).is_some_and(|there| {
+                    there.message == entry.message && there.retrieval_hint == entry.retrieval_hint
+                })
             }
             _ => false,
         }
