@@ -115,6 +115,12 @@ impl Session {
         self.queue().writing_bytes = 0;
     }
 
+    /// Whether a frame is being written.
+    #[cfg(test)]
+    pub(super) fn is_writing(&self) -> bool {
+        self.queue().writing_bytes > 0
+    }
+
     /// How many bytes wait for this client to take them.
     pub(super) fn waiting_bytes(&self) -> usize {
         let queue = self.queue();

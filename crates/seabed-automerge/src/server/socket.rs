@@ -87,20 +87,18 @@ impl Sink {
         Self { sink, inside: false }
     }
 
-    /// Writes a frame, in bounded time. Whoever drops this in the middle can only close.
+    /// Writes a frame, in bounded time. Whoever drops this in the middle of a frame of several pieces can only close.
     pub(super) async fn write(&mut self, frame: Frame) -> Result<(), Stalled> {
         if self.inside {
             return Err(Stalled);
         }
         let bytes = frame.len() as u64;
         let most = Duration::from_millis(WRITE_MS_MAX.saturating_add(bytes / WRITE_BYTES_PER_MS));
-        self.inside = true;
+        // A frame of one piece is the socket's as soon as this waits: others may follow it.
+        self.inside = frame.len() > FRAGMENT_BYTES_MAX;
         let written = timeout(most, self.write_pieces(&frame)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            return Err(Stalled);
-        }
-        self.inside = false;
-        Ok(())
+        self.inside = !matches!(written, Ok(Ok(())));
+        if self.inside { Err(Stalled) } else { Ok(()) }
     }
 
     async fn write_pieces(&mut self, frame: &Frame) -> Result<(), Error> {

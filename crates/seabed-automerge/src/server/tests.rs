@@ -14,6 +14,15 @@ use super::mail::Waiting;
 use super::replica::tests::{POISON, POISONED_ANSWER};
 use super::*;
 
+mod line;
+
+/// A message of a client.
+fn encoded(value: Result<Value, ciborium::value::Error>) -> tokio_tungstenite::tungstenite::Message {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&value.unwrap(), &mut bytes).unwrap();
+    tokio_tungstenite::tungstenite::Message::Binary(bytes.into())
+}
+
 async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
     let waiting = Waiting {
         _messages: session.messages.clone().acquire_owned().await.unwrap(),
@@ -225,18 +234,13 @@ async fn a_server_that_has_much_to_write_lags_and_delays_no_small_document() {
     let router = live.router();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    let frame = |value: Result<Value, ciborium::value::Error>| {
-        let mut bytes = Vec::new();
-        ciborium::into_writer(&value.unwrap(), &mut bytes).unwrap();
-        tokio_tungstenite::tungstenite::Message::Binary(bytes.into())
-    };
-    socket.send(frame(cbor!({ "type" => "join", "senderId" => "late" }))).await.unwrap();
+    socket.send(encoded(cbor!({ "type" => "join", "senderId" => "late" }))).await.unwrap();
     for document in [second, small] {
         let data = Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap().encode();
         let request = cbor!({
             "type" => "request", "senderId" => "late", "documentId" => document.to_string(), "data" => Value::Bytes(data),
         });
-        socket.send(frame(request)).await.unwrap();
+        socket.send(encoded(request)).await.unwrap();
     }
     let mut hear = async || {
         loop {
