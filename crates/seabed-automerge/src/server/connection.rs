@@ -40,7 +40,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
             let error =
                 frame::encode(&server.peer, &peer, &Outgoing::Error { message: &why.unwrap_or_default() });
             // Who is not there any more need not be told.
-            let _ = sink.write(Frame { head: server.outboxes.hold(error), data: None }).await;
+            let _ = sink.write(&Frame { head: server.outboxes.hold(error), data: None }, |_| {}).await;
             let _ = sink.close().await;
             return;
         }
@@ -172,8 +172,13 @@ impl Reader<'_> {
     async fn read(&mut self, stream: &mut SplitStream<Socket>) -> End {
         let mut before = Bytes::new();
         loop {
+            let listening = Instant::now();
             let next = socket::next(stream, std::mem::take(&mut before));
             let Ok(message) = timeout(Duration::from_millis(SILENCE_MS_MAX), next).await else {
+                // An answer to a ping waits behind what the client is still taking, and taking that has a bound of its own.
+                if self.session.has_taken_since(listening) {
+                    continue;
+                }
                 self.server.metrics.stalled.add(1);
                 return Some(format!("nothing was heard for {SILENCE_MS_MAX} ms (SILENCE_MS_MAX)"));
             };
@@ -299,9 +304,10 @@ impl Writer<'_> {
             // First, or space that is made in between would not be heard of.
             let freed = self.server.outboxes.freed();
             while let Some(frame) = self.session.next() {
-                if sink.write(frame).await.is_err() {
+                if sink.write(&frame, |bytes| self.session.took(bytes)).await.is_err() {
                     return true;
                 }
+                drop(frame);
                 self.session.written();
                 self.remind(self.session.owed()).await;
             }

@@ -97,7 +97,8 @@ pub const QUIET_MS: u64 = 250;
 /// How often connections are pinged, in milliseconds.
 pub const PING_MS: u64 = 5_000;
 
-/// How long a connection may be silent, answers to pings included, in milliseconds.
+/// How long a connection may be silent, answers to pings included, in milliseconds. While a frame is written to it, it need only go on taking
+/// that.
 pub const SILENCE_MS_MAX: u64 = 30_000;
 
 /// How long a new connection may take to say who it is, in milliseconds.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::limits::{
     MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, SMALL_BYTES,
@@ -38,8 +39,10 @@ pub(super) struct Session {
 struct Queue {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Of the frame that is being written.
+    /// What is left of the frame that is being written.
     writing_bytes: usize,
+    /// When the client last took a piece of what waits for it.
+    took: Option<Instant>,
     /// Rooms that have more to tell once there is room for it.
     owed: BTreeSet<DocumentId>,
     ended: bool,
@@ -108,6 +111,19 @@ impl Session {
         queue.writing_bytes = frame.len();
         queue.bytes = queue.bytes.saturating_sub(frame.len());
         Some(frame)
+    }
+
+    /// So many bytes of the frame that is being written have left.
+    pub(super) fn took(&self, bytes: usize) {
+        let mut queue = self.queue();
+        queue.writing_bytes = queue.writing_bytes.saturating_sub(bytes);
+        queue.took = Some(Instant::now());
+    }
+
+    /// Whether a frame is being written, of which the client has taken something since then.
+    pub(super) fn has_taken_since(&self, then: Instant) -> bool {
+        let queue = self.queue();
+        queue.writing_bytes > 0 && queue.took.is_some_and(|took| took >= then)
     }
 
     /// The frame is written.

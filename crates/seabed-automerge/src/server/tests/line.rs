@@ -2,7 +2,8 @@
 
 use std::io;
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 
 use super::super::outbox::Frame;
@@ -80,4 +81,75 @@ async fn who_is_cut_off_while_a_short_frame_waits_is_told_why() {
     assert_eq!(client.next().await.unwrap().unwrap().len(), 3 * LINE_BYTES);
     let last = client.next().await.unwrap().unwrap().into_data();
     assert!(String::from_utf8_lossy(&last).contains("access was withdrawn"));
+}
+
+/// How much a slow line carries in a second.
+const SLOW_BYTES: usize = 16 * 1024;
+
+/// A frame that takes more than twice as long as a connection may be silent.
+const LONG_BYTES: usize = 80 * SLOW_BYTES;
+
+#[tokio::test(start_paused = true)]
+async fn a_download_takes_as_long_as_it_takes() {
+    let live = server().await;
+    let ((client, near), (far, end)) = (tokio::io::duplex(LINE_BYTES), tokio::io::duplex(LINE_BYTES));
+    let (mut from_server, mut to_server) = tokio::io::split(far);
+    let (mut from_client, mut to_client) = tokio::io::split(near);
+    let mut carrying = JoinSet::new();
+    carrying.spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) });
+    carrying.spawn(async move {
+        let mut block = vec![0; SLOW_BYTES / 4];
+        loop {
+            let bytes = from_server.read(&mut block).await?;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            to_client.write_all(&block[..bytes]).await?;
+        }
+    });
+    let (mut client, session) = joined_over(&live, client, end).await;
+    let began = Instant::now();
+    send(&session, LONG_BYTES);
+    let mut pings = 0;
+    let bytes = loop {
+        let message = client.next().await.unwrap().unwrap();
+        if message.is_binary() {
+            break message.len();
+        }
+        pings += u64::from(message.is_ping());
+    };
+    assert_eq!(bytes, LONG_BYTES);
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap();
+    assert!(took_ms > 2 * limits::SILENCE_MS_MAX, "{took_ms}");
+    assert!(pings >= took_ms / limits::PING_MS / 2, "{pings} pings in {took_ms} ms");
+    assert!(!session.is_ended());
+    assert_eq!(live.metrics().stalled_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_nothing_gets_all_of_what_it_takes_and_then_its_end() {
+    let live = server().await;
+    let (client, session) = joined(&live).await;
+    send(&session, LONG_BYTES);
+    let mut line = client.into_inner();
+    let (mut block, mut bytes) = (vec![0; SLOW_BYTES / 4], 0);
+    let began = Instant::now();
+    while bytes < LONG_BYTES {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        bytes += line.read(&mut block).await.unwrap();
+    }
+    assert!(began.elapsed() > Duration::from_millis(2 * limits::SILENCE_MS_MAX));
+    assert!(!session.is_ended());
+    let mut last = Vec::new();
+    line.read_to_end(&mut last).await.unwrap();
+    assert!(String::from_utf8_lossy(&last).contains("SILENCE_MS_MAX"));
+    assert_eq!(live.metrics().stalled_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_is_not_waited_for() {
+    let live = server().await;
+    let (_client, session) = joined(&live).await;
+    let began = Instant::now();
+    send(&session, LONG_BYTES);
+    session.ended().await;
+    assert!(began.elapsed() <= Duration::from_millis(2 * limits::SILENCE_MS_MAX));
 }
