@@ -41,7 +41,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
                 frame::encode(&server.peer, &peer, &Outgoing::Error { message: &why.unwrap_or_default() });
             // Who is not there any more need not be told.
             let _ = sink.write(&Frame { head: server.outboxes.hold(error), data: None }, |_| {}).await;
-            let _ = sink.close().await;
+            sink.close(stream).await;
             return;
         }
     };
@@ -84,7 +84,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
         // Not left to the room, which may never have heard of this connection.
         server.rooms.detach(document, &mailbox);
     }
-    let _ = sink.close().await;
+    sink.close(stream).await;
 }
 
 /// The first message: who it is, and which versions it speaks. The error is whom to tell what.

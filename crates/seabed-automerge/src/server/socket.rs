@@ -11,6 +11,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -140,9 +141,22 @@ impl Sink {
         within(self.send_ping()).await
     }
 
-    pub(super) async fn close(&mut self) -> Result<(), Stalled> {
+    /// Says goodbye, or answers the client's, and ends the connection with care, or what was said last may not arrive. All of it in bounded
+    /// time.
+    pub(super) async fn close(mut self, stream: SplitStream<Socket>) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        within(self.sink.send(Message::Close(Some(frame)))).await
+        // Who is not there any more need not be told.
+        let _ = within(async {
+            // After the client's goodbye nothing is sent but its answer, and that only with this.
+            if self.sink.send(Message::Close(Some(frame))).await.is_err() {
+                self.sink.close().await?;
+            }
+            if let Ok(socket) = self.sink.reunite(stream) {
+                socket.into_inner().shutdown().await?;
+            }
+            Ok(())
+        })
+        .await;
     }
 }
 

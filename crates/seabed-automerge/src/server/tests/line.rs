@@ -1,8 +1,11 @@
 //! The server over a line that the test holds: how long it is, how quickly it carries, and what the client does at its other end.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 
@@ -12,11 +15,47 @@ use super::*;
 /// How much the line holds.
 const LINE_BYTES: usize = 16 * 1024;
 
+/// The server's end of a line.
+struct End {
+    line: DuplexStream,
+    /// Whether it was closed, and not only dropped.
+    closed: Arc<AtomicBool>,
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.line).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.line).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.line).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closed.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.line).poll_shutdown(context)
+    }
+}
+
 /// Takes the ends of lines as if they came from a port.
-struct Lines(mpsc::Receiver<DuplexStream>);
+struct Lines(mpsc::Receiver<End>);
 
 impl axum::serve::Listener for Lines {
-    type Io = DuplexStream;
+    type Io = End;
     type Addr = ();
 
     async fn accept(&mut self) -> (Self::Io, ()) {
@@ -35,15 +74,11 @@ type Client = WebSocketStream<DuplexStream>;
 
 /// A client that has joined, with its session.
 async fn joined(live: &LiveServer) -> (Client, Arc<Session>) {
-    let (client, server) = tokio::io::duplex(LINE_BYTES);
-    joined_over(live, client, server).await
+    let (client, line) = tokio::io::duplex(LINE_BYTES);
+    joined_over(live, client, End { line, closed: Arc::default() }).await
 }
 
-async fn joined_over(
-    live: &LiveServer,
-    client: DuplexStream,
-    server: DuplexStream,
-) -> (Client, Arc<Session>) {
+async fn joined_over(live: &LiveServer, client: DuplexStream, server: End) -> (Client, Arc<Session>) {
     let (lines, accepted) = mpsc::channel(1);
     lines.send(server).await.unwrap();
     let router = live.router();
@@ -105,7 +140,7 @@ async fn a_download_takes_as_long_as_it_takes() {
             to_client.write_all(&block[..bytes]).await?;
         }
     });
-    let (mut client, session) = joined_over(&live, client, end).await;
+    let (mut client, session) = joined_over(&live, client, End { line: end, closed: Arc::default() }).await;
     let began = Instant::now();
     send(&session, LONG_BYTES);
     let mut pings = 0;
@@ -152,4 +187,29 @@ async fn who_takes_nothing_is_not_waited_for() {
     send(&session, LONG_BYTES);
     session.ended().await;
     assert!(began.elapsed() <= Duration::from_millis(2 * limits::SILENCE_MS_MAX));
+}
+
+#[tokio::test]
+async fn who_says_goodbye_is_answered_and_the_line_is_closed_with_care() {
+    let live = server().await;
+    let (client, line) = tokio::io::duplex(LINE_BYTES);
+    let closed = Arc::new(AtomicBool::new(false));
+    let (mut client, _session) = joined_over(&live, client, End { line, closed: closed.clone() }).await;
+    client.close(None).await.unwrap();
+    assert!(client.next().await.unwrap().unwrap().is_close());
+    assert!(client.next().await.is_none());
+    assert!(closed.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn who_is_sent_away_is_told_goodbye_and_the_line_is_closed_with_care() {
+    let live = server().await;
+    let (client, line) = tokio::io::duplex(LINE_BYTES);
+    let closed = Arc::new(AtomicBool::new(false));
+    let (mut client, session) = joined_over(&live, client, End { line, closed: closed.clone() }).await;
+    session.end(None);
+    assert!(client.next().await.unwrap().unwrap().is_close());
+    while !closed.load(Ordering::Relaxed) {
+        tokio::task::yield_now().await;
+    }
 }
