@@ -353,17 +353,18 @@ impl Inner {
         session.end(Some(self.frame(session, &Outgoing::Error { message: why })));
     }
 
-    /// Once too much waits to be written for too long, ends the connection that most of it waits for.
+    /// Once too much waits to be written for too long, ends the connection that most of it waits for of those that take nothing. Who takes
+    /// what it asked for is never ended for it: how long that may take has a bound of its own.
     pub(super) fn relieve(&self, now: Instant) {
         if !self.outboxes.is_stuck(now) {
             return;
         }
         let sessions: Vec<_> = self.sessions().by_number.values().cloned().collect();
-        if let Some(most) = sessions.iter().max_by_key(|session| session.waiting_bytes()) {
-            let bytes = most.waiting_bytes();
+        let held_up = sessions.iter().map(|session| (session.held_up_bytes(now), session));
+        if let Some((bytes, most)) = held_up.filter(|(bytes, _)| *bytes > 0).max_by_key(|(bytes, _)| *bytes) {
             tracing::warn!(
                 bytes,
-                "too much waits to be written; the connection that most of it waits for is ended"
+                "too much waits to be written; of the connections that take nothing, the one that most of it waits for is ended"
             );
             self.metrics.stalled.add(1);
             self.end(most, "too much waits for this connection, and others wait for its end; connect again (OUTBOXES_BYTES)");

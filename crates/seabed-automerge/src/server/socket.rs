@@ -76,7 +76,7 @@ pub(super) async fn next(stream: &mut SplitStream<Socket>, before: Bytes) -> Opt
 
 /// The writing side.
 pub(super) struct Sink {
-    sink: SplitSink<Socket, Message>,
+    socket: SplitSink<Socket, Message>,
     /// Somewhere inside a message: nothing but its rest and the end may follow.
     inside: bool,
     /// When the next ping is due.
@@ -88,8 +88,8 @@ pub(super) struct Sink {
 pub(super) struct Stalled;
 
 impl Sink {
-    pub(super) fn new(sink: SplitSink<Socket, Message>) -> Self {
-        Self { sink, inside: false, ping_at: Instant::now() + PING }
+    pub(super) fn new(socket: SplitSink<Socket, Message>) -> Self {
+        Self { socket, inside: false, ping_at: Instant::now() + PING }
     }
 
     /// Writes a frame, in bounded time, and says of each piece that it has left. Whoever drops this in the middle of a frame of several pieces can only close.
@@ -108,7 +108,7 @@ impl Sink {
 
     async fn write_pieces(&mut self, frame: &Frame, mut left: impl FnMut(usize)) -> Result<(), Error> {
         if frame.len() <= FRAGMENT_BYTES_MAX {
-            self.sink.send(Message::Binary(frame.to_vec().into())).await?;
+            self.socket.send(Message::Binary(frame.to_vec().into())).await?;
             left(frame.len());
             return Ok(());
         }
@@ -124,7 +124,7 @@ impl Sink {
                 if self.ping_at <= Instant::now() {
                     self.send_ping().await?;
                 }
-                self.sink.send(Message::Frame(Fragment::message(piece, code, rest_bytes == 0))).await?;
+                self.socket.send(Message::Frame(Fragment::message(piece, code, rest_bytes == 0))).await?;
                 left(bytes);
                 code = OpCode::Data(Data::Continue);
             }
@@ -134,7 +134,7 @@ impl Sink {
 
     async fn send_ping(&mut self) -> Result<(), Error> {
         self.ping_at = Instant::now() + PING;
-        self.sink.send(Message::Ping(Bytes::new())).await
+        self.socket.send(Message::Ping(Bytes::new())).await
     }
 
     pub(super) async fn ping(&mut self) -> Result<(), Stalled> {
@@ -148,10 +148,10 @@ impl Sink {
         // Who is not there any more need not be told.
         let _ = within(async {
             // After the client's goodbye nothing is sent but its answer, and that only with this.
-            if self.sink.send(Message::Close(Some(frame))).await.is_err() {
-                self.sink.close().await?;
+            if self.socket.send(Message::Close(Some(frame))).await.is_err() {
+                self.socket.close().await?;
             }
-            if let Ok(socket) = self.sink.reunite(stream) {
+            if let Ok(socket) = self.socket.reunite(stream) {
                 socket.into_inner().shutdown().await?;
             }
             Ok(())

@@ -290,3 +290,52 @@ async fn who_holds_up_the_others_for_too_long_is_ended() {
     assert_eq!(live.metrics().stalled_total, 1);
     assert!(late.has_space(second, usize::MAX));
 }
+
+/// Frames that keep so many bytes of their own, and those that they share.
+fn send(session: &Session, bytes: usize, data: Option<&Arc<outbox::Held>>) {
+    session.send(outbox::Frame { head: session.outboxes.hold(vec![0; bytes]), data: data.cloned() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_what_waits_for_it_is_not_ended_for_it() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::with(documents, LiveOptions::default(), Everybody, 50_000).await.unwrap();
+    let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
+    let (steady, slow) = (enter("steady"), enter("slow"));
+    send(&steady, 90_000, None);
+    send(&slow, 20_000, None);
+    let writing = steady.next().unwrap();
+    for round in 0..3 {
+        assert!(!live.0.outboxes.has_space());
+        tokio::time::advance(Duration::from_millis(limits::OUTBOXES_MS_MAX)).await;
+        steady.took(10_000);
+        live.0.relieve(Instant::now());
+        assert!(slow.is_ended() && !steady.is_ended(), "round {round}");
+        assert_eq!(live.metrics().stalled_total, 1, "nobody else is to be ended");
+    }
+    tokio::time::advance(Duration::from_millis(limits::OUTBOXES_MS_MAX)).await;
+    live.0.relieve(Instant::now());
+    assert!(steady.is_ended(), "it takes nothing any more");
+    drop(writing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_many_share_each_holds_up_its_part() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::with(documents, LiveOptions::default(), Everybody, 50_000).await.unwrap();
+    let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
+    let data = Arc::new(live.0.outboxes.hold(vec![0; 90_000]));
+    let many: Vec<_> = ["a", "b", "c"].map(enter).into();
+    let alone = enter("alone");
+    for session in &many {
+        send(session, 10, Some(&data));
+    }
+    drop(data);
+    send(&alone, 40_000, None);
+    let idle = enter("idle");
+    assert!(!live.0.outboxes.has_space());
+    tokio::time::advance(Duration::from_millis(limits::OUTBOXES_MS_MAX)).await;
+    live.0.relieve(Instant::now());
+    assert!(alone.is_ended() && !idle.is_ended());
+    assert!(many.iter().all(|session| !session.is_ended()));
+}
