@@ -101,6 +101,7 @@ const BANS: &[Ban] = &[
 /// Tests that may sleep, and why.
 const SLEEPERS: &[(&str, &str)] = &[
     ("crates/seabed-taskchampion/tests/http.rs", "a slow sender, on a clock that the runtime moves"),
+    ("crates/seabed-automerge/src/server/tests/line.rs", "a slow line, on a clock that the runtime moves"),
     (
         "crates/seabed-kv/tests/postgres.rs",
         "the server's own, between two looks at a session: it has no event for them",

@@ -40,8 +40,8 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
             let error =
                 frame::encode(&server.peer, &peer, &Outgoing::Error { message: &why.unwrap_or_default() });
             // Who is not there any more need not be told.
-            let _ = sink.write(Frame { head: server.outboxes.hold(error), data: None }).await;
-            let _ = sink.close().await;
+            let _ = sink.write(&Frame { head: server.outboxes.hold(error), data: None }, |_| {}).await;
+            sink.close(stream).await;
             return;
         }
     };
@@ -84,7 +84,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
         // Not left to the room, which may never have heard of this connection.
         server.rooms.detach(document, &mailbox);
     }
-    let _ = sink.close().await;
+    sink.close(stream).await;
 }
 
 /// The first message: who it is, and which versions it speaks. The error is whom to tell what.
@@ -172,8 +172,13 @@ impl Reader<'_> {
     async fn read(&mut self, stream: &mut SplitStream<Socket>) -> End {
         let mut before = Bytes::new();
         loop {
+            let listening = Instant::now();
             let next = socket::next(stream, std::mem::take(&mut before));
             let Ok(message) = timeout(Duration::from_millis(SILENCE_MS_MAX), next).await else {
+                // An answer to a ping waits behind what the client is still taking, and taking that has a bound of its own.
+                if self.session.has_taken_since(listening) {
+                    continue;
+                }
                 self.server.metrics.stalled.add(1);
                 return Some(format!("nothing was heard for {SILENCE_MS_MAX} ms (SILENCE_MS_MAX)"));
             };
@@ -299,9 +304,10 @@ impl Writer<'_> {
             // First, or space that is made in between would not be heard of.
             let freed = self.server.outboxes.freed();
             while let Some(frame) = self.session.next() {
-                if sink.write(frame).await.is_err() {
+                if sink.write(&frame, |bytes| self.session.took(bytes)).await.is_err() {
                     return true;
                 }
+                drop(frame);
                 self.session.written();
                 self.remind(self.session.owed()).await;
             }
@@ -347,17 +353,18 @@ impl Inner {
         session.end(Some(self.frame(session, &Outgoing::Error { message: why })));
     }
 
-    /// Once too much waits to be written for too long, ends the connection that most of it waits for.
+    /// Once too much waits to be written for too long, ends the connection that most of it waits for of those that take nothing. Who takes
+    /// what it asked for is never ended for it: how long that may take has a bound of its own.
     pub(super) fn relieve(&self, now: Instant) {
         if !self.outboxes.is_stuck(now) {
             return;
         }
         let sessions: Vec<_> = self.sessions().by_number.values().cloned().collect();
-        if let Some(most) = sessions.iter().max_by_key(|session| session.waiting_bytes()) {
-            let bytes = most.waiting_bytes();
+        let held_up = sessions.iter().map(|session| (session.held_up_bytes(now), session));
+        if let Some((bytes, most)) = held_up.filter(|(bytes, _)| *bytes > 0).max_by_key(|(bytes, _)| *bytes) {
             tracing::warn!(
                 bytes,
-                "too much waits to be written; the connection that most of it waits for is ended"
+                "too much waits to be written; of the connections that take nothing, the one that most of it waits for is ended"
             );
             self.metrics.stalled.add(1);
             self.end(most, "too much waits for this connection, and others wait for its end; connect again (OUTBOXES_BYTES)");

@@ -53,7 +53,8 @@ pub const OUTBOX_FRAMES: usize = 1_024;
 /// is making.
 pub const OUTBOXES_BYTES: usize = 256 * 1024 * 1024;
 
-/// For how long that may be so, in milliseconds. Then the connection that most waits for is ended; and as long after it the next one.
+/// For how long that may be so, in milliseconds. Then the connection that most waits for is ended, of those that have taken nothing for as long;
+/// and as long after it the next one.
 pub const OUTBOXES_MS_MAX: u64 = 10_000;
 
 /// How large a document is that connections are told of also then, as long as nothing waits for them, in bytes.
@@ -97,7 +98,8 @@ pub const QUIET_MS: u64 = 250;
 /// How often connections are pinged, in milliseconds.
 pub const PING_MS: u64 = 5_000;
 
-/// How long a connection may be silent, answers to pings included, in milliseconds.
+/// How long a connection may be silent, answers to pings included, in milliseconds. While a frame is written to it, it need only go on taking
+/// that.
 pub const SILENCE_MS_MAX: u64 = 30_000;
 
 /// How long a new connection may take to say who it is, in milliseconds.

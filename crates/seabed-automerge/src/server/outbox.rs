@@ -123,6 +123,12 @@ impl Frame {
         self.head.len().saturating_add(self.data.as_ref().map_or(0, |data| data.len()))
     }
 
+    /// How many bytes it keeps, and of those that others share its part.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let part = |data: &Arc<Held>| data.len() / Arc::strong_count(data).max(1);
+        self.head.len().saturating_add(self.data.as_ref().map_or(0, part))
+    }
+
     /// All of it, in one piece.
     pub(super) fn to_vec(&self) -> Vec<u8> {
         let data = self.data.as_ref().map(|data| &data[..]).unwrap_or_default();

@@ -1,13 +1,15 @@
 //! A session: one client's connection as rooms see it, with what waits to be written to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::limits::{
-    MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, SMALL_BYTES,
-    SUBSCRIPTIONS_MAX,
+    MESSAGE_BYTES_WAITING_MAX, MESSAGES_WAITING_MAX, OUTBOX_BYTES, OUTBOX_FRAMES, OUTBOXES_MS_MAX,
+    SMALL_BYTES, SUBSCRIPTIONS_MAX,
 };
 use super::mail::Mail;
 use super::outbox::{Frame, Outboxes};
@@ -38,8 +40,13 @@ pub(super) struct Session {
 struct Queue {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Of the frame that is being written.
+    writing: Weak<Frame>,
+    /// What is left of the frame that is being written.
     writing_bytes: usize,
+    /// Since when something waits.
+    waits: Option<Instant>,
+    /// When the client last took a piece of what waits for it.
+    took: Option<Instant>,
     /// Rooms that have more to tell once there is room for it.
     owed: BTreeSet<DocumentId>,
     ended: bool,
@@ -77,6 +84,9 @@ impl Session {
     pub(super) fn send(&self, frame: Frame) {
         let mut queue = self.queue();
         if !queue.ended {
+            if queue.keeps_up() {
+                queue.waits = Some(Instant::now());
+            }
             queue.bytes = queue.bytes.saturating_add(frame.len());
             queue.frames.push_back(frame);
         }
@@ -87,7 +97,7 @@ impl Session {
     /// Whether more may be sent now, of at most about so many bytes. Otherwise the room of that document is told when.
     pub(super) fn has_space(&self, for_room: DocumentId, bytes_most: usize) -> bool {
         let mut queue = self.queue();
-        let keeps_up = queue.bytes == 0 && queue.writing_bytes == 0;
+        let keeps_up = queue.keeps_up();
         let space = queue.has_space() && (self.outboxes.has_space() || keeps_up && bytes_most <= SMALL_BYTES);
         if !space {
             queue.owed.insert(for_room);
@@ -102,12 +112,26 @@ impl Session {
     }
 
     /// The next frame to write.
-    pub(super) fn next(&self) -> Option<Frame> {
+    pub(super) fn next(&self) -> Option<Arc<Frame>> {
         let mut queue = self.queue();
-        let frame = queue.frames.pop_front()?;
+        let frame = Arc::new(queue.frames.pop_front()?);
+        queue.writing = Arc::downgrade(&frame);
         queue.writing_bytes = frame.len();
         queue.bytes = queue.bytes.saturating_sub(frame.len());
         Some(frame)
+    }
+
+    /// So many bytes of the frame that is being written have left.
+    pub(super) fn took(&self, bytes: usize) {
+        let mut queue = self.queue();
+        queue.writing_bytes = queue.writing_bytes.saturating_sub(bytes);
+        queue.took = Some(Instant::now());
+    }
+
+    /// Whether a frame is being written, of which the client has taken something since then.
+    pub(super) fn has_taken_since(&self, then: Instant) -> bool {
+        let queue = self.queue();
+        queue.writing_bytes > 0 && queue.took.is_some_and(|took| took >= then)
     }
 
     /// The frame is written.
@@ -115,10 +139,30 @@ impl Session {
         self.queue().writing_bytes = 0;
     }
 
+    /// Whether a frame is being written.
+    #[cfg(test)]
+    pub(super) fn is_writing(&self) -> bool {
+        self.queue().writing_bytes > 0
+    }
+
     /// How many bytes wait for this client to take them.
+    #[cfg(test)]
     pub(super) fn waiting_bytes(&self) -> usize {
         let queue = self.queue();
         queue.bytes.saturating_add(queue.writing_bytes)
+    }
+
+    /// How many bytes its end would free, when the client has taken nothing of what waits for it for [`OUTBOXES_MS_MAX`]; otherwise none.
+    pub(super) fn held_up_bytes(&self, now: Instant) -> usize {
+        let queue = self.queue();
+        let longest = Duration::from_millis(OUTBOXES_MS_MAX);
+        let is_long_ago = |then| now.saturating_duration_since(then) >= longest;
+        if queue.ended || queue.keeps_up() || !queue.waits.max(queue.took).is_some_and(is_long_ago) {
+            return 0;
+        }
+        // A frame that is being written is kept whole until its end.
+        let writing = queue.writing.upgrade().map_or(0, |frame| frame.kept_bytes());
+        queue.frames.iter().map(Frame::kept_bytes).fold(writing, usize::saturating_add)
     }
 
     /// The rooms that have more to tell, when there is space for it again.
@@ -184,6 +228,10 @@ impl Session {
 }
 
 impl Queue {
+    fn keeps_up(&self) -> bool {
+        self.bytes == 0 && self.writing_bytes == 0
+    }
+
     fn has_space(&self) -> bool {
         !self.ended && self.bytes < OUTBOX_BYTES && self.frames.len() < OUTBOX_FRAMES
     }

@@ -11,7 +11,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
@@ -19,11 +20,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as Fragm
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::limits::{FRAGMENT_BYTES_MAX, WRITE_BYTES_PER_MS, WRITE_MS_MAX};
+use super::limits::{FRAGMENT_BYTES_MAX, PING_MS, WRITE_BYTES_PER_MS, WRITE_MS_MAX};
 use super::outbox::Frame;
 
 /// How much is read at once: a connection that is idle keeps as much.
 const READ_BYTES: usize = 16 * 1024;
+
+const PING: Duration = Duration::from_millis(PING_MS);
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -73,9 +76,11 @@ pub(super) async fn next(stream: &mut SplitStream<Socket>, before: Bytes) -> Opt
 
 /// The writing side.
 pub(super) struct Sink {
-    sink: SplitSink<Socket, Message>,
+    socket: SplitSink<Socket, Message>,
     /// Somewhere inside a message: nothing but its rest and the end may follow.
     inside: bool,
+    /// When the next ping is due.
+    ping_at: Instant,
 }
 
 /// The other side is not there any more, or does not take what it asked for.
@@ -83,57 +88,81 @@ pub(super) struct Sink {
 pub(super) struct Stalled;
 
 impl Sink {
-    pub(super) fn new(sink: SplitSink<Socket, Message>) -> Self {
-        Self { sink, inside: false }
+    pub(super) fn new(socket: SplitSink<Socket, Message>) -> Self {
+        Self { socket, inside: false, ping_at: Instant::now() + PING }
     }
 
-    /// Writes a frame, in bounded time. Whoever drops this in the middle can only close.
-    pub(super) async fn write(&mut self, frame: Frame) -> Result<(), Stalled> {
+    /// Writes a frame, in bounded time, and says of each piece that it has left. Whoever drops this in the middle of a frame of several pieces can only close.
+    pub(super) async fn write(&mut self, frame: &Frame, left: impl FnMut(usize)) -> Result<(), Stalled> {
         if self.inside {
             return Err(Stalled);
         }
         let bytes = frame.len() as u64;
         let most = Duration::from_millis(WRITE_MS_MAX.saturating_add(bytes / WRITE_BYTES_PER_MS));
-        self.inside = true;
-        let written = timeout(most, self.write_pieces(&frame)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            return Err(Stalled);
-        }
-        self.inside = false;
-        Ok(())
+        // A frame of one piece is the socket's as soon as this waits: others may follow it.
+        self.inside = frame.len() > FRAGMENT_BYTES_MAX;
+        let written = timeout(most, self.write_pieces(frame, left)).await;
+        self.inside = !matches!(written, Ok(Ok(())));
+        if self.inside { Err(Stalled) } else { Ok(()) }
     }
 
-    async fn write_pieces(&mut self, frame: &Frame) -> Result<(), Error> {
+    async fn write_pieces(&mut self, frame: &Frame, mut left: impl FnMut(usize)) -> Result<(), Error> {
         if frame.len() <= FRAGMENT_BYTES_MAX {
-            return self.sink.send(Message::Binary(frame.to_vec().into())).await;
+            self.socket.send(Message::Binary(frame.to_vec().into())).await?;
+            left(frame.len());
+            return Ok(());
         }
         let mut code = OpCode::Data(Data::Binary);
-        let mut left = frame.len();
+        let mut rest_bytes = frame.len();
         for part in [Some(&*frame.head), frame.data.as_deref().map(|data| &**data)].into_iter().flatten() {
             let mut rest: Bytes = part.clone();
             while !rest.is_empty() {
                 let piece = rest.split_to(rest.len().min(FRAGMENT_BYTES_MAX));
-                left = left.saturating_sub(piece.len());
-                self.sink.send(Message::Frame(Fragment::message(piece, code, left == 0))).await?;
+                let bytes = piece.len();
+                rest_bytes = rest_bytes.saturating_sub(bytes);
+                // Whoever takes the frame slowly answers in between, and so is heard.
+                if self.ping_at <= Instant::now() {
+                    self.send_ping().await?;
+                }
+                self.socket.send(Message::Frame(Fragment::message(piece, code, rest_bytes == 0))).await?;
+                left(bytes);
                 code = OpCode::Data(Data::Continue);
             }
         }
         Ok(())
     }
 
+    async fn send_ping(&mut self) -> Result<(), Error> {
+        self.ping_at = Instant::now() + PING;
+        self.socket.send(Message::Ping(Bytes::new())).await
+    }
+
     pub(super) async fn ping(&mut self) -> Result<(), Stalled> {
-        self.control(Message::Ping(Bytes::new())).await
+        within(self.send_ping()).await
     }
 
-    pub(super) async fn close(&mut self) -> Result<(), Stalled> {
+    /// Says goodbye, or answers the client's, and ends the connection with care, or what was said last may not arrive. All of it in bounded
+    /// time.
+    pub(super) async fn close(mut self, stream: SplitStream<Socket>) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        self.control(Message::Close(Some(frame))).await
+        // Who is not there any more need not be told.
+        let _ = within(async {
+            // After the client's goodbye nothing is sent but its answer, and that only with this.
+            if self.socket.send(Message::Close(Some(frame))).await.is_err() {
+                self.socket.close().await?;
+            }
+            if let Ok(socket) = self.socket.reunite(stream) {
+                socket.into_inner().shutdown().await?;
+            }
+            Ok(())
+        })
+        .await;
     }
+}
 
-    async fn control(&mut self, message: Message) -> Result<(), Stalled> {
-        match timeout(Duration::from_millis(WRITE_MS_MAX), self.sink.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stalled),
-        }
+async fn within(sent: impl Future<Output = Result<(), Error>>) -> Result<(), Stalled> {
+    match timeout(Duration::from_millis(WRITE_MS_MAX), sent).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Stalled),
     }
 }

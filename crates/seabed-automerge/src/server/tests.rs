@@ -14,6 +14,15 @@ use super::mail::Waiting;
 use super::replica::tests::{POISON, POISONED_ANSWER};
 use super::*;
 
+mod line;
+
+/// A message of a client.
+fn encoded(value: Result<Value, ciborium::value::Error>) -> tokio_tungstenite::tungstenite::Message {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&value.unwrap(), &mut bytes).unwrap();
+    tokio_tungstenite::tungstenite::Message::Binary(bytes.into())
+}
+
 async fn say(session: &Arc<Session>, mailbox: &mpsc::Sender<Mail>, message: Message) {
     let waiting = Waiting {
         _messages: session.messages.clone().acquire_owned().await.unwrap(),
@@ -225,18 +234,13 @@ async fn a_server_that_has_much_to_write_lags_and_delays_no_small_document() {
     let router = live.router();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    let frame = |value: Result<Value, ciborium::value::Error>| {
-        let mut bytes = Vec::new();
-        ciborium::into_writer(&value.unwrap(), &mut bytes).unwrap();
-        tokio_tungstenite::tungstenite::Message::Binary(bytes.into())
-    };
-    socket.send(frame(cbor!({ "type" => "join", "senderId" => "late" }))).await.unwrap();
+    socket.send(encoded(cbor!({ "type" => "join", "senderId" => "late" }))).await.unwrap();
     for document in [second, small] {
         let data = Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap().encode();
         let request = cbor!({
             "type" => "request", "senderId" => "late", "documentId" => document.to_string(), "data" => Value::Bytes(data),
         });
-        socket.send(frame(request)).await.unwrap();
+        socket.send(encoded(request)).await.unwrap();
     }
     let mut hear = async || {
         loop {
@@ -285,4 +289,53 @@ async fn who_holds_up_the_others_for_too_long_is_ended() {
     assert!(last.contains("OUTBOXES_BYTES"), "{last}");
     assert_eq!(live.metrics().stalled_total, 1);
     assert!(late.has_space(second, usize::MAX));
+}
+
+/// Frames that keep so many bytes of their own, and those that they share.
+fn send(session: &Session, bytes: usize, data: Option<&Arc<outbox::Held>>) {
+    session.send(outbox::Frame { head: session.outboxes.hold(vec![0; bytes]), data: data.cloned() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_what_waits_for_it_is_not_ended_for_it() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::with(documents, LiveOptions::default(), Everybody, 50_000).await.unwrap();
+    let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
+    let (steady, slow) = (enter("steady"), enter("slow"));
+    send(&steady, 90_000, None);
+    send(&slow, 20_000, None);
+    let writing = steady.next().unwrap();
+    for round in 0..3 {
+        assert!(!live.0.outboxes.has_space());
+        tokio::time::advance(Duration::from_millis(limits::OUTBOXES_MS_MAX)).await;
+        steady.took(10_000);
+        live.0.relieve(Instant::now());
+        assert!(slow.is_ended() && !steady.is_ended(), "round {round}");
+        assert_eq!(live.metrics().stalled_total, 1, "nobody else is to be ended");
+    }
+    tokio::time::advance(Duration::from_millis(limits::OUTBOXES_MS_MAX)).await;
+    live.0.relieve(Instant::now());
+    assert!(steady.is_ended(), "it takes nothing any more");
+    drop(writing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_many_share_each_holds_up_its_part() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::with(documents, LiveOptions::default(), Everybody, 50_000).await.unwrap();
+    let enter = |name: &str| live.0.enter(name.to_owned(), None, Identity::anonymous()).unwrap();
+    let data = Arc::new(live.0.outboxes.hold(vec![0; 90_000]));
+    let many: Vec<_> = ["a", "b", "c"].map(enter).into();
+    let alone = enter("alone");
+    for session in &many {
+        send(session, 10, Some(&data));
+    }
+    drop(data);
+    send(&alone, 40_000, None);
+    let idle = enter("idle");
+    assert!(!live.0.outboxes.has_space());
+    tokio::time::advance(Duration::from_millis(limits::OUTBOXES_MS_MAX)).await;
+    live.0.relieve(Instant::now());
+    assert!(alone.is_ended() && !idle.is_ended());
+    assert!(many.iter().all(|session| !session.is_ended()));
 }

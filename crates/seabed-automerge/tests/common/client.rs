@@ -52,6 +52,11 @@ impl Client {
         let _ = self.socket.send(Message::Binary(bytes.into())).await;
     }
 
+    /// Shows that it is there, also while it reads nothing.
+    pub async fn ping(&mut self) {
+        self.socket.send(Message::Ping(Vec::new().into())).await.unwrap();
+    }
+
     /// The next message of the server; `None` when it has closed.
     pub async fn next(&mut self) -> Option<BTreeMap<String, Value>> {
         loop {

@@ -1,7 +1,7 @@
 //! Hints between the servers of one database: NOTIFY after a commit, and LISTEN, on one connection that is in no pool.
 //!
 //! They make others look sooner, and nobody relies on them: what is told while the connection is broken is lost, and behind a pooler that hands
-//! out connections for a transaction nothing may ever be heard.
+//! out connections for a transaction nothing is heard.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Shared;
 use super::failure::Failure;
+use super::session::OwnSession;
 use crate::backend::Hints;
 use crate::limits::{HINT_BYTES_MAX, HINTS_WAITING_MAX, POSTGRES_ANSWER_MS_MAX, POSTGRES_BACKOFF_MS_MAX};
 use crate::{Error, ErrorKind, Op, Result};
@@ -67,7 +69,7 @@ impl fmt::Debug for PostgresHints {
     }
 }
 
-/// Until nobody tells any more: connected, and connected again.
+/// Until nobody tells any more, or the store is closed: connected, and connected again.
 async fn run(shared: Weak<Shared>, mut told: mpsc::Receiver<Vec<u8>>, hear: mpsc::Sender<Vec<u8>>) {
     // What is told comes back, too.
     let ours = RandomState::new().hash_one(std::process::id());
@@ -75,38 +77,62 @@ async fn run(shared: Weak<Shared>, mut told: mpsc::Receiver<Vec<u8>>, hear: mpsc
         let Some(shared) = shared.upgrade().filter(|shared| !shared.pool.is_closed()) else { return };
         let mut closed = shared.closed.subscribe();
         let channel = shared.schema.clone();
-        let (config, tls) = shared.pool.manager().address();
+        let address = shared.pool.manager().address();
         drop(shared);
-        let connected =
-            match tls {
-                Some(tls) => config.connect(tls).await.map(|(client, connection)| {
-                    (client, tokio::spawn(hear_all(connection, ours, hear.clone())))
-                }),
-                None => config.connect(NoTls).await.map(|(client, connection)| {
-                    (client, tokio::spawn(hear_all(connection, ours, hear.clone())))
-                }),
-            };
-        let ended = match connected {
-            Ok((client, mut hearing)) => {
-                let serving = serve(&client, &channel, ours, &mut told, &mut hearing);
-                let ended = tokio::select! {
-                    ended = serving => ended,
-                    _ = closed.wait_for(|closed| *closed) => Ok(()),
-                };
-                hearing.abort();
-                ended
-            }
-            Err(error) => Err(error.into()),
+        let serving = async {
+            // Ends with the connection that it reads from.
+            let mut hearing = JoinSet::new();
+            let client = within(connect(address, ours, &hear, &mut hearing)).await?;
+            serve(&client, &channel, ours, &mut told, &mut hearing).await
         };
-        match ended {
-            Ok(()) => return,
-            Err(failure) => {
-                tracing::debug!(error = %failure.of_read(), "there is no connection for hints; one is made soon");
-            }
+        let connected = async {
+            let Err(failure) = serving.await else { return true };
+            tracing::debug!(error = %failure.of_read(), "there is no connection for hints; one is made soon");
+            // That the database is away the operations say themselves.
+            tokio::time::sleep(Duration::from_millis(POSTGRES_BACKOFF_MS_MAX)).await;
+            false
+        };
+        let ended = tokio::select! {
+            ended = connected => ended,
+            _ = closed.wait_for(|closed| *closed) => true,
+        };
+        if ended {
+            return;
         }
-        // That the database is away the operations say themselves.
-        tokio::time::sleep(Duration::from_millis(POSTGRES_BACKOFF_MS_MAX)).await;
     }
+}
+
+/// What the server does not answer in time it does not answer.
+async fn within<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
+    let most = Duration::from_millis(POSTGRES_ANSWER_MS_MAX);
+    Ok(timeout(most, work).await.map_err(|_| Failure::Silent)??)
+}
+
+async fn connect(
+    (config, tls): (Config, Option<MakeRustlsConnect>),
+    ours: u64,
+    hear: &mpsc::Sender<Vec<u8>>,
+    hearing: &mut JoinSet<()>,
+) -> Result<Client, tokio_postgres::Error> {
+    if let Some(tls) = tls {
+        let (client, connection) = config.connect(tls).await?;
+        hearing.spawn(hear_all(connection, ours, hear.clone()));
+        return Ok(client);
+    }
+    let (client, connection) = config.connect(NoTls).await?;
+    hearing.spawn(hear_all(connection, ours, hear.clone()));
+    Ok(client)
+}
+
+/// Listens, in a session of our own: in one that a pooler lends us it would go on for whom it is lent to next.
+async fn listen(client: &Client, channel: &str) -> Result<(), tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT pg_backend_pid()", &[]).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    if OwnSession::of(client, row.try_get(0)?).await.is_none() {
+        tracing::debug!("a pooler stands before PostgreSQL: hints are told, and none is heard");
+        return Ok(());
+    }
+    client.batch_execute(&format!("LISTEN {channel}")).await
 }
 
 /// Tells what there is to tell, until nobody tells any more.
@@ -115,16 +141,16 @@ async fn serve(
     channel: &str,
     ours: u64,
     told: &mut mpsc::Receiver<Vec<u8>>,
-    hearing: &mut JoinHandle<()>,
+    hearing: &mut JoinSet<()>,
 ) -> Result<(), Failure> {
-    client.batch_execute(&format!("LISTEN {channel}")).await?;
+    within(listen(client, channel)).await?;
     loop {
         let mut hints = Vec::new();
         tokio::select! {
             count = told.recv_many(&mut hints, TOGETHER) => if count == 0 {
                 return Ok(());
             },
-            _ = &mut *hearing => return Err(Failure::Silent),
+            _ = hearing.join_next() => return Err(Failure::Silent),
         }
         let hints: BTreeSet<_> = hints.iter().map(|hint| hex(hint)).collect();
         let hints: Vec<_> = hints.into_iter().collect();
@@ -133,8 +159,7 @@ async fn serve(
             "BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {channel}, '{ours:016x},{}'; COMMIT",
             hints.join(",")
         );
-        let most = Duration::from_millis(POSTGRES_ANSWER_MS_MAX);
-        timeout(most, client.batch_execute(&notify)).await.map_err(|_| Failure::Silent)??;
+        within(client.batch_execute(&notify)).await?;
     }
 }
 
