@@ -27,7 +27,7 @@ use seabed_kv::{
 /// }
 ///
 /// let (store, layer) = Gets::default().over(Store::memory());
-/// store.tenant("t")?.get("category", b"key").wait()?;
+/// store.open("t").wait()?.get("category", b"key").wait()?;
 /// assert_eq!(layer.0.load(Ordering::Relaxed), 1);
 /// # Ok::<(), seabed_kv::Error>(())
 /// ```
