@@ -92,11 +92,11 @@ impl Connection {
         if self.in_transaction.load(Ordering::Relaxed) {
             return self.query(sql, parameters).await;
         }
-        let own = lock(&self.own_session).as_ref().map(|own| (own.process_id, own.named(sql)));
-        let Some((process_id, named)) = own else { return self.query(sql, parameters).await };
-        let Some(statement) = named else { return self.query_and_name(sql, parameters).await };
+        let own = lock(&self.own_session).as_ref().map(|own| (own.mark, own.named(sql)));
+        let Some((mark, named)) = own else { return self.query(sql, parameters).await };
+        let Some(statement) = named else { return self.query_and_name(sql, parameters, mark).await };
         let mut values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
-        values.push(&process_id);
+        values.push(&mark);
         match self.finish(self.client.query(&statement, &values)).await {
             Err(failure) if is_misnamed(&failure) => {
                 tracing::debug!(?failure, "a statement's name means something else; there will be none");
@@ -110,9 +110,14 @@ impl Connection {
     }
 
     /// Sends one statement, and behind it the same to be named: one round trip.
-    async fn query_and_name(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
-        let types: Vec<_> = parameters.iter().map(|(_, of)| of.clone()).chain([Type::INT4]).collect();
-        let text = guarded(sql, parameters.len());
+    async fn query_and_name(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        mark: i64,
+    ) -> Result<Vec<Row>, Failure> {
+        let types: Vec<_> = parameters.iter().map(|(_, of)| of.clone()).chain([Type::INT8]).collect();
+        let text = guarded(sql, parameters.len(), mark);
         self.finish(async {
             let asked = self.client.query_typed(sql, parameters);
             let (answered, named) = tokio::join!(biased; asked, self.client.prepare_typed(&text, &types));

@@ -5,11 +5,14 @@
 //! 1. At the beginning the server says which process is to be asked to cancel. A pooler says a number of its own there. So names are given
 //!    where that process is the one that answers statements, and nowhere else.
 //! 2. A pooler that hands on what one of its sessions has said, or whose number is the same by chance, passes that test, and in another
-//!    session a name may mean another program's statement. So what has a name carries the process that it was named in, and divides by zero
-//!    in every other. An error comes before anything is answered or applied, and the connection goes on without names.
+//!    session a name may mean what another store has named. So what has a name carries a number that its connection has drawn, is sent with
+//!    that number, and divides by zero at every other one. An error comes before anything is answered or applied, and the connection goes
+//!    on without names.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
 use std::future::{Ready, ready};
+use std::hash::BuildHasher as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,7 +26,8 @@ use super::failure::Failure;
 
 /// A session of our own.
 pub(super) struct OwnSession {
-    pub(super) process_id: i32,
+    /// What the names of this connection are told from others' by.
+    pub(super) mark: i64,
     /// By their texts without the guard.
     named: BTreeMap<String, Statement>,
 }
@@ -32,7 +36,8 @@ impl OwnSession {
     /// `None` unless the process that answers statements is the one that the server has named at the beginning.
     pub(super) async fn of(client: &Client, answering: i32) -> Option<Self> {
         let told = told_process_id(client).await?;
-        (told == answering).then(|| Self { process_id: answering, named: BTreeMap::new() })
+        let drawn = RandomState::new().hash_one(answering);
+        (told == answering).then(|| Self { mark: (drawn >> 1).cast_signed(), named: BTreeMap::new() })
     }
 
     pub(super) fn named(&self, sql: &str) -> Option<Statement> {
@@ -44,13 +49,13 @@ impl OwnSession {
     }
 }
 
-/// A statement of so many parameters, with one more: the process that it fails in all others but.
-pub(super) fn guarded(sql: &str, parameters: usize) -> String {
+/// A statement of so many parameters, with one more: the mark, without which it fails.
+pub(super) fn guarded(sql: &str, parameters: usize, mark: i64) -> String {
     let joint = if sql.contains(" WHERE ") { "AND" } else { "WHERE" };
-    format!("{sql} {joint} 1 / CAST(pg_backend_pid() = ${} AS integer) = 1", parameters + 1)
+    format!("{sql} {joint} 1 / CAST({mark} = ${} AS integer) = 1", parameters + 1)
 }
 
-/// Whether a name did not mean what it meant when it was given: the session is another one, or somebody has made the tables anew. The server
+/// Whether a name did not mean what it meant when it was given: in another session, or because somebody has made the tables anew. The server
 /// has begun nothing.
 pub(super) fn is_misnamed(failure: &Failure) -> bool {
     failure.is(&[
@@ -135,12 +140,12 @@ mod tests {
     #[test]
     fn the_guard_is_the_last_parameter() {
         assert_eq!(
-            guarded("SELECT f($1, $2)", 2),
-            "SELECT f($1, $2) WHERE 1 / CAST(pg_backend_pid() = $3 AS integer) = 1"
+            guarded("SELECT f($1, $2)", 2, 7),
+            "SELECT f($1, $2) WHERE 1 / CAST(7 = $3 AS integer) = 1"
         );
         assert_eq!(
-            guarded("SELECT a FROM t WHERE b = $1", 1),
-            "SELECT a FROM t WHERE b = $1 AND 1 / CAST(pg_backend_pid() = $2 AS integer) = 1"
+            guarded("SELECT a FROM t WHERE b = $1", 1, 7),
+            "SELECT a FROM t WHERE b = $1 AND 1 / CAST(7 = $2 AS integer) = 1"
         );
     }
 
