@@ -14,6 +14,19 @@ pub trait Engine: Sized + std::fmt::Debug + sealed::Sealed {}
 impl Engine for Automerge {}
 impl Engine for AutoCommit {}
 
+/// Lets automerge take a message of a peer.
+///
+/// It takes heads that a peer says, when they are ours and nothing comes with them, for heads that the peer was told. It was not when the changes
+/// came just before: they would never be acknowledged. (Empty is what begins anew with a peer that has lost everything.)
+pub(crate) fn receiving<T>(state: &mut State, receive: impl FnOnce(&mut State) -> T) -> T {
+    let told = state.last_sent_heads.clone();
+    let received = receive(state);
+    if !state.last_sent_heads.is_empty() {
+        state.last_sent_heads = told;
+    }
+    received
+}
+
 pub(crate) mod sealed {
     use super::*;
 
@@ -106,10 +119,10 @@ pub(crate) mod sealed {
                     log: Option<&mut PatchLog>,
                 ) -> Result<(), AutomergeError> {
                     let $sync = self;
-                    match log {
+                    receiving(state, |state| match log {
                         Some(log) => $of.receive_sync_message_log_patches(state, message, log),
                         None => $of.receive_sync_message(state, message),
-                    }
+                    })
                 }
 
                 fn set_actor_id(&mut self, actor: ActorId) {

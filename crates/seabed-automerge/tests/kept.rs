@@ -9,6 +9,7 @@
 
 mod common;
 
+use automerge::sync::{State, SyncDoc as _};
 use automerge::transaction::Transactable as _;
 use automerge::{ActorId, Automerge, AutomergeError, Change, ROOT};
 use common::*;
@@ -228,22 +229,58 @@ fn a_peer_whose_id_is_too_long_is_refused_and_the_document_goes_on() {
     let long = vec![b'p'; 1_025];
     let refused = document.generate_sync_message(long.clone()).unwrap_err().to_string();
     assert!(refused.contains("PEER_BYTES_MAX"), "{refused}");
-    let (mut other, mut state) = (plain(2), automerge::sync::State::new());
-    let message = automerge::sync::SyncDoc::generate_sync_message(&other, &mut state).unwrap();
+    let (mut other, mut state) = (plain(2), State::new());
+    let message = other.generate_sync_message(&mut state).unwrap();
     let refused = document.receive_sync_message(long, message.clone()).unwrap_err().to_string();
     assert!(refused.contains("PEER_BYTES_MAX"), "{refused}");
     assert!(put(&mut document, "2"));
     let longest = vec![b'p'; 1_024];
     for _ in 0..3 {
-        if let Some(message) = automerge::sync::SyncDoc::generate_sync_message(&other, &mut state) {
+        if let Some(message) = other.generate_sync_message(&mut state) {
             document.receive_sync_message(longest.clone(), message).unwrap();
         }
         if let Some(message) = document.generate_sync_message(longest.clone()).unwrap() {
-            automerge::sync::SyncDoc::receive_sync_message(&mut other, &mut state, message).unwrap();
+            other.receive_sync_message(&mut state, message).unwrap();
         }
     }
     assert_eq!(document.document().get_heads(), other.get_heads());
     assert_eq!(document.persister().get_peer_ids().unwrap(), [longest]);
+}
+
+/// A peer's changes and, before anything was answered, a message that says its heads alone: automerge by itself takes those for heads that the
+/// peer was told.
+#[test]
+fn what_arrives_before_an_answer_was_made_is_acknowledged() {
+    let store = Store::memory();
+    let documents = documents(&store);
+    let mut document = load(&documents, id(1));
+    let peer = || b"peer".to_vec();
+    let (mut other, mut state) = (plain(2), State::new());
+    let write = |other: &mut Automerge, state: &mut State, key: &str| {
+        other.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, 1)).unwrap();
+        other.generate_sync_message(state).unwrap()
+    };
+    let first = write(&mut other, &mut state, "first");
+    document.receive_sync_message(peer(), first).unwrap();
+    while let Some(message) = document.generate_sync_message(peer()).unwrap() {
+        other.receive_sync_message(&mut state, message).unwrap();
+        if let Some(message) = other.generate_sync_message(&mut state) {
+            document.receive_sync_message(peer(), message).unwrap();
+        }
+    }
+    let second = write(&mut other, &mut state, "second");
+    let third = write(&mut other, &mut state, "third");
+    document.receive_sync_message(peer(), second).unwrap();
+    let told = document.generate_sync_message(peer()).unwrap().unwrap();
+    other.receive_sync_message(&mut state, told).unwrap();
+    let again = other.generate_sync_message(&mut state).unwrap();
+    assert!(again.changes.is_empty());
+    document.receive_sync_message(peer(), third).unwrap();
+    document.receive_sync_message(peer(), again).unwrap();
+    let told = document.generate_sync_message(peer()).unwrap().expect("an acknowledgement");
+    other.receive_sync_message(&mut state, told).unwrap();
+    assert_eq!(state.their_heads, Some(other.get_heads()));
+    assert_eq!(document.generate_sync_message(peer()).unwrap(), None);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
 use automerge::{Automerge, Change, ChangeHash, ReadDoc as _, SaveOptions};
 
 use crate::chunks;
+use crate::engine::receiving;
 use crate::limits::WAITING_BYTES_MAX;
 use crate::meta::Meta;
 use crate::salvage;
@@ -80,13 +81,7 @@ impl Replica {
                  (WAITING_BYTES_MAX)"
             )
         })?;
-        let told = state.last_sent_heads.clone();
-        let received = self.automerge.receive_sync_message(state, message);
-        // automerge takes heads that a peer says, when they are ours, for heads that it was told. It was not, when the changes have come
-        // together with them: they would never be acknowledged. (Empty is what begins anew with a peer that has lost everything.)
-        if !state.last_sent_heads.is_empty() {
-            state.last_sent_heads = told;
-        }
+        let received = receiving(state, |state| self.automerge.receive_sync_message(state, message));
         if let Err(error) = received {
             self.doubtful = true;
             return Err(error.to_string());

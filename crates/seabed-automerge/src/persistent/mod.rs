@@ -7,17 +7,20 @@
 //!    first, and everything begins at step 2.
 //! 4. Now the call answers, and messages to peers are made.
 
+mod error;
+mod transact;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::sync::{Message, State};
-use automerge::transaction::{CommitOptions, Failure, Success, Transaction};
 use automerge::{ActorId, AutoCommit, Automerge, AutomergeError, Change, ChangeHash, PatchLog};
-use thiserror::Error;
 
+use self::error::refused;
+pub use self::error::{PersistError, TransactError};
 use crate::chunks::{self, Kind, guarded};
 use crate::compact::{CompactOptions, CompactReport, verify_snapshot};
 use crate::engine::Engine;
-use crate::limits::{ATTEMPTS_MAX, COMMIT_INLINE_BYTES_MAX, PEER_BYTES_MAX, PEERS_MAX, WAITING_BYTES_MAX};
+use crate::limits::{ATTEMPTS_MAX, COMMIT_INLINE_BYTES_MAX, PEER_BYTES_MAX, PEERS_MAX};
 use crate::persister::{Commit, Persister, Progress};
 use crate::salvage::Damaged;
 use crate::waiting::{self, Waiting};
@@ -81,71 +84,6 @@ struct Peer {
     state: State,
     /// What is stored of it.
     stored: Option<Vec<u8>>,
-}
-
-/// Why a document could not be read, changed or stored.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PersistError<E: std::error::Error + 'static> {
-    /// The persister failed. What was not stored is stored by the next call.
-    #[error("the document could not be stored or read: {0}")]
-    Persister(#[source] E),
-    /// Two changes have one actor and sequence number, here and in what came or was stored by others. Nothing was stored. Two programs were
-    /// given one actor id, or one lost a change that it had told others of: load the document again, with a fresh actor.
-    #[error(
-        "another change {seq} of actor {actor} is known already; load the document again, with a fresh actor"
-    )]
-    Equivocation {
-        /// The actor.
-        actor: ActorId,
-        /// Its sequence number.
-        seq: u64,
-    },
-    /// automerge refused what came from elsewhere. The document is as it was.
-    #[error("automerge refused it: {0}")]
-    Automerge(#[source] Box<AutomergeError>),
-    /// automerge panicked. The document was loaded again, without what had not been stored; end the session with that peer.
-    #[error("automerge panicked ({0}); the document was loaded again from what is stored")]
-    Panicked(String),
-    /// What others have stored does not read. Load the document again: what is damaged goes into quarantine.
-    #[error("what others have stored of the document does not read: {0}")]
-    Damaged(String),
-    /// Others wrote it each of [`ATTEMPTS_MAX`] times. Try again.
-    #[error("the document is being written by too many at once; try again")]
-    Contended,
-    /// More than [`PEERS_MAX`] peers at once. End sessions.
-    #[error("more than {PEERS_MAX} peers at once (PEERS_MAX); end sessions with end_session")]
-    TooManyPeers,
-    /// A peer's id is longer than [`PEER_BYTES_MAX`]. End its session.
-    #[error("the peer's id has {bytes} bytes, more than the {PEER_BYTES_MAX} allowed (PEER_BYTES_MAX)")]
-    PeerTooLong {
-        /// How long it is.
-        bytes: usize,
-    },
-    /// More than [`WAITING_BYTES_MAX`] would wait in the document for changes that did not come. Nothing of it was taken: what it rests on
-    /// comes first, or in one go with it.
-    #[error(
-        "changes of {bytes} bytes would wait for others that are not here, more than the {WAITING_BYTES_MAX} allowed (WAITING_BYTES_MAX); \
-         send first what they rest on"
-    )]
-    TooMuchWaits {
-        /// How much would.
-        bytes: usize,
-    },
-    /// The closure put another document in the place of this one. The document was loaded again.
-    #[error("the document was replaced by another one; it was loaded again from what is stored")]
-    Replaced,
-}
-
-/// Why a transaction did not succeed.
-#[derive(Debug, Error)]
-pub enum TransactError<T, E: std::error::Error + 'static> {
-    /// The closure failed, and its operations were rolled back.
-    #[error("the transaction was rolled back")]
-    Cancelled(Failure<T>),
-    /// The transaction took place and could not be stored. It is in the document, and the next call stores it.
-    #[error(transparent)]
-    Persist(#[from] PersistError<E>),
 }
 
 impl<D: Engine, P: Persister> Persistent<D, P> {
@@ -520,13 +458,6 @@ impl<D: Engine, P: Persister> Persistent<D, P> {
     }
 }
 
-fn refused<E: std::error::Error + 'static>(error: AutomergeError) -> PersistError<E> {
-    match error {
-        AutomergeError::DuplicateSeqNumber(seq, actor) => PersistError::Equivocation { actor, seq },
-        error => PersistError::Automerge(Box::new(error)),
-    }
-}
-
 /// The changes of a stored stream, and hashes that cover them all.
 fn read_stream(stream: &[u8]) -> Result<(Vec<Change>, Vec<ChangeHash>), String> {
     let sifted = chunks::sift(stream);
@@ -546,126 +477,6 @@ fn read_stream(stream: &[u8]) -> Result<(Vec<Change>, Vec<ChangeHash>), String> 
     let covered: BTreeSet<_> = changes.iter().flat_map(|change| change.deps().iter().copied()).collect();
     let tips = changes.iter().map(Change::hash).filter(|hash| !covered.contains(hash)).collect();
     Ok((changes, tips))
-}
-
-impl<P: Persister> Persistent<Automerge, P> {
-    /// The document, to be read.
-    pub fn document(&self) -> &Automerge {
-        &self.document
-    }
-
-    /// Runs a transaction and stores it.
-    ///
-    /// # Errors
-    /// See [`TransactError`].
-    pub fn transact<F, O, E>(&mut self, f: F) -> Result<Success<O>, TransactError<E, P::Error>>
-    where
-        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
-    {
-        self.local(|document| document.transact(f))
-    }
-
-    /// The same, with a message or a time.
-    ///
-    /// # Errors
-    /// See [`TransactError`].
-    pub fn transact_with<F, O, E, C>(&mut self, c: C, f: F) -> Result<Success<O>, TransactError<E, P::Error>>
-    where
-        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
-        C: FnOnce(&O) -> CommitOptions,
-    {
-        self.local(|document| document.transact_with(c, f))
-    }
-
-    /// The same as [`transact`](Self::transact), with patches in the answer's log.
-    ///
-    /// # Errors
-    /// See [`TransactError`].
-    pub fn transact_and_log_patches<F, O, E>(
-        &mut self,
-        f: F,
-    ) -> Result<Success<O>, TransactError<E, P::Error>>
-    where
-        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
-    {
-        self.local(|document| document.transact_and_log_patches(f))
-    }
-
-    /// The same as [`transact_with`](Self::transact_with), with patches in the answer's log.
-    ///
-    /// # Errors
-    /// See [`TransactError`].
-    pub fn transact_and_log_patches_with<F, O, E, C>(
-        &mut self,
-        c: C,
-        f: F,
-    ) -> Result<Success<O>, TransactError<E, P::Error>>
-    where
-        F: FnOnce(&mut Transaction<'_>) -> Result<O, E>,
-        C: FnOnce(&O) -> CommitOptions,
-    {
-        self.local(|document| document.transact_and_log_patches_with(c, f))
-    }
-
-    /// A panic of the caller's own is passed on; the next call then loads the document again.
-    fn local<O, E>(
-        &mut self,
-        work: impl FnOnce(&mut Automerge) -> automerge::transaction::Result<O, E>,
-    ) -> Result<Success<O>, TransactError<E, P::Error>> {
-        self.sound()?;
-        self.entered = true;
-        let result = work(&mut self.document);
-        self.entered = false;
-        let success = result.map_err(TransactError::Cancelled)?;
-        self.persist()?;
-        Ok(success)
-    }
-
-    /// Takes a message from a peer, stores what it brought, and tells what it changed.
-    ///
-    /// # Errors
-    /// See [`PersistError`].
-    pub fn receive_sync_message_with(
-        &mut self,
-        peer_id: Vec<u8>,
-        message: Message,
-        patch_log: &mut PatchLog,
-    ) -> Result<(), PersistError<P::Error>> {
-        self.receive(peer_id, message, Some(patch_log))
-    }
-}
-
-impl<P: Persister> Persistent<AutoCommit, P> {
-    /// The document, to be read.
-    pub fn document(&mut self) -> &Automerge {
-        self.document.document()
-    }
-
-    /// Runs a closure over the document, then commits and stores what it did. When the closure fails, what it has not committed itself is rolled
-    /// back.
-    ///
-    /// # Errors
-    /// See [`TransactError`].
-    pub fn transact<F, O, E>(&mut self, f: F) -> Result<O, TransactError<E, P::Error>>
-    where
-        F: FnOnce(&mut AutoCommit) -> Result<O, E>,
-    {
-        self.sound()?;
-        self.entered = true;
-        let result = f(&mut self.document).map_err(|error| {
-            let cancelled = self.document.rollback();
-            TransactError::Cancelled(Failure { error, cancelled })
-        });
-        // The closure may do with the document what it likes; what is stored must still be in it.
-        if !self.persisted.iter().all(|head| self.document.get_change_meta_by_hash(head).is_some()) {
-            self.reload()?;
-            return Err(PersistError::Replaced.into());
-        }
-        self.entered = false;
-        let result = result?;
-        self.persist()?;
-        Ok(result)
-    }
 }
 
 #[cfg(test)]
