@@ -10,15 +10,17 @@
 //! that find a note serve no more.
 
 mod compare;
+mod layout;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use seabed_kv::{Batch, Durability, Error, ErrorKind, Key, KeyRange, Outcome, ScanSpec, Store, Tenant};
-use seabed_taskchampion::{CHUNK_CATEGORY, Config, Placement, TaskChampion};
+use seabed_taskchampion::{CHUNK_CATEGORY, Config, TaskChampion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::layout::{Layout, Placed, is_bookkeeping, is_of_documents};
 use crate::own::{self, Note};
 
 /// How many bytes of rows are gathered before they are written, unless one row is longer.
@@ -218,58 +220,6 @@ async fn shards_of(to: &Store, of_source: Option<u16>, begun: bool) -> Result<Op
         TaskChampion::open(to, Config::default()).await?;
     }
     seabed_taskchampion::shard_count(to).await
-}
-
-/// Whether a store that holds nothing yet may have rows of that category, which are then its own.
-fn is_bookkeeping(tenant: &str, category: &[u8]) -> bool {
-    if tenant == own::TENANT {
-        return own::is_bookkeeping(category);
-    }
-    seabed_taskchampion::is_ours(tenant) && seabed_taskchampion::is_bookkeeping(category)
-}
-
-/// Whether rows of that category are in a store that was served and never had a document. They belong to documents, and are copied with them.
-fn is_of_documents(tenant: &str, category: &[u8]) -> bool {
-    seabed_automerge::is_ours(tenant) && seabed_automerge::is_bookkeeping(category)
-}
-
-/// Where rows go.
-struct Layout {
-    shards: Option<u16>,
-}
-
-impl Layout {
-    /// Where a row belongs; `None` for one that stays.
-    fn place(
-        &self,
-        tenant: &str,
-        category: &[u8],
-        key: &Key,
-        payload: &[u8],
-    ) -> Result<Option<Placed>, Error> {
-        if let (true, Some(shards)) = (seabed_taskchampion::is_ours(tenant), self.shards) {
-            return match seabed_taskchampion::place(category, key.as_bytes(), payload, shards) {
-                Placement::Tenant { id, staged } => {
-                    Ok(Some(Placed { tenant: id, staged: staged.map(|value| value.id) }))
-                }
-                Placement::Left => Ok(None),
-                Placement::Unknown => {
-                    let category = category.escape_ascii();
-                    let message = format!(
-                        "a row of {category} is of no kind that this version knows, or damaged; `seabed verify` tells more"
-                    );
-                    Err(Error::new(ErrorKind::Unsupported, message).in_tenant(&tenant.parse()?))
-                }
-            };
-        }
-        Ok((!is_bookkeeping(tenant, category)).then(|| Placed { tenant: tenant.to_owned(), staged: None }))
-    }
-}
-
-/// Where a row belongs: in this tenant, and before it the chunks of the value of that id.
-struct Placed {
-    tenant: String,
-    staged: Option<[u8; 16]>,
 }
 
 struct Copy<'a> {
