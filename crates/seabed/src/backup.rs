@@ -381,18 +381,42 @@ impl Place {
         }
     }
 
-    /// Tenants that must be in the store and are not, with what is to be said of each. Where what must be there cannot be read, that is
-    /// everything that was there before.
+    /// Tenants that must be in the store and are not, with what is to be said of each: shards of layers, and whatever was there before.
     async fn lost(&self, node: &Node, report: &Report) -> Result<Vec<(TenantId, String)>, Failure> {
-        let error = match own::missing_shards(&node.store).await {
-            Ok(missing) => return Ok(missing.into_iter().map(|(id, why)| (id, sentence(why))).collect()),
+        let mut lost: Vec<_> = match own::missing_shards(&node.store).await {
+            Ok(missing) => missing.into_iter().map(|(id, why)| (id, sentence(why))).collect(),
             Err(error) if error.kind() == ErrorKind::Closed => return Err(error.into()),
-            Err(error) => sentence(error),
+            Err(error) => {
+                tracing::warn!(%error, "which shards must be there cannot be read");
+                Vec::new()
+            }
         };
-        let before = self.before.iter().flat_map(Manifest::entries).map(|(id, _)| id);
-        let gone = before.filter(|id| report.tenants.iter().all(|tenant| tenant.id != id.as_str()));
-        let why = format!("it is not in the store, and whether it must be cannot be read: {error}");
-        Ok(gone.map(|id| (id, why.clone())).collect())
+        let Some(before) = &self.before else { return Ok(lost) };
+        let ids = before.entries().map(|(id, _)| id);
+        let ids = ids.chain(before.missing.iter().filter_map(|missing| TenantId::new(&missing.id).ok()));
+        for id in ids {
+            let is_told = report.tenants.iter().any(|tenant| tenant.id == id.as_str())
+                || lost.iter().any(|(told, _)| *told == id);
+            // Whoever removes its copies says that it is gone for good.
+            let copies = self.copies_of(&id, report);
+            if !is_told && !copies.is_empty() {
+                let why = format!(
+                    "it was in the store and is not any more; if it was dropped on purpose, remove from the backup {}",
+                    copies.join(" and ")
+                );
+                lost.push((id, why));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The names of the copies of a tenant that are in the directory. (The name of another may begin in the same way, where both are long.)
+    fn copies_of(&self, id: &TenantId, report: &Report) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return Vec::new() };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let is_others =
+            |name: &String| report.tenants.iter().any(|tenant| tenant.file.as_ref() == Some(name));
+        names.filter(|name| manifest::is_copy_of(id.as_str(), name) && !is_others(name)).collect()
     }
 
     /// Notes that there is no new copy of a tenant, and what remains of it.

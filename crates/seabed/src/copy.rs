@@ -103,24 +103,7 @@ pub(crate) async fn run(
     to: &Store,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Report, Failed> {
-    // First, so that a source of a later version makes nothing.
-    let shards = seabed_taskchampion::shard_count(from).await?;
-    let (note, resumed) = begin(source, to).await?;
-    let place = note.place.clone();
-    let layout = Layout { shards: shards_of(to, shards, !place.tenant.is_empty()).await? };
-    let mut copy = Copy {
-        from: from.clone(),
-        to: to.clone(),
-        layout,
-        place,
-        note,
-        noted: Instant::now(),
-        gathered: BTreeMap::new(),
-        gathered_bytes: 0,
-        gathered_rows: 0,
-        so_far: Progress::default(),
-        progress: &mut progress,
-    };
+    let (mut copy, resumed) = Copy::begin(from, source, to, &mut progress).await?;
     copy.everything().await?;
     let tenants = compare::compare(&mut copy).await?;
     for spread in own::LAYERS {
@@ -226,8 +209,9 @@ struct Copy<'a> {
     from: Store,
     to: Store,
     layout: Layout,
+    /// The last row that was gathered.
     place: Place,
-    /// As it was noted last, and when.
+    /// What was noted last, and when: the last row that is written.
     note: Note,
     noted: Instant,
     gathered: BTreeMap<String, Batch>,
@@ -238,7 +222,35 @@ struct Copy<'a> {
     progress: &'a mut (dyn FnMut(Progress) + Send),
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    /// Where it goes on, and whether that is not the beginning.
+    async fn begin(
+        from: &Store,
+        source: &str,
+        to: &Store,
+        progress: &'a mut (dyn FnMut(Progress) + Send),
+    ) -> Result<(Self, bool), Failed> {
+        // First, so that a source of a later version makes nothing.
+        let shards = seabed_taskchampion::shard_count(from).await?;
+        let (note, resumed) = begin(source, to).await?;
+        let place = note.place.clone();
+        let layout = Layout { shards: shards_of(to, shards, !place.tenant.is_empty()).await? };
+        let copy = Self {
+            from: from.clone(),
+            to: to.clone(),
+            layout,
+            place,
+            note,
+            noted: Instant::now(),
+            gathered: BTreeMap::new(),
+            gathered_bytes: 0,
+            gathered_rows: 0,
+            so_far: Progress::default(),
+            progress,
+        };
+        Ok((copy, resumed))
+    }
+
     async fn everything(&mut self) -> Result<(), Error> {
         let begin = self.place.clone();
         for id in self.from.list().await? {
@@ -276,6 +288,8 @@ impl Copy<'_> {
         let mut rows = tenant.scan(ScanSpec::new(category, range));
         while let Some(row) = rows.next().await {
             let row = row?;
+            // Rows that stay are read, too, and may be many.
+            self.alive().await?;
             let placed = self.layout.place(tenant.id().as_str(), category, &row.key, &row.payload)?;
             let key = row.key.clone();
             if let Some(Placed { tenant: to, staged }) = placed {
@@ -342,26 +356,26 @@ impl Copy<'_> {
         for flushed in flushing {
             flushed.await?;
         }
-        self.note_place().await?;
+        self.note(self.place.clone()).await?;
         (self.progress)(self.so_far);
         Ok(())
     }
 
-    /// Notes the place that was reached.
-    async fn note_place(&mut self) -> Result<(), Error> {
+    /// Notes a place, all before which is written.
+    async fn note(&mut self, place: Place) -> Result<(), Error> {
         let (token, count) = (self.note.place.token, self.note.place.count.wrapping_add(1));
-        let place = Place { token, count, ..self.place.clone() };
+        let place = Place { token, count, ..place };
         self.note = own::note_copying(&self.to, Some(&self.note), place).await?.ok_or_else(taken_over)?;
         self.noted = Instant::now();
         Ok(())
     }
 
-    /// Shows others that this copy lives, now and then.
+    /// Shows others that this copy lives, now and then. It is where it was: what is gathered is not written.
     async fn alive(&mut self) -> Result<(), Error> {
         if self.noted.elapsed() < Duration::from_millis(NOTE_MS_MAX) {
             return Ok(());
         }
-        self.note_place().await
+        self.note(self.note.place.clone()).await
     }
 }
 
@@ -562,6 +576,32 @@ mod tests {
             noted += 1;
         }
         assert!(noted > 3, "there were places to go on from");
+    }
+
+    #[tokio::test]
+    async fn a_slow_copy_shows_that_it_lives_and_does_not_say_that_it_is_further() {
+        let (source, to) = (Store::memory(), Store::memory());
+        fill(&source).await;
+        let nothing = &mut |_| {};
+        let (mut copy, _) = Copy::begin(&source, "source", &to, nothing).await.unwrap();
+        let long_ago = Instant::now().checked_sub(Duration::from_millis(NOTE_MS_MAX)).unwrap();
+        let later = source.tenant("later").unwrap();
+        let begun = copy.note.clone();
+        copy.noted = long_ago;
+        copy.category(&later, b"", KeyRange::all()).await.unwrap();
+        assert!(!copy.gathered.is_empty() && copy.place.category.is_empty() && copy.place.tenant == "later");
+        let noted = own::copying(&to).await.unwrap().unwrap();
+        assert_ne!(noted, begun, "it showed that it lives");
+        let written = Place { count: begun.place.count, ..noted.place };
+        assert_eq!(written, begun.place, "what it has read is not written");
+        // Killed here, the next one has all of it.
+        drop(copy);
+        run(&source, "source", &to, |_| {}).await.unwrap();
+        assert_eq!(rows(&to).await.len(), {
+            let other = Store::memory();
+            run(&source, "source", &other, |_| {}).await.unwrap();
+            rows(&other).await.len()
+        });
     }
 
     #[tokio::test]

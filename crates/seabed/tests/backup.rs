@@ -151,12 +151,15 @@ fn a_repeat_skips_what_did_not_change_and_replaces_what_did() {
     let report = backup(&data, &to);
     assert_eq!((&report["copied"], &report["unchanged"]), (&1.into(), &4.into()), "{report}");
     is_sound(&to);
-    // A tenant that is gone goes from the backup with the next one.
+    // A tenant that is gone goes from the backup once somebody has removed its copy.
     assert!(server.terminate().0.success());
     let store = Store::sqlite(&data).unwrap();
     store.drop_tenant("other/1").wait().unwrap();
     store.close().wait().unwrap();
     drop(store);
+    let copy = copy_of(&to, "other/1");
+    failed_backup(&data, &to);
+    fs::remove_file(copy).unwrap();
     backup(&data, &to);
     assert_eq!((files(&to).len(), &is_sound(&to)["examined"]["tenants"]), (6, &4.into()));
 }
@@ -478,6 +481,41 @@ fn the_last_copy_of_a_tenant_is_never_removed() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stdout(&output).contains("all that is left of tenant other/0"), "{}", stdout(&output));
     }
+}
+
+/// No layer of ours says that it must be there. Whoever has dropped it on purpose says so in the directory.
+#[test]
+fn a_tenant_that_is_gone_keeps_its_copy_until_somebody_removes_that() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("copies"));
+    filled(&data, 2);
+    backup(&data, &to);
+    let copy = copy_of(&to, "other/1");
+    let sound = fs::read(&copy).unwrap();
+    fs::remove_file(data.join("other%2F1.db")).unwrap();
+    for _ in 0..2 {
+        let report = failed_backup(&data, &to);
+        let tenants = report["tenants"].as_array().unwrap();
+        let gone = tenants.iter().find(|tenant| tenant["id"] == "other/1").unwrap();
+        let told = gone["error"].as_str().unwrap();
+        let name = copy.file_name().unwrap().to_str().unwrap();
+        assert!(told.contains("the copy from before stays") && told.contains(name), "{told}");
+        assert_eq!(copy_of(&to, "other/1"), copy);
+        assert!(fs::read(&copy).unwrap() == sound);
+        is_sound(&to);
+    }
+    // Nor when its copy is no more what it was.
+    let mut flipped = sound.clone();
+    flipped[9_000] ^= 1;
+    fs::write(&copy, &flipped).unwrap();
+    for _ in 0..2 {
+        failed_backup(&data, &to);
+        assert_eq!(manifest(&to)["missing"][0]["id"], "other/1");
+        assert!(fs::read(&copy).unwrap() == flipped);
+    }
+    fs::remove_file(&copy).unwrap();
+    assert_eq!(backup(&data, &to)["complete"], true);
+    is_sound(&to);
 }
 
 /// The disk is not mounted, and a server has made a new store where it was.

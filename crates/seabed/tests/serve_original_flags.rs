@@ -87,6 +87,17 @@ fn an_empty_allow_list_is_an_error_and_not_everybody() {
     assert!(stderr(&refused(&[], &[("CLIENT_ID", "")])).contains("leave CLIENT_ID unset"));
 }
 
+/// Its PostgreSQL build reads its database from there: an empty store in that place would fork the history of every device.
+#[test]
+fn the_database_of_the_original_is_not_passed_over() {
+    let output = refused(&[], &[("CONNECTION", "postgresql://user:secret@db.example/taskchampion")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("seabed import taskchampion"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("secret"));
+    let (_dir, server) = serving(&[], &[("CONNECTION", "")]);
+    assert_eq!(server.add_version(&Uuid::new_v4().to_string(), NIL, b"x").status, 200);
+}
+
 #[test]
 fn clients_are_created_unless_told_otherwise() {
     for (args, variables, status) in [

@@ -7,12 +7,14 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command, CommandFactory};
 
 use crate::cli::Cli;
-use crate::output;
+use crate::output::{self, Exit};
 
 /// What our own variables begin with.
 const PREFIX: &str = "SEABED_";
 /// Variables of the tests, which run this program.
 const TESTS_PREFIX: &str = "SEABED_TEST_";
+/// What names the database of the original's PostgreSQL build, which it cannot do without.
+const ORIGINAL_DATABASE: &str = "CONNECTION";
 
 /// Adds to an error of the command line that the value came from a variable: only the flag would be named.
 pub(super) fn name_variable(error: &mut clap::Error) {
@@ -62,6 +64,19 @@ pub(super) fn warn_of_unknown() {
             name.display()
         ));
     }
+}
+
+/// Replacing the original's PostgreSQL build must not fork anybody's history: what it reads its database from is not passed over.
+///
+/// # Errors
+/// Exit code 2 when it is set. Never with its value, which may hold a password.
+pub(super) fn refuse_original_database() -> anyhow::Result<()> {
+    if std::env::var_os(ORIGINAL_DATABASE).is_none_or(|value| value.is_empty()) {
+        return Ok(());
+    }
+    Err(Exit::usage(format!(
+        "{ORIGINAL_DATABASE} is set: it names the database of the original taskchampion-sync-server, which this server does not use. Devices          that have tasks there must not meet an empty store: stop the original, run `seabed import taskchampion \"${ORIGINAL_DATABASE}\"`, then          unset {ORIGINAL_DATABASE}. To keep what is stored here in a database, name one of its own with --store or SEABED_STORE"
+    )))
 }
 
 /// Visits every argument of a command, and of those below it.

@@ -12,7 +12,7 @@ use seabed_automerge::{DocStore, LiveServer};
 use seabed_taskchampion::{ORIGINAL_FILE, TaskChampion};
 use uuid::Uuid;
 
-use crate::cli::{clients, version};
+use crate::cli::{clients, environment, version};
 use crate::config::ServeArgs;
 use crate::node::{Node, sentence};
 use crate::output::{self, counted};
@@ -49,6 +49,7 @@ fn raise_file_limit() {
 }
 
 async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
+    environment::refuse_original_database()?;
     let url = args.store.url()?;
     let store = crate::open::store(&url)?;
     let original = match url.absolute().root() {

@@ -282,6 +282,11 @@ impl TenantVerified {
     pub(crate) fn alteration(&self) -> Option<(&str, &str)> {
         self.altered.then(|| (self.id.as_str(), self.findings.first().map_or("", String::as_str)))
     }
+
+    /// Its id and why it could not be examined to its end, if it could not.
+    pub(crate) fn unchecked(&self) -> Option<(&str, &str)> {
+        Some((&self.id, self.unchecked.as_ref()?))
+    }
 }
 
 async fn verify_tenant(node: &Node, id: &TenantId) -> TenantVerified {

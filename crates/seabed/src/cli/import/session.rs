@@ -20,12 +20,16 @@ const CONNECT_MS_MAX: u64 = 10_000;
 /// # Errors
 /// Exit code 2 for a URL that does not read; why there is no connection. Never with the URL, which may hold a password.
 pub(super) async fn open(url: &str) -> anyhow::Result<Client> {
-    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+    // What libpq calls that is what encryption means here, as for a store: the certificate and its name are always verified.
+    let read = url.replace("sslmode=verify-full", "sslmode=require").parse();
+    let mut config: Config = read.map_err(|error: tokio_postgres::Error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         Exit::usage(format!("the URL of the original's database does not read: {cause}"))
     })?;
     config.application_name("seabed import").connect_timeout(Duration::from_millis(CONNECT_MS_MAX));
-    if !url.contains("sslmode=") {
+    // Not in a user's name or password.
+    let asked = url.rsplit_once('?').is_some_and(|(_, parameters)| parameters.contains("sslmode="));
+    if !asked {
         config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
     }
     let failed = "cannot connect to the original's database";
