@@ -26,24 +26,22 @@ some='\set i random(1, 100000)
 \set v random(1, 1000000000)'
 on_conflict='ON CONFLICT (tenant, category, key) DO UPDATE SET payload = excluded.payload'
 give_up=9999999999999
-one="$give_up, true, NULL, -7, NULL, (:i)::bigint, true, NULL, NULL, 't'"
-write="4, 'c', $key, '', '', '', $payload"
+one="$give_up, -7, (:i)::bigint, true, NULL, NULL, 't'"
+write="'c', $key, '', '', '', $payload"
 hundred="generate_series((:i)::int, (:i)::int + 99) n"
 keys="array_agg(convert_to(lpad(n::text, 24, '0'), 'UTF8'))"
 payloads="array_agg($payload)"
-empty="array_agg(''::bytea)"
 
 script() { printf '%s\n%s\n' "$some" "$2" >"$place/$1"; }
 script single "INSERT INTO seabed_bench.plain VALUES ('t', 'c', $key, $payload) $on_conflict"
-apply_one() { echo "SELECT (one).refused, (one).held, (one).deleted, (one).epoch FROM (SELECT seabed_bench.apply_one($1) AS one OFFSET 0) AS called"; }
-script put "$(apply_one "$one, NULL, NULL, NULL, NULL, NULL, $write")"
-script conditional "$(apply_one "$one, 1, 'c', $key, '', NULL, $write")"
+script put "SELECT seabed_bench.apply_put($one, NULL, NULL, NULL, NULL, NULL, $write)"
+script conditional "SELECT seabed_bench.apply_put($one, 1, 'c', $key, '', NULL, $write)"
 script four "BEGIN;
 SELECT payload FROM seabed_bench.plain WHERE tenant = 't' AND category = 'c' AND key = $key FOR UPDATE;
 INSERT INTO seabed_bench.plain VALUES ('t', 'c', $key, $payload) $on_conflict;
 COMMIT;"
 script batch "INSERT INTO seabed_bench.plain SELECT 't', 'c', put.* FROM (SELECT $keys k, $payloads p FROM $hundred) a, unnest(k, p) put $on_conflict"
-script puts "SELECT seabed_bench.apply_puts($give_up, true, NULL, '{-7}', '{t}', 't', $empty, $keys, $empty, $empty, $empty, $payloads) FROM $hundred"
+script puts "SELECT seabed_bench.apply_puts($give_up, true, NULL, '{-7}', '{t}', 't', '{c}', $keys, '{}', '{}', '{}', $payloads) FROM $hundred"
 
 for ((round = 0; round < rounds; round++)); do
     for name in single put conditional four batch puts; do

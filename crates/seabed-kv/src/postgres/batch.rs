@@ -51,10 +51,13 @@ pub(super) async fn commit(
         let connection = shared.connection().await.map_err(Stopped::Failed)?;
         let give_up = connection.give_up();
         let sending = Sending { shared, connection: &connection, tenant, give_up, commit, locks: &locks };
-        let committed = match (one(requests), puts(requests)) {
-            (Some((check, write)), _) => sending.one(check, write).await,
-            (None, Some(puts)) if !puts.is_empty() => sending.puts(puts, requests.len()).await,
-            _ => sending.many(requests).await,
+        let committed = match one(requests) {
+            Some((check, write @ Write::Put { .. })) if sending.is_plain() => sending.put(check, write).await,
+            Some((check, write)) => sending.one(check, write).await,
+            None => match puts(requests) {
+                Some(puts) if !puts.is_empty() => sending.puts(puts, requests.len()).await,
+                _ => sending.many(requests).await,
+            },
         };
         drop(connection);
         match committed {
@@ -178,8 +181,8 @@ fn number(parts: &[&[u8]]) -> i64 {
     i64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
 }
 
-/// The rows of requests that do nothing but put, each once: the last put of a row wins.
-type Puts<'a> = BTreeMap<(&'a [u8], &'a [u8]), &'a [u8]>;
+/// The rows of requests that do nothing but put, ascending and each once: the last put of a row wins.
+type Puts<'a> = Vec<((&'a [u8], &'a [u8]), &'a [u8])>;
 
 fn puts(requests: &[Request]) -> Option<Puts<'_>> {
     let mut puts = Puts::new();
@@ -189,9 +192,18 @@ fn puts(requests: &[Request]) -> Option<Puts<'_>> {
         }
         for write in request.batch.writes() {
             let Write::Put { category, key, payload } = write else { return None };
-            puts.insert((category, key.as_bytes()), payload);
+            puts.push(((category, key.as_bytes()), payload));
         }
     }
+    // Most come in order, and then this is one look at each. The sort is stable, so the last of a row stands last.
+    puts.sort_by_key(|(row, _)| *row);
+    puts.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            earlier.1 = later.1;
+        }
+        same
+    });
     Some(puts)
 }
 
@@ -282,6 +294,25 @@ impl<'a> Columns<'a> {
             values: steps.iter().map(Step::value).collect(),
         }
     }
+
+    /// Puts, as `apply_puts` has them: short where all are of one category and no name is cut.
+    fn of_puts(puts: &'a [Step<'_>]) -> Self {
+        let category = puts.first().map(|put| &*put.category.column);
+        let is_plain = |put: &Step<'_>| {
+            Some(&*put.category.column) == category && put.category.tail.is_empty() && put.key.tail.is_empty()
+        };
+        if !puts.iter().all(is_plain) {
+            return Self::of(puts);
+        }
+        Self {
+            categories: category.into_iter().collect(),
+            keys: puts.iter().map(|put| put.key.head).collect(),
+            digests: Vec::new(),
+            tails: Vec::new(),
+            category_tails: Vec::new(),
+            values: puts.iter().map(Step::value).collect(),
+        }
+    }
 }
 
 /// A statement on its way: where to, what it locks and how it commits.
@@ -296,12 +327,55 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
+    /// Whether `apply_put` may do it: durable, with nothing relied on that is not, and one category to lock.
+    fn is_plain(&self) -> bool {
+        self.commit.durable && self.commit.relied_on.is_none() && self.locks.categories == 1
+    }
+
+    async fn put(&self, check: Option<&Check>, write: &Write) -> Result<Committed, Failure> {
+        let check = check.map(|check| Step::check(0, check));
+        let write = Step::write(0, write);
+        let (first_row, second_row) = (self.locks.row(0), self.locks.row(1));
+        let parameters: [Parameter<'_>; 18] = [
+            (&self.give_up, Type::INT8),
+            (&self.locks.category(0), Type::INT8),
+            (&first_row.map(|row| row.0), Type::INT8),
+            (&first_row.map(|row| row.1), Type::BOOL),
+            (&second_row.map(|row| row.0), Type::INT8),
+            (&second_row.map(|row| row.1), Type::BOOL),
+            (&self.tenant, Type::BYTEA),
+            (&check.as_ref().map(|check| check.kind), Type::INT4),
+            (&check.as_ref().map(|check| &*check.category.column), Type::BYTEA),
+            (&check.as_ref().map(|check| check.key.head), Type::BYTEA),
+            (&check.as_ref().map(|check| &*check.digest), Type::BYTEA),
+            (&check.as_ref().and_then(Step::value), Type::BYTEA),
+            (&&*write.category.column, Type::BYTEA),
+            (&write.key.head, Type::BYTEA),
+            (&&*write.digest, Type::BYTEA),
+            (&write.key.tail, Type::BYTEA),
+            (&write.category.tail, Type::BYTEA),
+            (&write.value(), Type::BYTEA),
+        ];
+        let rows = self.connection.query_often(&self.shared.sql.APPLY_PUT, &parameters).await?;
+        let refused: Option<&[u8]> = match rows.first() {
+            Some(row) => row.try_get(0)?,
+            None => None,
+        };
+        let verdict = match refused.and_then(<[u8]>::split_first) {
+            Some((is_found, payload)) => {
+                Verdict::Refused(Refusal { check: 0, found: (*is_found == b'1').then(|| payload.to_vec()) })
+            }
+            None => APPLIED,
+        };
+        Ok(Committed { verdicts: vec![verdict], epoch: None })
+    }
+
     async fn puts(&self, puts: Puts<'_>, requests: usize) -> Result<Committed, Failure> {
         let steps: Vec<_> = puts
             .into_iter()
             .map(|((category, key), payload)| Step::row(0, PUT, category, key, Some(payload)))
             .collect();
-        let columns = Columns::of(&steps);
+        let columns = Columns::of_puts(&steps);
         let parameters: [Parameter<'_>; 12] = [
             (&self.give_up, Type::INT8),
             (&self.commit.durable, Type::BOOL),
@@ -477,5 +551,26 @@ mod tests {
             })])
             .is_none()
         );
+    }
+
+    #[test]
+    fn puts_of_one_category_and_short_names_send_two_columns() {
+        let columns = |rows: &[(&str, usize)]| {
+            let requests = [request(|batch| {
+                for (category, length) in rows {
+                    batch.put(*category, vec![b'k'; *length], b"x");
+                }
+            })];
+            let puts = puts(&requests).unwrap().into_iter();
+            let steps: Vec<_> =
+                puts.map(|((category, key), value)| Step::row(0, PUT, category, key, Some(value))).collect();
+            let columns = Columns::of_puts(&steps);
+            [&columns.categories, &columns.keys, &columns.digests, &columns.tails].map(Vec::len)
+        };
+        assert_eq!(columns(&[("a", 1), ("a", 2)]), [1, 2, 0, 0]);
+        assert_eq!(columns(&[("a", 1), ("b", 1)]), [2; 4]);
+        assert_eq!(columns(&[("a", 1), ("a", 2_001)]), [2; 4]);
+        let long = "c".repeat(256);
+        assert_eq!(columns(&[(&long, 1), (&long, 2)]), [2; 4]);
     }
 }

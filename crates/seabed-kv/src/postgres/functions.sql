@@ -158,7 +158,56 @@ BEGIN
 END
 $$;
 
--- Puts alone, each of another row.
+-- One durable put, with at most one check as `apply_one` has it, of one lock of a category: what is sent most. Its answer is NULL when it was
+-- applied, else `1` and the row that the check found, or `0` for none: a record would be a tenth of the whole. Each expression
+-- costs about as much as a lock, so what can stand in one does; num_nonnulls calls all of its arguments, in order.
+CREATE OR REPLACE FUNCTION {schema}.apply_put(
+    give_up bigint, category_lock bigint, first_key bigint, first_exclusive boolean, second_key bigint, second_exclusive boolean,
+    p_tenant bytea,
+    check_kind integer, check_category bytea, check_key bytea, check_digest bytea, expected bytea,
+    p_category bytea, p_key bytea, p_digest bytea, p_tail bytea, p_category_tail bytea, p_payload bytea
+) RETURNS bytea LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    held bytea;
+BEGIN
+    IF num_nonnulls(
+        -- As `begin_batch`, which says what is wrong, or sets what is not set.
+        CASE WHEN date_part('epoch', clock_timestamp()) * 1000 < give_up
+            AND current_setting('transaction_isolation') = 'read committed'
+            AND current_setting('synchronous_commit') = 'on'
+        THEN set_config('lock_timeout', '{statement_ms_max}', true)
+        ELSE {schema}.begin_batch(give_up, true, NULL)::text END,
+        pg_advisory_xact_lock_shared(category_lock),
+        CASE WHEN first_exclusive THEN pg_advisory_xact_lock(first_key) ELSE pg_advisory_xact_lock_shared(first_key) END,
+        CASE WHEN second_exclusive THEN pg_advisory_xact_lock(second_key)
+            WHEN second_key IS NOT NULL THEN pg_advisory_xact_lock_shared(second_key) END
+    ) IS NULL THEN
+    END IF;
+    IF check_kind IS NOT NULL THEN
+        SELECT payload INTO held FROM {schema}.rows
+            WHERE tenant = p_tenant AND category = check_category AND key = check_key AND digest = check_digest;
+        IF (CASE check_kind
+            WHEN 0 THEN held IS NOT NULL
+            WHEN 1 THEN held IS NULL
+            WHEN 2 THEN held IS DISTINCT FROM expected
+            ELSE sha256(held) IS DISTINCT FROM expected
+        END) THEN
+            PERFORM {schema}.settle();
+            RETURN coalesce('1' || held, '0');
+        END IF;
+    END IF;
+    INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
+        VALUES (p_tenant, p_category, p_key, p_digest, p_tail, p_category_tail, p_payload)
+        ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    IF date_part('epoch', clock_timestamp()) * 1000 >= give_up THEN
+        PERFORM {schema}.left_ms(give_up);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Puts alone, each of another row. Where all are of one category and no name is cut, that category is the only one there, and of digests and
+-- tails there are none.
 CREATE OR REPLACE FUNCTION {schema}.apply_puts(
     give_up bigint, durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
     categories bytea[], keys bytea[], digests bytea[], tails bytea[], category_tails bytea[], payloads bytea[]
@@ -168,9 +217,15 @@ DECLARE
 BEGIN
     PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
         FROM unnest(numbers, exclusives) AS lock(number, exclusive);
-    INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
-        SELECT p_tenant, put.* FROM unnest(categories, keys, digests, tails, category_tails, payloads) AS put
-        ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    IF cardinality(digests) = 0 THEN
+        INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
+            SELECT p_tenant, categories[1], put.key, '', '', '', put.payload FROM unnest(keys, payloads) AS put(key, payload)
+            ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    ELSE
+        INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
+            SELECT p_tenant, put.* FROM unnest(categories, keys, digests, tails, category_tails, payloads) AS put
+            ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    END IF;
     IF {schema}.left_ms(give_up) IS NULL THEN
     END IF;
     RETURN epoch;

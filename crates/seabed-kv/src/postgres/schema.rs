@@ -10,9 +10,9 @@ use super::{Dialect, pause};
 use crate::limits::{POSTGRES_ANSWER_BYTES_MAX, POSTGRES_RETRIES_MAX, POSTGRES_STATEMENT_MS_MAX};
 use crate::{Error, ErrorKind, Result};
 
-/// The version of the tables and functions that this program writes. The tables of version 1 are the same; its functions stay, for servers
-/// that are not replaced yet.
-const VERSION: i64 = 2;
+/// The version of the tables and functions that this program writes. The tables of versions 1 and 2 are the same; their functions stay, for
+/// servers that are not replaced yet.
+const VERSION: i64 = 3;
 
 /// Makes the schema unless it is there, with functions that are newer than those that are, and refuses one that is newer.
 pub(super) async fn prepare(

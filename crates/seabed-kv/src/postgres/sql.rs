@@ -78,6 +78,7 @@ statements! {
     APPLY_ONE = "SELECT (one).refused, (one).held, (one).deleted, (one).epoch FROM (SELECT {schema}.apply_one(\
                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22\
                  ) AS one OFFSET 0) AS called";
+    APPLY_PUT = "SELECT {schema}.apply_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     APPLY_PUTS = "SELECT {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     APPLY_MANY = "SELECT request, failed, held, deleted, epoch FROM {schema}.apply_many(\
                   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
