@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the functions of dialect `postgres` cost the server, beside statements written by hand: bench/postgres.sh CONNINFO, as psql takes it.
-# pgbench prepares each, as the store does in a session of its own (MODE=extended: without names, as behind a pooler); the contenders take turns. Read the ratios. It makes a schema
+# pgbench prepares each, as the store does in a session of its own (MODE=extended: without names, as behind a pooler); the contenders are drawn by lot. Read the ratios. It makes a schema
 # `seabed_bench` and drops it. It wants psql and pgbench, and a server that may be written to; the store's own client is not part of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -43,14 +43,16 @@ COMMIT;"
 script batch "INSERT INTO seabed_bench.plain SELECT 't', 'c', put.* FROM (SELECT $keys k, $payloads p FROM $hundred) a, unnest(k, p) put $on_conflict"
 script puts "SELECT seabed_bench.apply_puts($give_up, true, NULL, '{-7}', '{t}', 't', '{c}', $keys, '{}', '{}', '{}', $payloads) FROM $hundred"
 
+names=(single put conditional four batch puts)
 for ((round = 0; round < rounds; round++)); do
-    for name in single put conditional four batch puts; do
-        # A fifth of them was quicker: what others did on the machine meanwhile is in the rest.
-        (cd "$place" && pgbench -n -M "$mode" -l -t "$transactions" -f "$name" "$conninfo" >/dev/null 2>&1)
-        us=$(sort -n -k 3,3 "$place"/pgbench_log.* | awk -v "line=$((transactions / 5))" 'NR == line { print $3 }')
-        rm "$place"/pgbench_log.*
-        echo "$name $us"
+    # One session draws between them by lot, so that what others do on the machine meanwhile is everybody's.
+    (cd "$place" && pgbench -n -M "$mode" -l -t $((transactions * ${#names[@]})) "${names[@]/#/-f}" "$conninfo" >/dev/null 2>&1)
+    for name in "${!names[@]}"; do
+        # A fifth of them was quicker: the rest waited for the processor, too.
+        us=$(awk -v "name=$name" '$4 == name { print $3 }' "$place"/pgbench_log.* | sort -n | awk '{ all[NR] = $1 } END { print all[int(NR / 5) + 1] }')
+        echo "${names[$name]} $us"
     done
+    rm "$place"/pgbench_log.*
 done | awk '
     { all[$1] = all[$1] " " $2 }
     function median(name,  n, list, i, j, t) {

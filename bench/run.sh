@@ -244,6 +244,12 @@ start_postgres() {
     "${as[@]}" "$bin/postgres" -D "$postgres_place/data" -k "$postgres_place" -h 127.0.0.1 -p "${address#*:}" "$@" >"$work/postgres.log" 2>&1 &
     postgres=$!
     wait_for "$address"
+    # It listens before it lets anybody in.
+    local try
+    for ((try = 0; try < 100; try++)); do
+        "$bin/pg_isready" --quiet -h 127.0.0.1 -p "${address#*:}" && break
+        sleep 0.1
+    done
     database=postgres://postgres@$address/postgres
 }
 
