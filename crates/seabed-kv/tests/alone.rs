@@ -96,3 +96,21 @@ fn a_file_that_another_program_has_open_is_shared_with_it() {
     store.close().wait().unwrap();
     assert_eq!(outsider(&file, COUNT), "3");
 }
+
+#[test]
+fn a_link_to_a_file_is_followed_to_the_log_beside_that_file() {
+    tune_process();
+    let [root, elsewhere] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let file = elsewhere.path().join("moved.db");
+    let first = store(root.path(), 1);
+    first.open("t").wait().unwrap().put("c", b"k", b"x").wait().unwrap();
+    first.close().wait().unwrap();
+    std::fs::rename(root.path().join("t.db"), &file).unwrap();
+    std::os::unix::fs::symlink(&file, root.path().join("t.db")).unwrap();
+    let store = store(root.path(), 1);
+    let tenant = store.open("t").wait().unwrap();
+    tenant.put("c", b"second", b"x").wait().unwrap();
+    assert!(elsewhere.path().join("moved.db-wal").exists() && !root.path().join("t.db-wal").exists());
+    store.close().wait().unwrap();
+    assert_eq!(outsider(&file, COUNT), "2");
+}

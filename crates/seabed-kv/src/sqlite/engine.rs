@@ -457,6 +457,9 @@ impl Engine for SqliteEngine {
     }
 
     fn maintain(&mut self) {
+        if let Some(Err(error)) = self.connection.as_mut().map(Writer::used) {
+            tracing::warn!(file = %self.path.display(), %error, "a connection caches more than its share");
+        }
         if let Some(files) = &self.files {
             files.used();
         }

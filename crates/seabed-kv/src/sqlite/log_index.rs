@@ -47,17 +47,17 @@ pub(super) struct Gate<'a>(MutexGuard<'a, State>);
 impl Gate<'_> {
     /// Called by the writer before it closes the last connection.
     pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) {
-        // Looked at before the index is read and after: a program that writes in between has changed one of the two.
-        let before = vfs.is_none().then(|| schema::stamps(path));
+        // Looked at before the index is read and after: a program that writes in between has changed one of the two. There is none
+        // where others are kept out.
+        let before = (vfs.is_none() && !ffi::keeps_others_out(connection)).then(|| schema::stamps(path));
         let kept = ffi::read_index(connection).ok().flatten().and_then(|words| {
-            let files = match before {
-                Some(before) => {
-                    let header = ffi::log_header(connection).ok().flatten()?;
-                    Some(schema::FileState::with_header(path, header).filter(|files| files.was(before))?)
-                }
-                None => None,
-            };
-            Some(Kept { words, files })
+            if vfs.is_some() {
+                return Some(Kept { words, files: None });
+            }
+            let header = ffi::log_header(connection).ok().flatten()?;
+            let files = schema::FileState::with_header(path, header)?;
+            let is_same = before.is_none_or(|before| files.was(before));
+            is_same.then_some(Kept { words, files: Some(files) })
         });
         *self.0 = State::Left(kept);
     }

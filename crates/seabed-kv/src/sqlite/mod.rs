@@ -89,6 +89,8 @@ pub(crate) struct SqliteBackend {
 
 #[derive(Clone)]
 struct Running {
+    /// The directory, as long as it is owned, whatever becomes of links to it.
+    root: PathBuf,
     lock: Arc<RootLock>,
     writers: PoolOwner<SqliteEngine>,
     files: Arc<OpenFiles>,
@@ -116,6 +118,8 @@ impl SqliteBackend {
             return Ok(running.clone());
         }
         let lock = Arc::new(root::own(&self.root)?);
+        let root =
+            std::fs::canonicalize(&self.root).map_err(|error| root::cannot("resolve", &self.root, error))?;
         let writers = PoolOwner::start(WRITER_THREADS)?;
         let files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let tenants_max = files_max
@@ -123,12 +127,12 @@ impl SqliteBackend {
         let tenants_max = self.options.open_tenants_max.min(tenants_max).max(1);
         let files = OpenFiles::new(tenants_max, CacheBudget::new(self.options.cache_bytes_max));
         let sweeping = files.sweep_every(Duration::from_millis(self.options.idle_ms_max.max(1)))?;
-        Ok(running.insert(Running { lock, writers, files, sweeping }).clone())
+        Ok(running.insert(Running { root, lock, writers, files, sweeping }).clone())
     }
 
     fn open_tenant(&self, id: &TenantId) -> Result<Arc<dyn TenantBackend>> {
         let running = self.running()?;
-        let path = self.root.join(id.file_name());
+        let path = running.root.join(id.file_name());
         let cache = &running.files.cache;
         let mut engine =
             SqliteEngine::open(&path, None, self.engine.clone(), Some(running.lock.clone()), cache.clone())?;

@@ -27,13 +27,20 @@ const VICTIMS_MAX: usize = 8;
 pub(super) struct OpenFiles {
     tenants_max: usize,
     pub(super) cache: CacheBudget,
-    listed: Mutex<Vec<Arc<Files>>>,
+    listed: Mutex<Vec<Listed>>,
     /// Those that let go since the last sweep: each has left a log.
     released: Mutex<Vec<Arc<Files>>>,
     /// Counts how often another tenant was used than before, and sweeps.
     clock: AtomicU64,
     /// When it was swept the last time.
     swept: AtomicU64,
+}
+
+/// A tenant on the list.
+struct Listed {
+    files: Arc<Files>,
+    /// What it was worth when that was asked last. It is worth no less now.
+    worth_min: f64,
 }
 
 /// The files of one tenant, whoever holds them.
@@ -83,15 +90,15 @@ impl OpenFiles {
     /// Closes what was not used since the last sweep.
     fn sweep(&self) {
         let since = self.swept.swap(self.tick(), Ordering::Relaxed);
-        let idle = |files: &Arc<Files>| files.used.load(Ordering::Relaxed) < since;
+        let idle = |listed: &Listed| listed.files.used.load(Ordering::Relaxed) < since;
         let mut listed = lock(&self.listed);
         let (idle, busy): (Vec<_>, Vec<_>) = std::mem::take(&mut *listed).into_iter().partition(idle);
         *listed = busy;
-        for files in &idle {
+        for Listed { files, .. } in &idle {
             files.is_listed.store(false, Ordering::SeqCst);
         }
         drop(listed);
-        for files in idle {
+        for Listed { files, .. } in idle {
             if !files.rest(Rest::Closed) {
                 files.note_use();
                 self.list(&files);
@@ -114,7 +121,7 @@ impl OpenFiles {
     fn list(&self, files: &Arc<Files>) {
         let mut listed = lock(&self.listed);
         if !files.is_closed.load(Ordering::SeqCst) && !files.is_listed.swap(true, Ordering::SeqCst) {
-            listed.push(files.clone());
+            listed.push(Listed { files: files.clone(), worth_min: files.worth.get() });
         }
     }
 
@@ -127,11 +134,8 @@ impl OpenFiles {
                 if listed.len() + at_work.len() <= self.tenants_max {
                     break;
                 }
-                let worth = |at: &usize| listed.get(*at).map_or(f64::INFINITY, |files| files.worth.get());
-                let others = (0..listed.len())
-                    .filter(|at| !listed.get(*at).is_some_and(|files| Arc::ptr_eq(files, new)));
-                let Some(at) = others.min_by(|a, b| worth(a).total_cmp(&worth(b))) else { break };
-                let victim = listed.swap_remove(at);
+                let Some(at) = worth_least(&mut listed, new) else { break };
+                let victim = listed.swap_remove(at).files;
                 victim.is_listed.store(false, Ordering::SeqCst);
                 victim
             };
@@ -145,6 +149,23 @@ impl OpenFiles {
             self.list(&files);
         }
     }
+}
+
+/// Where the one stands that is worth least, of all but one.
+fn worth_least(listed: &mut [Listed], but: &Arc<Files>) -> Option<usize> {
+    let mut least: Option<(usize, f64)> = None;
+    for (at, listed) in listed.iter_mut().enumerate() {
+        let is_more = |worth: f64| least.is_some_and(|(_, least)| worth >= least);
+        // Most are passed over by what stands in the list: what each is worth now is anywhere in memory.
+        if is_more(listed.worth_min) || Arc::ptr_eq(&listed.files, but) {
+            continue;
+        }
+        listed.worth_min = listed.files.worth.get();
+        if !is_more(listed.worth_min) {
+            least = Some((at, listed.worth_min));
+        }
+    }
+    least.map(|(at, _)| at)
 }
 
 impl Files {
@@ -187,7 +208,7 @@ impl Files {
     pub(super) fn forget(self: &Arc<Self>) {
         let mut listed = lock(&self.all.listed);
         self.is_closed.store(true, Ordering::SeqCst);
-        listed.retain(|files| !Arc::ptr_eq(files, self));
+        listed.retain(|listed| !Arc::ptr_eq(&listed.files, self));
         drop(listed);
         if self.is_released.load(Ordering::SeqCst) {
             lock(&self.all.released).retain(|files| !Arc::ptr_eq(files, self));

@@ -1,5 +1,6 @@
 //! The file: how it is made, and what is looked at before one is trusted. To the byte of its schema it is logos-delivery's.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -153,7 +154,7 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
 
 /// Opens a file that no other process may use meanwhile, so that the index of its log need not be shared: a third of what opening costs.
 /// Where another process has it open already, it is shared after all.
-fn open_alone(path: &Path, flags: OpenFlags, vfs: &str) -> rusqlite::Result<Connection> {
+fn open_alone(path: &Path, flags: OpenFlags, vfs: &CStr) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
     // A reader takes no lock that keeps others out; it finds the index wherever the writer has it.
     if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) || ffi::lock_shared(&connection).is_ok() {

@@ -22,11 +22,13 @@ pub(super) struct Writer {
     pub(super) has_kept_index: bool,
     /// Whether the log is cut to its bound when it begins anew.
     pub(super) is_log_limited: bool,
+    /// How often it was used since it was opened; from the third time on that makes no difference.
+    uses: u8,
     /// The durability that the connection commits with now, where it is known.
     level: Option<Durability>,
     /// Bytes of the log that hold commits, told by SQLite after each commit that wrote.
     pub(super) log_bytes: Arc<AtomicU64>,
-    _cache: CacheShare,
+    cache: CacheShare,
 }
 
 /// What is learned of a file and of SQLite when the file is opened first, and holds each time after.
@@ -81,7 +83,6 @@ impl Writer {
         known: Known,
         has_kept_index: bool,
     ) -> Result<Self> {
-        schema::set_cache(&connection, &cache, known.cache_size)?;
         let log_bytes = Arc::new(AtomicU64::new(ffi::log_bytes(&connection).map_err(sql)?));
         // In the place of SQLite's own, which checkpoints: the writer does so between groups, when it decides to.
         let told = log_bytes.clone();
@@ -97,9 +98,10 @@ impl Writer {
             known,
             has_kept_index,
             is_log_limited: false,
+            uses: 0,
             level: known.is_full.then_some(Durability::Durable),
             log_bytes,
-            _cache: cache,
+            cache,
         })
     }
 
@@ -119,6 +121,18 @@ impl Writer {
             self.level = Some(level);
         }
         Ok(())
+    }
+
+    /// Called after each group. Where more tenants are used than may be open, nearly all that are opened are evicted before a second use.
+    /// So the pages of the first are not kept: they are a fifth of what an open tenant takes, and a second use reads them again in some
+    /// microseconds. With that one it is set what the connection may cache; until then it is as much as SQLite lets every connection.
+    pub(super) fn used(&mut self) -> Result<()> {
+        self.uses = (self.uses + 1).min(3);
+        match self.uses {
+            1 => self.connection.release_memory().map_err(sql),
+            2 => schema::set_cache(&self.connection, &self.cache, self.known.cache_size),
+            _ => Ok(()),
+        }
     }
 
     /// Ends what a failed group has begun.
