@@ -2,6 +2,7 @@
 //
 // Its storage is what @automerge/automerge-repo-storage-nodefs does: a file a chunk, written and renamed by nobody, never flushed. The packages are those
 // that the tests have installed.
+import { createServer } from "node:http"
 import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises"
 import { createRequire } from "node:module"
 import path from "node:path"
@@ -45,5 +46,8 @@ class Files {
     }
 }
 
-const server = new WebSocket.WebSocketServer({ host: "127.0.0.1", port: Number(port) })
+// The repository takes connections once it has loaded who it is, and ends those that came before after five seconds: nobody is let in before.
+const http = createServer()
+const server = new WebSocket.WebSocketServer({ server: http })
+server.on("newListener", event => event === "connection" && http.listen(Number(port), "127.0.0.1"))
 new Repo({ network: [new WebSocketServerAdapter(server)], storage: new Files(), sharePolicy: async () => false })

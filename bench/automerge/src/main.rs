@@ -10,10 +10,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use automerge::{Automerge, AutomergeError, ROOT, transaction::Transactable};
+use counting::Counts;
 use measure::Observed;
 use pollster::block_on;
 use seabed_automerge::{DocStore, DocumentId, DocumentPersister, PersistentAutomerge};
 use seabed_kv::{KeyRange, ScanSpec, Store};
+use seabed_testkit::Layer as _;
 
 /// Single changes of the document that is loaded.
 const CHANGES: u64 = 10_000;
@@ -231,7 +233,7 @@ fn file_bytes(store: &Store) -> u64 {
 
 /// What is given to the kernel while a document grows to ten thousand changes, compacted whenever it is worth it.
 fn life(directory: &Path) {
-    let (store, counts) = counting::over(sqlite(directory));
+    let (store, counts) = Counts::default().over(sqlite(directory));
     let documents = documents(&store);
     let mut document = PersistentAutomerge::load(persister(&documents, 0).relaxed()).expect("it loads");
     let before = counts.bytes();
@@ -265,7 +267,7 @@ fn life(directory: &Path) {
 
 /// A thousand documents opened, from single changes and compacted; and what that writes.
 fn open(directory: &Path) {
-    let (store, counts) = counting::over(sqlite(directory));
+    let (store, counts) = Counts::default().over(sqlite(directory));
     let documents = documents(&store);
     let plain = plain(DOCUMENT_CHANGES);
     let changes = plain.get_changes(&[]);
@@ -284,7 +286,7 @@ fn open(directory: &Path) {
     store.close().wait().expect("closed");
 }
 
-fn open_all(case: &str, documents: &DocStore, counts: &counting::Counts, buffer: &[u8]) {
+fn open_all(case: &str, documents: &DocStore, counts: &Counts, buffer: &[u8]) {
     let written = counts.batches();
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..REPEATED {

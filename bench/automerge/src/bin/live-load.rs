@@ -7,9 +7,13 @@
 #[path = "../../../../crates/seabed-automerge/tests/common/client.rs"]
 mod client;
 
+use ciborium::value::Value;
 use client::{Client, text};
+use futures_util::FutureExt as _;
 use measure::{Laps, Meter, Observed};
 use seabed_automerge::DocumentId;
+
+type Said = std::collections::BTreeMap<String, Value>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -32,6 +36,12 @@ async fn main() {
         // Everybody is known to the server before the first lap.
         edit(&mut client, document, number, 0).await;
         clients.push((client, document));
+        // Who does not read answers no pings, and a server gives it up.
+        for (client, document) in &mut clients {
+            while let Some(message) = client.next().now_or_never() {
+                take(client, *document, message).await;
+            }
+        }
     }
     let meter = Meter::start(seconds.parse().expect("seconds"), observed);
     let crowd = tokio::task::LocalSet::new();
@@ -68,10 +78,16 @@ async fn edit(client: &mut Client, document: DocumentId, number: u64, lap: u64) 
         if known && !automerge.get_changes_meta(&theirs).iter().any(|change| ours.contains(&change.hash)) {
             return;
         }
-        let message = client.next().await.expect("the connection was ended");
-        if text(&message, "type") == "sync" {
-            client.hear(&message).await;
-        }
+        let message = client.next().await;
+        take(client, document, message).await;
+    }
+}
+
+/// What the server says.
+async fn take(client: &mut Client, document: DocumentId, message: Option<Said>) {
+    let message = message.unwrap_or_else(|| panic!("the server has ended a connection of {document}"));
+    if text(&message, "type") == "sync" {
+        client.hear(&message).await;
     }
 }
 

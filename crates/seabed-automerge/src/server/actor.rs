@@ -84,6 +84,10 @@ impl Line for Lines {
         self.0.get(&to).is_some_and(|session| session.has_space(self.1, bytes_most))
     }
 
+    fn hears(&self, to: SessionId) -> bool {
+        self.0.get(&to).is_some_and(|session| session.hears())
+    }
+
     fn hears_of(&self, to: SessionId, storage: &str) -> bool {
         self.0.get(&to).is_some_and(|session| session.hears_of(storage))
     }
@@ -226,7 +230,8 @@ impl Actor {
 
     /// Tells everybody what there is to tell.
     async fn answer(&mut self) -> Work<()> {
-        if self.room.is_due() {
+        let lines = self.lines();
+        if self.room.is_due(&lines) {
             self.resident.load().await?;
             self.commit_and_answer().await?;
         }

@@ -60,6 +60,10 @@ impl Line for Open {
         true
     }
 
+    fn hears(&self, _: SessionId) -> bool {
+        true
+    }
+
     fn hears_of(&self, _: SessionId, _: &str) -> bool {
         true
     }

@@ -1,17 +1,18 @@
 //! The live server: automerge-repo's WebSocket protocol over [`DocStore`].
 //!
-//! `frame` and `message` are the wire, `room` and `replica` are the rules of one document, `resident` is the document in memory and in the
-//! store, `actor` works on one document, `connection` serves one
-//! client, `rooms` knows which documents are in use.
+//! `frame` and `message` are the wire, `room`, `dialogue`, `news` and `replica` are the rules of one document, `resident` is the document in memory
+//! and in the store, `actor` works on one document, `connection` serves one client, `rooms` knows which documents are in use.
 
 mod actor;
 mod connection;
+mod dialogue;
 mod frame;
 mod fuzz;
 pub mod limits;
 mod mail;
 mod message;
 mod metrics;
+mod news;
 mod outbox;
 mod policy;
 mod replica;

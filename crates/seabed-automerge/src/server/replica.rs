@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
-use automerge::{Automerge, Change, ChangeHash, ReadDoc as _, SaveOptions};
+use automerge::{Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _, SaveOptions};
 
+use super::news::News;
 use crate::chunks;
 use crate::engine::receiving;
 use crate::limits::WAITING_BYTES_MAX;
@@ -66,23 +67,54 @@ impl Replica {
         self.automerge.get_change_meta_by_hash(hash).is_some()
     }
 
+    /// Whether all of these are here. While other changes wait for what they rest on it may say that they are not.
+    pub(super) fn has_all(&self, hashes: &[ChangeHash]) -> bool {
+        self.automerge.get_missing_deps(hashes).is_empty()
+    }
+
+    /// The changes that are not behind these heads.
+    pub(super) fn hashes_since(&self, heads: &[ChangeHash]) -> Vec<ChangeHash> {
+        self.automerge.get_changes_meta(heads).into_iter().map(|change| change.hash).collect()
+    }
+
+    /// What is new since these heads.
+    pub(super) fn news(&self, since: &[ChangeHash]) -> News {
+        News::new(since, self.heads(), self.automerge.get_changes(since))
+    }
+
     /// Takes a message of a peer; the error is a reason to cut the peer off.
     pub(super) fn receive(&mut self, state: &mut State, message: Message) -> Result<(), String> {
         #[cfg(test)]
         assert!(!message.need.contains(&tests::POISON), "the test asked for a panic");
-        let taken = |bytes| if state.read_only { 0 } else { bytes };
-        let bytes = taken(message.changes.iter().map(waiting::weight).fold(0, usize::saturating_add));
-        let admitted =
-            self.waiting.admit(&mut self.automerge, bytes, || waiting::changes_of(message.changes.iter()));
+        let bytes = if state.read_only { 0 } else { weight(&message.changes) };
+        self.admit(&message.changes, bytes)?;
+        let received = receiving(state, |state| self.automerge.receive_sync_message(state, message));
+        self.taken(bytes, received)
+    }
+
+    /// Takes the changes of a message, whatever else it says; the error is a reason to cut the peer off.
+    pub(super) fn take(&mut self, changes: &ChunkList) -> Result<(), String> {
+        let bytes = weight(changes);
+        self.admit(changes, bytes)?;
+        let taken = changes.iter().try_for_each(|stream| self.automerge.load_incremental(stream).map(drop));
+        self.taken(bytes, taken)
+    }
+
+    /// Whether changes of so many bytes may be given to automerge.
+    fn admit(&mut self, changes: &ChunkList, bytes: usize) -> Result<(), String> {
+        let admitted = self.waiting.admit(&mut self.automerge, bytes, || waiting::changes_of(changes.iter()));
         admitted.map_err(|bytes| {
             self.overgrown = true;
             format!(
                 "changes of {bytes} bytes would wait for others that are not here, more than the {WAITING_BYTES_MAX} allowed \
                  (WAITING_BYTES_MAX)"
             )
-        })?;
-        let received = receiving(state, |state| self.automerge.receive_sync_message(state, message));
-        if let Err(error) = received {
+        })
+    }
+
+    /// automerge was given changes of so many bytes.
+    fn taken(&mut self, bytes: usize, taken: Result<(), AutomergeError>) -> Result<(), String> {
+        if let Err(error) = taken {
             self.doubtful = true;
             return Err(error.to_string());
         }
@@ -198,10 +230,15 @@ impl Replica {
     }
 }
 
+/// At most how many bytes of changes may wait for others.
+fn weight(changes: &ChunkList) -> usize {
+    changes.iter().map(waiting::weight).fold(0, usize::saturating_add)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
+    use automerge::ROOT;
     use automerge::transaction::Transactable as _;
-    use automerge::{AutomergeError, ROOT};
 
     use super::*;
 

@@ -130,7 +130,7 @@ impl Resident {
         let states = if expected.as_ref().is_some_and(|meta| meta.peers >= STORED_PEERS_MAX) {
             Vec::new()
         } else {
-            room.unstored_states(COMMIT_PEERS_MAX)
+            room.unstored_states_of_writers(COMMIT_PEERS_MAX)
         };
         let count = changes.len() as u64;
         let append = Append {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::sync::{Message, State};
+use automerge::sync::Message;
 
 use super::Access;
+use super::dialogue::Dialogue;
 use super::frame::{Ephemeral, RemoteHeads};
 use super::limits::{
     EPHEMERAL_SESSIONS_MAX, HEADS_MAX, REMOTES_BYTES_PER_DOCUMENT_MAX, REMOTES_PER_DOCUMENT_MAX,
@@ -23,6 +24,8 @@ pub(super) struct Room {
     /// What storages are known to have.
     remotes: BTreeMap<String, Remote>,
     remotes_bytes: usize,
+    /// Of which of them something new was heard that not everybody was told whom it matters to.
+    heard: BTreeSet<String>,
     /// The last ephemeral message of each sender.
     senders: BTreeMap<(SessionId, String), u64>,
     /// For whom automerge is writing a message: the one over whom it panics.
@@ -31,12 +34,14 @@ pub(super) struct Room {
 
 #[derive(Debug)]
 struct Peer {
-    state: State,
+    dialogue: Dialogue,
     access: Access,
     /// Whose sync state is kept beyond the connection; `None` for a peer that keeps nothing itself.
     storage: Option<String>,
     /// The encoded state that is stored.
     stored: Option<Vec<u8>>,
+    /// It has sent changes since its state was stored.
+    writes: bool,
     /// It has asked, and is to be told when nobody has the document.
     wants: bool,
     /// It has said itself that it has not got the document.
@@ -82,7 +87,9 @@ pub(super) enum What {
 pub(super) trait Line {
     /// Whether more may be sent to it now, of at most about so many bytes; otherwise it says when.
     fn takes_more(&self, to: SessionId, bytes_most: usize) -> bool;
-    /// Whether it wants to hear what a storage has.
+    /// Whether it wants to hear what any storage has.
+    fn hears(&self, to: SessionId) -> bool;
+    /// Whether it wants to hear what this storage has.
     fn hears_of(&self, to: SessionId, storage: &str) -> bool;
 }
 
@@ -100,12 +107,8 @@ impl Room {
         stored: Option<Vec<u8>>,
         replica: &Replica,
     ) {
-        let known = stored.as_deref().and_then(|state| State::decode(state).ok());
-        // What it says that both have, and the document has not, is of another time; starting anew costs a round trip.
-        let mut state =
-            known.filter(|state| state.shared_heads.iter().all(|head| replica.has(head))).unwrap_or_default();
-        state.read_only = access != Access::Write;
-        let peer = Peer { state, access, storage, stored, wants: false, without: false };
+        let dialogue = Dialogue::new(stored.as_deref(), access != Access::Write, replica);
+        let peer = Peer { dialogue, access, storage, stored, writes: false, wants: false, without: false };
         self.peers.insert(session, peer);
     }
 
@@ -115,7 +118,7 @@ impl Room {
             && peer.access != access
         {
             peer.access = access;
-            peer.state.set_read_only(access != Access::Write);
+            peer.dialogue.set_read_only(access != Access::Write);
             self.due.insert(session);
         }
     }
@@ -149,7 +152,13 @@ impl Room {
         self.due.extend(self.peers.keys());
     }
 
-    pub(super) fn is_due(&self) -> bool {
+    /// Whether there may be something to tell.
+    pub(super) fn is_due(&mut self, line: &dyn Line) -> bool {
+        let heard = std::mem::take(&mut self.heard);
+        if !heard.is_empty() {
+            let matters = |to| line.hears(to) && heard.iter().any(|storage| line.hears_of(to, storage));
+            self.due.extend(self.peers.keys().copied().filter(|to| matters(*to)));
+        }
         !self.due.is_empty()
     }
 
@@ -166,9 +175,12 @@ impl Room {
         let before = replica.heads();
         peer.wants |= request;
         peer.without = message.heads.is_empty();
+        peer.writes |= !message.changes.is_empty();
         let heads = message.heads.clone();
-        let received = replica.receive(&mut peer.state, message);
-        self.due.insert(from);
+        let received = peer.dialogue.receive(replica, message);
+        if peer.wants || !matches!(received, Ok(false)) {
+            self.due.insert(from);
+        }
         // Also after an error: what of it was whole is there.
         if replica.heads() != before {
             self.set_all_due();
@@ -180,7 +192,7 @@ impl Room {
         {
             self.hear(storage, RemoteHeads { heads, unix_ms: now_unix_ms }, now_unix_ms);
         }
-        received
+        received.map(drop)
     }
 
     /// A peer has not got the document.
@@ -229,8 +241,9 @@ impl Room {
             self.forget(&oldest);
         }
         self.remotes_bytes = self.remotes_bytes.saturating_add(bytes);
+        // Whom it matters to, and only they: of each client each of the others would be told.
+        self.heard.insert(storage.clone());
         self.remotes.insert(storage, Remote { heads: said, told: BTreeSet::new() });
-        self.set_all_due();
     }
 
     fn forget(&mut self, storage: &str) {
@@ -241,6 +254,7 @@ impl Room {
 
     /// Forgets what storages have, until they are heard of again.
     pub(super) fn forget_remotes(&mut self) {
+        self.heard.clear();
         self.remotes.clear();
         self.remotes_bytes = 0;
     }
@@ -268,12 +282,11 @@ impl Room {
 
     /// What is to be told, to those who can be told, until it has that many bytes. It may leave when everything in the replica is durable.
     pub(super) fn answers(&mut self, replica: &Replica, line: &dyn Line, bytes_max: usize) -> Answers {
-        let (mut told, mut bytes) = (Vec::new(), 0_usize);
+        let (mut told, mut bytes, mut news) = (Vec::new(), 0_usize, None);
         let (empty, bytes_most) = (replica.is_empty(), replica.message_bytes_most());
         // Somebody has the document, and is about to send it.
         let promised = self.peers.values().any(|peer| {
-            let heads = peer.state.their_heads.as_deref().unwrap_or_default();
-            peer.access == Access::Write && !peer.without && !heads.is_empty()
+            peer.access == Access::Write && !peer.without && !peer.dialogue.their_heads().is_empty()
         });
         let mut due = std::mem::take(&mut self.due);
         while bytes < bytes_max
@@ -293,14 +306,15 @@ impl Room {
             } else {
                 peer.wants = false;
                 self.generating = Some(session);
-                let message = replica.generate(&mut peer.state).map(Message::encode);
+                let message = peer.dialogue.next(replica, &mut news).map(Message::encode);
                 self.generating = None;
                 if let Some(message) = message {
                     bytes = bytes.saturating_add(message.len());
                     tell(What::Sync(message));
                 }
             }
-            for (storage, Remote { heads, told }) in &mut self.remotes {
+            let remotes = line.hears(session).then_some(&mut self.remotes);
+            for (storage, Remote { heads, told }) in remotes.into_iter().flatten() {
                 let itself = peer.storage.as_ref() == Some(storage);
                 let here = || heads.heads.iter().all(|head| replica.has(head));
                 if !told.contains(&session) && !itself && line.hears_of(session, storage) && here() {
@@ -321,9 +335,19 @@ impl Room {
 
     /// States that are not stored as they are now, by storage: so many of them. Those of more heads than [`HEADS_MAX`] are not worth it.
     pub(super) fn unstored_states(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let changed = self.peers.values().filter_map(|peer| {
-            let storage = peer.storage.as_ref().filter(|_| peer.state.shared_heads.len() <= HEADS_MAX)?;
-            let encoded = peer.state.encode();
+        self.states(most, |_| true)
+    }
+
+    /// The same, of those alone who have sent changes: what everybody else has read is not worth a row each with every edit.
+    pub(super) fn unstored_states_of_writers(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.states(most, |peer| peer.writes)
+    }
+
+    fn states(&self, most: usize, of: impl Fn(&Peer) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let changed = self.peers.values().filter(|peer| of(peer)).filter_map(|peer| {
+            let short = peer.dialogue.shared_heads().len() <= HEADS_MAX;
+            let storage = peer.storage.as_ref().filter(|_| short)?;
+            let encoded = peer.dialogue.encode();
             (peer.stored.as_ref() != Some(&encoded)).then(|| (storage.clone().into_bytes(), encoded))
         });
         // Two connections of one storage have one row.
@@ -336,6 +360,7 @@ impl Room {
             for peer in self.peers.values_mut() {
                 if peer.storage.as_ref().is_some_and(|of| of.as_bytes() == *storage) {
                     peer.stored = Some(state.clone());
+                    peer.writes = false;
                 }
             }
         }
@@ -344,13 +369,7 @@ impl Room {
     /// The replica was loaded anew, without what was not stored: everybody begins anew, and sends again what they believe to be here.
     pub(super) fn begin_anew(&mut self, replica: &Replica) {
         for peer in self.peers.values_mut() {
-            let mut state = State::new();
-            let shared = std::mem::take(&mut peer.state.shared_heads);
-            state.shared_heads = shared.into_iter().filter(|head| replica.has(head)).collect();
-            state.their_capabilities = peer.state.their_capabilities.take();
-            state.read_only = peer.state.read_only;
-            state.needs_reset = true;
-            peer.state = state;
+            peer.dialogue.begin_anew(replica);
         }
         // What was about to be told along with what was not stored never left.
         for remote in self.remotes.values_mut() {
@@ -372,7 +391,7 @@ impl Room {
 mod tests {
     use std::cell::{Cell, RefCell};
 
-    use automerge::sync::SyncDoc as _;
+    use automerge::sync::{State, SyncDoc as _};
     use automerge::{Automerge, ChangeHash};
 
     use super::super::replica::tests::edited;
@@ -390,6 +409,10 @@ mod tests {
     impl Line for Test {
         fn takes_more(&self, to: SessionId, _: usize) -> bool {
             self.full.get() != Some(to)
+        }
+
+        fn hears(&self, to: SessionId) -> bool {
+            self.hears.borrow().iter().any(|(session, _)| *session == to)
         }
 
         fn hears_of(&self, to: SessionId, storage: &str) -> bool {
@@ -437,6 +460,9 @@ mod tests {
         }
 
         fn answers(&mut self) -> Vec<Answer> {
+            if !self.room.is_due(&self.line) {
+                return Vec::new();
+            }
             self.room.answers(&self.replica, &self.line, usize::MAX).told
         }
 
@@ -577,7 +603,7 @@ mod tests {
             assert_eq!(answers.told.iter().map(|answer| answer.to).collect::<Vec<_>>(), [told]);
             assert_eq!(answers.goes_on, goes_on);
         }
-        assert!(scene.room.is_due(), "whose line is full waits for that");
+        assert!(scene.room.is_due(&scene.line), "whose line is full waits for that");
     }
 
     #[test]
@@ -692,9 +718,9 @@ mod tests {
 
         let storage = Some("disk 1".to_owned());
         scene.room.enter(2, Access::Write, storage.clone(), Some(state.clone()), &scene.replica);
-        assert_eq!(scene.room.peers[&2].state.shared_heads, author.document.get_heads());
+        assert_eq!(scene.room.peers[&2].dialogue.shared_heads(), author.document.get_heads());
         let empty = Replica::new(Automerge::new(), None);
         scene.room.enter(3, Access::Write, storage, Some(state.clone()), &empty);
-        assert!(scene.room.peers[&3].state.shared_heads.is_empty());
+        assert!(scene.room.peers[&3].dialogue.shared_heads().is_empty());
     }
 }

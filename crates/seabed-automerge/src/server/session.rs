@@ -222,6 +222,10 @@ impl Session {
         }
     }
 
+    pub(super) fn hears(&self) -> bool {
+        !self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(super) fn hears_of(&self, storage: &str) -> bool {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).contains(storage)
     }

@@ -40,7 +40,7 @@ impl Client {
                 "peerMetadata" => { "storageId" => format!("disk of {name}"), "isEphemeral" => false },
             }))
             .await;
-        let peer = client.next().await.unwrap();
+        let peer = client.next().await.expect("the connection was ended");
         assert_eq!((text(&peer, "type"), text(&peer, "selectedProtocolVersion")), ("peer", "1"));
         client
     }
