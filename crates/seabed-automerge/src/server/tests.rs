@@ -14,6 +14,7 @@ use super::mail::Waiting;
 use super::replica::tests::{POISON, POISONED_ANSWER};
 use super::*;
 
+mod idle;
 mod line;
 
 /// A message of a client.
