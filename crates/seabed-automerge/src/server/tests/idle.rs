@@ -38,15 +38,18 @@ async fn of_documents_that_came_and_went_nothing_is_left_after_a_minute() {
     let live = LiveServer::open(documents, LiveOptions::default(), Everybody).await.unwrap();
     let session = live.0.enter("me".to_owned(), None, Identity::anonymous()).unwrap();
     let opened = edited(&live, &session, 100).await;
-    let mailboxes: Vec<_> = opened.iter().map(|(_, mailbox)| mailbox.downgrade()).collect();
+    let mailboxes: Vec<_> = opened.iter().map(|(_, mailbox)| mailbox.clone()).collect();
     leave(&live, &session, opened).await;
     let metrics = live.metrics();
     assert_eq!((metrics.sessions, metrics.documents_open, metrics.documents_resident), (0, 100, 100));
 
-    tokio::time::sleep(Duration::from_millis(2 * limits::IDLE_MS_MAX)).await;
+    let began = Instant::now();
+    for mailbox in &mailboxes {
+        mailbox.closed().await;
+    }
+    assert!(began.elapsed() < Duration::from_millis(2 * limits::IDLE_MS_MAX));
     let metrics = live.metrics();
     assert_eq!((metrics.documents_open, metrics.documents_resident, metrics.resident_bytes), (0, 0, 0));
-    assert!(mailboxes.iter().all(|mailbox| mailbox.upgrade().is_none()), "their rooms have ended");
     assert_eq!(Arc::strong_count(&live.0), 1);
     assert_eq!(Arc::strong_count(&session), 1);
 }
