@@ -86,6 +86,8 @@ packages() {
 
 step_tools() {
     have cc || { echo "a C compiler is missing: SQLite is built from its source" >&2; return 1; }
+    # jemalloc is built by its own makefile.
+    need make "apt-get update -q && apt-get install -qy make"
     # The C library's tests: its header is C++, too, and its programs run under valgrind.
     need c++ "apt-get update -q && apt-get install -qy g++"
     need valgrind "apt-get update -q && apt-get install -qy valgrind"

@@ -141,7 +141,10 @@ impl DocStore {
                 if meta.snapshots > 0 {
                     shard.append_snapshots(document, &mut bytes).await?;
                 }
-                shard.append_changes(document, 0, meta.next, &mut bytes).await
+                if meta.rows > 0 {
+                    shard.append_changes(document, 0, meta.next, &mut bytes).await?;
+                }
+                Ok(())
             };
             let read = read.await;
             // Rows are only added, but for what counts as a generation: then what was read is of two moments.

@@ -106,6 +106,10 @@ const SLEEPERS: &[(&str, &str)] = &[
         "crates/seabed-kv/tests/postgres.rs",
         "the server's own, between two looks at a session: it has no event for them",
     ),
+    (
+        "crates/seabed/tests/serve_memory.rs",
+        "between two looks at another process: it has no event for its memory",
+    ),
 ];
 
 /// Where the bounds of each part are published.

@@ -119,6 +119,11 @@ impl Actor {
                 Ok(Some(first)) => {
                     self.batch(first, &mut mailbox).await;
                     quiet = Duration::from_millis(QUIET_MS);
+                    // Of what is not in memory and nobody has open nothing is kept.
+                    let is_needed = self.resident.replica().is_some() || !self.sessions.is_empty();
+                    if !is_needed && self.server.rooms.end(self.document) {
+                        break;
+                    }
                 }
                 // The server ends.
                 Ok(None) => break,
@@ -135,6 +140,10 @@ impl Actor {
                     self.unload();
                 }
             }
+        }
+        // Whoever has left may have said something before.
+        while let Ok(first) = mailbox.try_recv() {
+            self.batch(first, &mut mailbox).await;
         }
         self.resident.store_states(&mut self.room).await;
     }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::SplitStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -19,7 +17,7 @@ use super::mail::{Mail, Waiting};
 use super::outbox::Frame;
 use super::policy::Identity;
 use super::session::Session;
-use super::socket::{self, Sink, Socket};
+use super::socket::{Sink, Source};
 use super::{Access, Inner, message};
 use crate::DocumentId;
 use crate::chunks::guarded;
@@ -28,10 +26,8 @@ use crate::chunks::guarded;
 type End = Option<String>;
 
 /// Serves a connection to its end.
-pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) {
-    let (sink, mut stream) = socket.split();
-    let mut sink = Sink::new(sink);
-    let joined = timeout(Duration::from_millis(JOIN_MS_MAX), join(&server, &mut stream, identity)).await;
+pub(super) async fn run(server: Arc<Inner>, (mut sink, mut source): (Sink, Source), identity: Identity) {
+    let joined = timeout(Duration::from_millis(JOIN_MS_MAX), join(&server, &mut source, identity)).await;
     let session = match joined.unwrap_or_else(|_| Err((String::new(), Some("nobody has joined".to_owned()))))
     {
         Ok(session) => session,
@@ -41,7 +37,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
                 frame::encode(&server.peer, &peer, &Outgoing::Error { message: &why.unwrap_or_default() });
             // Who is not there any more need not be told.
             let _ = sink.write(&Frame { head: server.outboxes.hold(error), data: None }, |_| {}).await;
-            sink.close(stream).await;
+            sink.close(source).await;
             return;
         }
     };
@@ -60,7 +56,7 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
         () = session.ended() => {
             let _ = timeout(Duration::from_millis(WRITE_MS_MAX), writer.write(&mut sink)).await;
         }
-        end = reader.read(&mut stream) => {
+        end = reader.read(&mut source) => {
             let told = end.map(|why| {
                 tracing::info!(why, "a connection of an Automerge client is ended");
                 server.frame(&session, &Outgoing::Error { message: &why })
@@ -79,30 +75,29 @@ pub(super) async fn run(server: Arc<Inner>, socket: Socket, identity: Identity) 
     server.leave(&session);
     let rooms = std::mem::take(&mut *session.rooms());
     for (document, mailbox) in rooms {
+        // Not left to the room, which may never have heard of this connection; and first, because it may end when it hears that it has left.
+        server.rooms.detach(document, &mailbox);
         // A room that is gone has nobody to forget.
         let _ = mailbox.send(Mail::Leave { session: session.number }).await;
-        // Not left to the room, which may never have heard of this connection.
-        server.rooms.detach(document, &mailbox);
     }
-    sink.close(stream).await;
+    sink.close(source).await;
 }
 
 /// The first message: who it is, and which versions it speaks. The error is whom to tell what.
 async fn join(
     server: &Arc<Inner>,
-    stream: &mut SplitStream<Socket>,
+    source: &mut Source,
     identity: Identity,
 ) -> Result<Arc<Session>, (String, End)> {
     loop {
-        let message = match stream.next().await {
+        let message = match source.next(Bytes::new()).await {
             Some(Ok(Message::Binary(bytes))) => bytes,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Text(_))) => {
                 return Err((String::new(), Some("messages are binary".to_owned())));
             }
-            Some(Ok(Message::Close(_) | Message::Frame(_)) | Err(_)) | None => {
-                return Err((String::new(), None));
-            }
+            Some(Err(error)) => return Err((String::new(), Some(error.to_string()))),
+            Some(Ok(Message::Close(_) | Message::Frame(_))) | None => return Err((String::new(), None)),
         };
         let (peer, incoming) = frame::decode(&message).map_err(|why| (String::new(), Some(why)))?;
         let Incoming::Join { peer, storage, versions } = incoming else {
@@ -169,11 +164,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Until the connection ends.
-    async fn read(&mut self, stream: &mut SplitStream<Socket>) -> End {
+    async fn read(&mut self, source: &mut Source) -> End {
         let mut before = Bytes::new();
         loop {
             let listening = Instant::now();
-            let next = socket::next(stream, std::mem::take(&mut before));
+            let next = source.next(std::mem::take(&mut before));
             let Ok(message) = timeout(Duration::from_millis(SILENCE_MS_MAX), next).await else {
                 // An answer to a ping waits behind what the client is still taking, and taking that has a bound of its own.
                 if self.session.has_taken_since(listening) {

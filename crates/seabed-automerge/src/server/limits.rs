@@ -57,6 +57,10 @@ pub const OUTBOXES_BYTES: usize = 256 * 1024 * 1024;
 /// and as long after it the next one.
 pub const OUTBOXES_MS_MAX: u64 = 10_000;
 
+/// How many bytes are kept of messages that are not whole yet, of all connections, beyond 16 KiB each; their buffers may take twice as much.
+/// Then the connection with the most of it is ended, and the others wait until that is free.
+pub const INBOXES_BYTES: usize = 256 * 1024 * 1024;
+
 /// How large a document is that connections are told of also then, as long as nothing waits for them, in bytes.
 pub const SMALL_BYTES: usize = 64 * 1024;
 

@@ -52,6 +52,8 @@ pub struct LiveMetrics {
     pub resident_bytes: u64,
     /// How many bytes wait to be written to connections, now.
     pub outgoing_bytes: u64,
+    /// How many bytes have arrived of messages that are not whole, now.
+    pub incoming_bytes: u64,
     /// Connections that have joined.
     pub connections_total: u64,
     /// Connections that the policy has denied.
@@ -84,6 +86,8 @@ pub struct LiveMetrics {
     pub ephemeral_dropped_total: u64,
     /// Connections that did not take what was sent to them, or not in time when others waited for it, or fell silent.
     pub stalled_total: u64,
+    /// Connections that were ended because too much had arrived of messages that are not whole, and they had sent the most.
+    pub crowded_out_total: u64,
 }
 
 impl Counters {

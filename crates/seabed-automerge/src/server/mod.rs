@@ -8,6 +8,7 @@ mod connection;
 mod dialogue;
 mod frame;
 mod fuzz;
+mod inbox;
 pub mod limits;
 mod mail;
 mod message;
@@ -42,6 +43,7 @@ use uuid::Uuid;
 use crate::error::Result as StoreResult;
 use crate::{DocStore, DocumentId};
 use actor::Actor;
+use inbox::Inboxes;
 use mail::Mail;
 use metrics::Counters;
 use outbox::Outboxes;
@@ -122,6 +124,7 @@ struct Inner {
     numbers: AtomicU64,
     metrics: Counters,
     outboxes: Outboxes,
+    inboxes: Inboxes,
     /// The way to other servers of the store.
     hints: OnceLock<Arc<dyn Hints>>,
     /// As many documents are worked on at once as there are processors.
@@ -169,6 +172,7 @@ impl LiveServer {
             numbers: AtomicU64::new(0),
             metrics: Counters::default(),
             outboxes: Outboxes::new(outboxes_bytes),
+            inboxes: Inboxes::new(limits::INBOXES_BYTES),
             hints: OnceLock::new(),
             work: Semaphore::new(processors),
             running: Mutex::new((Some(running), Some(ended))),
@@ -253,6 +257,8 @@ impl LiveServer {
             documents_resident: resident as u64,
             resident_bytes,
             outgoing_bytes: self.0.outboxes.bytes() as u64,
+            incoming_bytes: self.0.inboxes.bytes() as u64,
+            crowded_out_total: self.0.inboxes.crowded_out(),
             ..self.0.metrics.read()
         }
     }
@@ -305,7 +311,7 @@ async fn upgrade(State(server): State<Arc<Inner>>, request: Request) -> Response
     let Some(running) = server.running() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is ending\n").into_response();
     };
-    let (response, socket) = upgrade.grant(server.options.message_bytes_max);
+    let (response, socket) = upgrade.grant(server.options.message_bytes_max, server.inboxes.open());
     tokio::spawn(async move {
         match socket.await {
             Ok(socket) => connection::run(server, socket, identity).await,

@@ -1,6 +1,6 @@
 //! Which documents are in use, and which of them are in memory: the least recently used go first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ pub(super) struct Rooms {
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: HashMap<DocumentId, Entry>,
+    entries: BTreeMap<DocumentId, Entry>,
     /// Those in memory, by when they were last used.
     order: BTreeMap<u64, DocumentId>,
     uses: u64,

@@ -20,15 +20,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as Fragm
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::inbox::{Counted, Inbox, READ_BYTES};
 use super::limits::{FRAGMENT_BYTES_MAX, PING_MS, WRITE_BYTES_PER_MS, WRITE_MS_MAX};
 use super::outbox::Frame;
 
-/// How much is read at once: a connection that is idle keeps as much.
-const READ_BYTES: usize = 16 * 1024;
-
 const PING: Duration = Duration::from_millis(PING_MS);
 
-pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// How many bytes of a control message are not its own: a client's, with its mask.
+const CONTROL_HEAD_BYTES: usize = 6;
+
+type Socket = WebSocketStream<Counted<TokioIo<Upgraded>>>;
 
 /// A request for a WebSocket, as its protocol has it.
 pub(super) struct Upgrade {
@@ -46,32 +47,53 @@ impl Upgrade {
         Ok((Self { response, upgrading }, parts))
     }
 
-    /// Grants it: the response, and the socket once that is sent.
+    /// Grants it: the response, and both sides of the socket once that is sent.
     pub(super) fn grant(
         self,
         message_bytes_max: usize,
-    ) -> (Response, impl Future<Output = hyper::Result<Socket>>) {
+        inbox: Inbox,
+    ) -> (Response, impl Future<Output = hyper::Result<(Sink, Source)>>) {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let socket = async move {
-            let stream = TokioIo::new(self.upgrading.await?);
-            Ok(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
+            let stream = Counted::new(TokioIo::new(self.upgrading.await?), inbox.clone());
+            let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+            let (sink, source) = socket.split();
+            Ok((Sink::new(sink), Source { socket: source, inbox }))
         };
         (self.response, socket)
     }
 }
 
-/// The next message. The one before goes only now: the buffer that it came in would be kept for the next one if it were free when that is looked for.
-pub(super) async fn next(stream: &mut SplitStream<Socket>, before: Bytes) -> Option<Result<Message, Error>> {
-    let mut before = Some(before);
-    poll_fn(|context| {
-        let next = stream.poll_next_unpin(context);
-        before = None;
+/// The reading side.
+pub(super) struct Source {
+    socket: SplitStream<Socket>,
+    inbox: Inbox,
+}
+
+impl Source {
+    /// The next message. The one before goes only now: the buffer that it came in would be kept for the next one if it were free when that is
+    /// looked for.
+    pub(super) async fn next(&mut self, before: Bytes) -> Option<Result<Message, Error>> {
+        let mut before = Some(before);
+        let next = poll_fn(|context| {
+            let next = self.socket.poll_next_unpin(context);
+            before = None;
+            next
+        })
+        .await;
+        match &next {
+            // It may have come between the pieces of another.
+            Some(Ok(Message::Ping(data) | Message::Pong(data))) => {
+                self.inbox.take_out(data.len().saturating_add(CONTROL_HEAD_BYTES));
+            }
+            Some(Ok(Message::Binary(_) | Message::Text(_))) => self.inbox.finish(),
+            _ => {}
+        }
         next
-    })
-    .await
+    }
 }
 
 /// The writing side.
@@ -88,7 +110,7 @@ pub(super) struct Sink {
 pub(super) struct Stalled;
 
 impl Sink {
-    pub(super) fn new(socket: SplitSink<Socket, Message>) -> Self {
+    fn new(socket: SplitSink<Socket, Message>) -> Self {
         Self { socket, inside: false, ping_at: Instant::now() + PING }
     }
 
@@ -143,7 +165,7 @@ impl Sink {
 
     /// Says goodbye, or answers the client's, and ends the connection with care, or what was said last may not arrive. All of it in bounded
     /// time.
-    pub(super) async fn close(mut self, stream: SplitStream<Socket>) {
+    pub(super) async fn close(mut self, source: Source) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         // Who is not there any more need not be told.
         let _ = within(async {
@@ -151,7 +173,7 @@ impl Sink {
             if self.socket.send(Message::Close(Some(frame))).await.is_err() {
                 self.socket.close().await?;
             }
-            if let Ok(socket) = self.socket.reunite(stream) {
+            if let Ok(socket) = self.socket.reunite(source.socket) {
                 socket.into_inner().shutdown().await?;
             }
             Ok(())

@@ -15,6 +15,7 @@ use super::replica::tests::{POISON, POISONED_ANSWER};
 use super::*;
 
 mod crowd;
+mod idle;
 mod line;
 
 /// A message of a client.

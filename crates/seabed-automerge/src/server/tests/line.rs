@@ -8,7 +8,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as Fragment;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
+use super::super::inbox::READ_BYTES;
 use super::super::outbox::Frame;
 use super::*;
 
@@ -212,4 +216,74 @@ async fn who_is_sent_away_is_told_goodbye_and_the_line_is_closed_with_care() {
     while !closed.load(Ordering::Relaxed) {
         tokio::task::yield_now().await;
     }
+}
+
+/// Part of a message.
+fn piece(bytes: Vec<u8>, code: Data, is_last: bool) -> tungstenite::Message {
+    tungstenite::Message::Frame(Fragment::message(bytes, OpCode::Data(code), is_last))
+}
+
+/// A connection, and the end of it for the server.
+async fn connected(live: &LiveServer) -> Client {
+    let (client, line) = tokio::io::duplex(LINE_BYTES);
+    let (lines, accepted) = mpsc::channel(1);
+    lines.send(End { line, closed: Arc::default() }).await.unwrap();
+    let router = live.router();
+    tokio::spawn(async move { axum::serve(Lines(accepted), router).await });
+    tokio_tungstenite::client_async("ws://line/", client).await.unwrap().0
+}
+
+#[tokio::test]
+async fn who_has_sent_most_of_what_is_not_whole_is_told_why_it_goes_and_the_others_go_on() {
+    const PIECE_BYTES: usize = 100_000;
+    let live = server().await;
+    let (mut client, session) = joined(&live).await;
+    // What others have sent: so much that one of several pieces does not fit any more.
+    let other = |_| {
+        let inbox = live.0.inboxes.open();
+        inbox.add(READ_BYTES + PIECE_BYTES);
+        inbox
+    };
+    let others: Vec<_> = (3..limits::INBOXES_BYTES / PIECE_BYTES).map(other).collect();
+    let long = cbor!({ "type" => "strange", "senderId" => "client", "data" => Value::Bytes(vec![7; 2 * PIECE_BYTES]) });
+    let long = encoded(long).into_data();
+    let (first, rest) = long.split_at(PIECE_BYTES);
+    client.send(piece(first.to_vec(), Data::Binary, false)).await.unwrap();
+
+    for joins in [true, false] {
+        let mut greedy = connected(&live).await;
+        if joins {
+            greedy.send(encoded(cbor!({ "type" => "join", "senderId" => "greedy" }))).await.unwrap();
+            assert!(greedy.next().await.unwrap().unwrap().is_binary(), "who the server is");
+        }
+        let (mut to, from) = greedy.split();
+        let sent = async {
+            for code in [Data::Binary, Data::Continue, Data::Continue, Data::Continue] {
+                // Once it has gone there is nobody who takes it.
+                let _ = to.send(piece(vec![0; PIECE_BYTES], code, false)).await;
+            }
+        };
+        let (heard, ()) = tokio::join!(from.collect::<Vec<_>>(), sent);
+        let last = heard.into_iter().find_map(Result::ok).unwrap().into_data();
+        assert!(String::from_utf8_lossy(&last).contains("INBOXES_BYTES"), "joined: {joins}");
+    }
+    assert_eq!((live.metrics().crowded_out_total, session.is_ended()), (2, false));
+
+    // What had arrived of the other message is there, and its rest is taken; it counts no more then.
+    client.send(tungstenite::Message::Ping(vec![7; 99].into())).await.unwrap();
+    client.send(piece(rest.to_vec(), Data::Continue, true)).await.unwrap();
+    let request = cbor!({
+        "type" => "request", "senderId" => "client", "documentId" => DocumentId::from_bytes([7; 16]).to_string(),
+        "data" => Value::Bytes(Automerge::new().generate_sync_message(&mut SyncState::new()).unwrap().encode()),
+    });
+    client.send(encoded(request)).await.unwrap();
+    let answer = loop {
+        let message = client.next().await.unwrap().unwrap();
+        if message.is_binary() {
+            break message.into_data();
+        }
+    };
+    assert!(String::from_utf8_lossy(&answer).contains("doc-unavailable"));
+    drop(others);
+    assert_eq!(live.metrics().incoming_bytes, 0);
 }
