@@ -149,8 +149,6 @@ fn open(path: &Path, vfs: Option<&str>, flags: OpenFlags) -> Result<Connection> 
     connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sql)?;
     set(&connection, DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     set(&connection, DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    // There is one way to run each statement; a range with new bounds would otherwise be planned anew each time, which costs more than the rows.
-    set(&connection, DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
@@ -498,23 +496,7 @@ fn in_file(path: &Path, error: rusqlite::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::StatementStatus;
-
     use super::*;
-
-    #[test]
-    fn a_statement_is_planned_once_whatever_is_bound_to_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let connection = open(&dir.path().join("a.db"), None, OpenFlags::default()).unwrap();
-        create(&connection).unwrap();
-        let text = "SELECT key FROM kv WHERE category=?1 AND key>=?2 AND key<?3 ORDER BY key";
-        let mut statement = connection.prepare(text).unwrap();
-        for number in 0..9_u8 {
-            let mut rows = statement.query((b"category", [number], [number + 1])).unwrap();
-            assert!(rows.next().unwrap().is_none());
-        }
-        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
-    }
 
     #[test]
     fn a_sqlite_with_the_wal_reset_race_is_refused() {
