@@ -61,13 +61,37 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>) -> Result<Connection> 
     check_sqlite_version(rusqlite::version_number())?;
     // A simulated disk's files cannot be looked at from outside.
     if vfs.is_none() {
-        check_header(path)?;
-        make_private(path);
+        prepare(path)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = open(path, vfs, flags)?;
     accept(&connection, path, vfs)?;
     as_writer(connection)
+}
+
+/// Looks at a file that is there, and makes the one that is not.
+fn prepare(path: &Path) -> Result<()> {
+    check_header(path)?;
+    remove_leftover_log(path)?;
+    make_private(path);
+    Ok(())
+}
+
+/// Removes a log whose file is gone: the removal of its tenant came so far, and no further. (A file is in its directory before the first
+/// commit, so there never was one that holds anything of a tenant.) SQLite would do so too, but only when it first reads the
+/// file: what is killed between the two would leave an empty file with a log, which is that of a tenant that was cut off.
+fn remove_leftover_log(path: &Path) -> Result<()> {
+    let is_gone = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == IoErrorKind::NotFound);
+    if !is_gone || !has_log(path) {
+        return Ok(());
+    }
+    let log = sibling(path, "-wal");
+    std::fs::remove_file(&log).map_err(|error| {
+        Error::new(ErrorKind::Backend, format!("{} cannot be removed: {error}", log.display()))
+            .with_source(error)
+    })?;
+    // Before the file is made again: of two changes the later one may survive alone.
+    sync_directory(path)
 }
 
 /// Makes a file that is not there one that only its owner may read, whatever the root lets in; SQLite gives the files beside it the same
@@ -513,3 +537,15 @@ mod tests {
         check_sqlite_version(rusqlite::version_number()).unwrap();
     }
 }
+    /// Whoever drops a tenant may be killed once its file is gone, and whoever opens it next before SQLite has looked at it.
+    #[test]
+    fn what_is_left_of_a_dropped_tenant_is_no_damaged_one_however_often_its_opening_is_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        std::fs::write(sibling(&path, "-wal"), vec![7; 100_000]).unwrap();
+        prepare(&path).unwrap();
+        prepare(&path).unwrap();
+        assert!(!sibling(&path, "-wal").exists());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
+
