@@ -37,6 +37,11 @@ pub(crate) trait Engine: Send + 'static {
     /// What is to be done once the group was answered: checkpoints.
     fn maintain(&mut self);
 
+    /// Why it can do nothing more: its tenant is then closed.
+    fn failure(&self) -> Option<Error> {
+        None
+    }
+
     /// Lets go of its files, which are opened again when they are needed; `false` when it needs them now.
     fn rest(&mut self, how: Rest) -> bool;
 
@@ -107,14 +112,16 @@ impl<E: Engine> Actor<E> {
 
     /// Does something with the engine between two groups, on this thread.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn with_engine<T>(&self, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
-        let done = lock(&self.engine).as_mut().map_or_else(|| Err(lock(&self.mailbox).closed()), work);
+    pub(crate) fn with_engine<T>(self: &Arc<Self>, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
+        let mut engine = lock(&self.engine);
+        let done = engine.as_mut().map_or_else(|| Err(lock(&self.mailbox).closed()), work);
+        self.end_if_failed(engine);
         done.map_err(|error| error.in_tenant(&self.tenant))
     }
 
     /// Lets the engine rest; `false` when there is something to do for it. Never waits.
     #[cfg(any(feature = "sqlite", test))]
-    pub(crate) fn rest(&self, how: Rest) -> bool {
+    pub(crate) fn rest(self: &Arc<Self>, how: Rest) -> bool {
         let mailbox = lock(&self.mailbox);
         if mailbox.has_ended() {
             return true;
@@ -123,11 +130,22 @@ impl<E: Engine> Actor<E> {
             return false;
         }
         drop(mailbox);
-        let Ok(mut engine) = self.engine.try_lock() else { return false };
-        let Some(engine) = engine.as_mut() else { return true };
+        let Ok(mut guard) = self.engine.try_lock() else { return false };
+        let Some(engine) = guard.as_mut() else { return true };
         let rested = engine.rest(how);
         self.durable_seq.store(engine.durable_seq(), Ordering::Release);
+        self.end_if_failed(guard);
         rested
+    }
+
+    /// Has a writer thread end the tenant of an engine that can do nothing more.
+    #[cfg(any(feature = "sqlite", test))]
+    fn end_if_failed(self: &Arc<Self>, engine: MutexGuard<'_, Option<E>>) {
+        let has_failed = engine.as_ref().is_some_and(|engine| engine.failure().is_some());
+        drop(engine);
+        if has_failed {
+            self.schedule(&mut lock(&self.mailbox));
+        }
     }
 
     /// Whether it was closed, or its engine failed beyond repair.
@@ -142,16 +160,21 @@ impl<E: Engine> Actor<E> {
         }
     }
 
-    /// Executes one group, on a writer thread. A panic costs this tenant, not its writer thread and with it every other tenant.
+    /// Executes one group, on a writer thread. A panic, or an engine that can do nothing more, costs this tenant, not its writer thread and
+    /// with it every other tenant.
     fn run(self: &Arc<Self>) {
         let ran = catch_unwind(AssertUnwindSafe(|| self.run_group()));
+        let failure = ran.unwrap_or_else(|_| {
+            let message =
+                "the engine panicked; what was acknowledged as Relaxed may not have reached the disk";
+            Some(Error::new(ErrorKind::Backend, message))
+        });
         let mut mailbox = lock(&self.mailbox);
-        if ran.is_err() {
-            tracing::error!(tenant = %self.tenant, "the engine panicked; the tenant is closed");
+        if let Some(error) = failure {
+            tracing::error!(tenant = %self.tenant, %error, "the tenant is closed");
             mailbox.ending = true;
             // Nobody closes it: what it has in its memory may be anything.
-            let message = "the engine panicked; what was acknowledged as Relaxed may not have reached the disk";
-            self.end(mailbox, |_| Err(Error::new(ErrorKind::Backend, message)));
+            self.end(mailbox, |_| Err(error));
             return;
         }
         if mailbox.is_empty() && mailbox.ending {
@@ -179,10 +202,14 @@ impl<E: Engine> Actor<E> {
         waiting.tell();
     }
 
-    fn run_group(self: &Arc<Self>) {
+    /// Answers why the engine can do nothing more.
+    fn run_group(self: &Arc<Self>) -> Option<Error> {
         let (requests, completers) = lock(&self.mailbox).take_group();
         let mut engine = lock(&self.engine);
-        let Some(engine) = engine.as_mut().filter(|_| !requests.is_empty()) else { return };
+        let engine = engine.as_mut()?;
+        if requests.is_empty() {
+            return engine.failure();
+        }
         let verdicts = engine.commit_group(&requests);
         self.durable_seq.store(engine.durable_seq(), Ordering::Release);
         self.groups.fetch_add(1, Ordering::Relaxed);
@@ -201,6 +228,7 @@ impl<E: Engine> Actor<E> {
             });
         }
         engine.maintain();
+        engine.failure()
     }
 
     /// Batches committed, groups committed, failures that nobody awaited.

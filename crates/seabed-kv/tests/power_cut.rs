@@ -6,8 +6,7 @@
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OpenFlags};
-use seabed_kv::sqlite::simulation::Engine;
-use seabed_kv::sqlite::simulation::EngineOptions;
+use seabed_kv::sqlite::simulation::{Engine, EngineOptions, View};
 use seabed_kv::{Applied, Batch, Durability, Outcome};
 use seabed_testkit::{Disk, Fault, sim};
 
@@ -269,4 +268,41 @@ fn what_a_reader_is_shown_after_an_unknown_answer_stays_so() {
             );
         }
     }
+}
+
+/// A file system may show after a failed flush what the disk has, and not what was written: then acknowledged Relaxed commits are gone, and
+/// nothing may be acknowledged behind the hole that they leave, whoever keeps the index of the log alive.
+#[test]
+fn nothing_is_acknowledged_behind_what_a_failed_flush_took_out_of_the_log() {
+    let (mut went_on, mut gave_up) = (0, 0);
+    for seed in 0..200 {
+        let disk = Disk::new(seed);
+        let mut engine = open(&disk);
+        commit(&mut engine, put("1"), Durability::Durable).unwrap();
+        let reader = (seed % 2 == 0).then(|| View::open(&path(&disk), disk.vfs()).unwrap());
+        for key in ["2", "3"] {
+            commit(&mut engine, put(key), Durability::Relaxed).unwrap();
+        }
+        disk.fail_at(disk.counters().changes, Fault::RevertedSync);
+        let error = commit(&mut engine, put("4"), Durability::Durable).unwrap_err();
+        assert_eq!(error.applied(), Applied::Unknown);
+        let expected: &[&str] = if engine.flush().is_ok() {
+            went_on += 1;
+            commit(&mut engine, put("5"), Durability::Durable).unwrap();
+            &["1", "2", "3", "5"]
+        } else {
+            gave_up += 1;
+            let error = commit(&mut engine, put("5"), Durability::Durable).unwrap_err();
+            assert_eq!(error.applied(), Applied::No, "{error}");
+            assert!(error.to_string().contains("open it again"), "{error}");
+            drop(reader);
+            // Opened again it goes on with what there is.
+            engine = open(&disk);
+            commit(&mut engine, put("6"), Durability::Durable).unwrap();
+            &["1", "6"]
+        };
+        let keys = keys_after(&disk, engine, seed);
+        assert!(expected.iter().all(|key| keys.iter().any(|there| there == key)), "seed {seed}: {keys:?}");
+    }
+    assert!(went_on > 20 && gave_up > 20, "{went_on} went on, {gave_up} gave up");
 }

@@ -82,6 +82,8 @@ pub(crate) struct SqliteEngine {
     poisoned: bool,
     /// Whether it may have been a flush of the file.
     is_file_in_doubt: bool,
+    /// Why the tenant was given up.
+    lost: Option<Error>,
     /// Held until the file is closed.
     _lock: Option<Arc<RootLock>>,
 }
@@ -117,7 +119,9 @@ impl SqliteEngine {
         writer.wait_at_most(options.busy_ms_max)?;
         // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
         // not yet what the disk holds, and we are about to tell others of it.
-        ffi::rewrite_log(&writer.connection).map_err(sql)?;
+        if !ffi::rewrite_log(&writer.connection).map_err(sql)? {
+            return Err(lost_commits());
+        }
         ffi::carry_over_anew(&writer.connection).map_err(sql)?;
         Ok(Self {
             path: path.to_owned(),
@@ -136,6 +140,7 @@ impl SqliteEngine {
             was_reopened: false,
             poisoned: false,
             is_file_in_doubt: false,
+            lost: None,
             _lock: lock,
         })
     }
@@ -151,6 +156,9 @@ impl SqliteEngine {
 
     /// A connection whose log is whole on the disk.
     fn make_whole(&mut self) -> Result<()> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
         if self.connection.is_none() {
             let writer = self.open_again()?;
             self.was_reopened = !writer.has_kept_index;
@@ -185,13 +193,16 @@ impl SqliteEngine {
         let readers = self.readers.clone().filter(|_| self.is_file_in_doubt);
         let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
-        ffi::rewrite_log(&writer.connection).map_err(|error| {
+        let is_whole = ffi::rewrite_log(&writer.connection).map_err(|error| {
             let cause = sql(error);
             let message = format!(
                 "a flush failed and the log cannot be written again: {cause}; the tenant takes no writes until it can"
             );
             Error::new(cause.kind(), message).with_source(cause)
         })?;
+        if !is_whole {
+            return Err(self.give_up());
+        }
         if self.is_file_in_doubt {
             // A reader of another process keeps the index, and what it says.
             ffi::carry_over_anew(&writer.connection).map_err(sql)?;
@@ -206,6 +217,17 @@ impl SqliteEngine {
         (self.poisoned, self.is_file_in_doubt) = (false, false);
         self.durable_seq = self.seq;
         Ok(())
+    }
+
+    /// Gives the tenant up: of its log something is gone that was acknowledged as Relaxed, and whatever is written behind that hole goes with
+    /// it at the next recovery. Readers go, too, because the index still leads them there. Who opens the tenant again finds
+    /// what is before the hole.
+    fn give_up(&mut self) -> Error {
+        if let Some(readers) = &self.readers {
+            readers.close();
+        }
+        self.drop_connection();
+        self.lost.insert(lost_commits()).clone()
     }
 
     /// The connection, opened again when that is due: what a backup copies.
@@ -440,6 +462,12 @@ pub(super) fn all_rows(connection: &Connection) -> Result<Vec<StoredRow>> {
     rows.collect::<Result<_, _>>().map_err(sql)
 }
 
+fn lost_commits() -> Error {
+    let message = "a write of the log never reached the disk, and commits that were acknowledged as Relaxed are lost; the tenant is \
+                   closed: open it again to go on with what was durable";
+    Error::new(ErrorKind::Backend, message)
+}
+
 impl Engine for SqliteEngine {
     fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
         if let (Some(readers), true) = (&self.readers, self.carried_over) {
@@ -472,8 +500,12 @@ impl Engine for SqliteEngine {
         }
     }
 
+    fn failure(&self) -> Option<Error> {
+        self.lost.clone()
+    }
+
     fn rest(&mut self, how: Rest) -> bool {
-        if self.connection.is_none() && (self.poisoned || how == Rest::Released) {
+        if self.lost.is_some() || self.connection.is_none() && (self.poisoned || how == Rest::Released) {
             return true;
         }
         // After a failed flush the connection goes only once the log was written again, and a copy is done sooner than begun again.

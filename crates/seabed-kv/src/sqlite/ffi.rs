@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicPtr, Ordering, fence};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error, Statement, ffi};
 
+use super::frames::{FrameChain, HEADER_BYTES};
+
 /// How many bytes of the log are rewritten at a time. SQLite's own VFS writes at most 128 KiB - 1 a call: it masks the length.
 const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -89,6 +91,33 @@ impl LogFile {
         }
         Ok(())
     }
+
+    /// Whether the first frames are there, each as it was written: whether a recovery would find them all.
+    fn is_whole(&self, frames: u64) -> Result<bool, Error> {
+        if frames == 0 {
+            return Ok(true);
+        }
+        if self.bytes()? < HEADER_BYTES as u64 {
+            return Ok(false);
+        }
+        let Some(mut chain) = FrameChain::begin(&self.header()?) else { return Ok(false) };
+        let mut frame = vec![0_u8; chain.frame_bytes()];
+        let (length, start) = (frame.len() as u64, HEADER_BYTES as u64);
+        if self.bytes()? < start + frames * length {
+            return Ok(false);
+        }
+        let read = self.methods().xRead.ok_or(Error::InvalidQuery)?;
+        let amount = c_int::try_from(frame.len()).unwrap_or(0);
+        for number in 0..frames {
+            let at = (start + number * length).cast_signed();
+            // SAFETY: the method belongs to this open file and writes as many bytes as there are; as in `bytes`.
+            check(unsafe { read(self.0, frame.as_mut_ptr().cast(), amount, at) })?;
+            if !chain.extend(&frame) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Makes every commit in the log durable: one flush, no checkpoint.
@@ -100,14 +129,38 @@ pub(super) fn sync_log(connection: &Connection) -> Result<(), Error> {
 }
 
 /// Writes the bytes of the log back in place and flushes them. After a failed flush the cache holds what the disk may not, marked
-/// as written; only writing again makes a later flush carry it.
-pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
+/// as written; only writing again makes a later flush carry it. Answers as [`is_log_whole`]: where the cache was dropped, what is read back
+/// is not what was written.
+pub(super) fn rewrite_log(connection: &Connection) -> Result<bool, Error> {
     match LogFile::of(connection)? {
-        Some(log) if log.bytes()? > 0 => {
-            // Nobody, another program's writer included, may append while old bytes are put back.
-            connection.execute_batch("BEGIN IMMEDIATE")?;
-            let rewritten = log.rewrite().and_then(|()| log.sync());
-            connection.execute_batch("ROLLBACK").and(rewritten)
+        Some(log) if log.bytes()? > 0 => alone(connection, || {
+            log.rewrite()?;
+            log.sync()?;
+            log.is_whole(indexed_frames(connection)?)
+        }),
+        _ => is_log_whole(connection),
+    }
+}
+
+/// Whether the log holds every frame that its index counts.
+pub(super) fn is_log_whole(connection: &Connection) -> Result<bool, Error> {
+    match LogFile::of(connection)? {
+        Some(log) => alone(connection, || log.is_whole(indexed_frames(connection)?)),
+        None => Ok(true),
+    }
+}
+
+/// Looks at the log while nobody, another program's writer included, may append to it.
+fn alone(connection: &Connection, look: impl FnOnce() -> Result<bool, Error>) -> Result<bool, Error> {
+    use ffi::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match connection.execute_batch("BEGIN IMMEDIATE") {
+        Ok(()) => {
+            let looked = look();
+            connection.execute_batch("ROLLBACK").and(looked)
+        }
+        // Where the log has lost the first page nobody can begin anything.
+        Err(error) if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) => {
+            if look()? { Err(error) } else { Ok(false) }
         }
         _ => Ok(()),
     }

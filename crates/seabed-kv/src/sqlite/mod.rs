@@ -5,6 +5,7 @@ mod cache;
 mod engine;
 mod ffi;
 mod files;
+mod frames;
 mod log_index;
 mod open_files;
 mod reader;

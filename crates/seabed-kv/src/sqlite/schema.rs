@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::cache::CacheShare;
 use super::ffi;
+use super::frames::FrameChain;
 use crate::{Error, ErrorKind, Result};
 
 /// The one table, in upstream's very words: its file and ours have the same schema text.
@@ -355,23 +356,7 @@ fn check_header(path: &Path) -> Result<()> {
 pub(super) fn check_log_header(path: &Path) -> Result<()> {
     // A file that was extended and never written is zeros.
     let Some(header) = log_header(path).filter(|header| *header != [0; 32]) else { return Ok(()) };
-    // A checkpoint writes page 1, with the new size, before the pages behind it, and the last of them may not have found room, or time:
-    // with a log a short file is in order, to the byte. So is a first page of which its creation has left a part, beside a
-    // journal: it is begun anew.
-    if has_log(path) || file_bytes <= page_bytes && sibling_bytes(path, "-journal") > 0 {
-        return Ok(());
-    }
-    let words: Vec<[u8; 4]> = header.as_chunks::<4>().0.to_vec();
-    let big = |at: usize| words.get(at).map_or(0, |word| u32::from_be_bytes(*word));
-    let little = |at: usize| words.get(at).map_or(0, |word| u32::from_le_bytes(*word));
-    // The lowest bit of the magic number says in which byte order the checksum was made.
-    let checked: &dyn Fn(usize) -> u32 = if big(0) & 1 == 1 { &big } else { &little };
-    let (mut first, mut second) = (0_u32, 0_u32);
-    for pair in 0..3 {
-        first = first.wrapping_add(checked(2 * pair)).wrapping_add(second);
-        second = second.wrapping_add(checked(2 * pair + 1)).wrapping_add(first);
-    }
-    if big(0) & !1 == 0x377F_0682 && (first, second) == (big(6), big(7)) {
+    if FrameChain::begin(&header).is_some() {
         return Ok(());
     }
     let message = format!(
