@@ -27,7 +27,8 @@ pub(crate) enum Verdict {
 
 /// What writes a tenant. Its calls come one after another, from any writer thread.
 pub(crate) trait Engine: Send + 'static {
-    /// Applies the requests as one group and answers each, in order. Acknowledged Durable requests, and refusals, are durable
+    /// Applies the requests as one group and answers each, in order; or the first ones, when their answers are large, and then the others
+    /// are the next group. Acknowledged Durable requests, and refusals, are durable
     /// when this returns.
     fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>>;
 
@@ -36,6 +37,11 @@ pub(crate) trait Engine: Send + 'static {
 
     /// What is to be done once the group was answered: checkpoints.
     fn maintain(&mut self);
+
+    /// Why it can do nothing more: its tenant is then closed.
+    fn failure(&self) -> Option<Error> {
+        None
+    }
 
     /// Lets go of its files, which are opened again when they are needed; `false` when it needs them now.
     fn rest(&mut self, how: Rest) -> bool;
@@ -107,14 +113,16 @@ impl<E: Engine> Actor<E> {
 
     /// Does something with the engine between two groups, on this thread.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn with_engine<T>(&self, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
-        let done = lock(&self.engine).as_mut().map_or_else(|| Err(lock(&self.mailbox).closed()), work);
+    pub(crate) fn with_engine<T>(self: &Arc<Self>, work: impl FnOnce(&mut E) -> Result<T>) -> Result<T> {
+        let mut engine = lock(&self.engine);
+        let done = engine.as_mut().map_or_else(|| Err(lock(&self.mailbox).closed()), work);
+        self.end_if_failed(engine);
         done.map_err(|error| error.in_tenant(&self.tenant))
     }
 
     /// Lets the engine rest; `false` when there is something to do for it. Never waits.
     #[cfg(any(feature = "sqlite", test))]
-    pub(crate) fn rest(&self, how: Rest) -> bool {
+    pub(crate) fn rest(self: &Arc<Self>, how: Rest) -> bool {
         let mailbox = lock(&self.mailbox);
         if mailbox.has_ended() {
             return true;
@@ -123,11 +131,22 @@ impl<E: Engine> Actor<E> {
             return false;
         }
         drop(mailbox);
-        let Ok(mut engine) = self.engine.try_lock() else { return false };
-        let Some(engine) = engine.as_mut() else { return true };
+        let Ok(mut guard) = self.engine.try_lock() else { return false };
+        let Some(engine) = guard.as_mut() else { return true };
         let rested = engine.rest(how);
         self.durable_seq.store(engine.durable_seq(), Ordering::Release);
+        self.end_if_failed(guard);
         rested
+    }
+
+    /// Has a writer thread end the tenant of an engine that can do nothing more.
+    #[cfg(any(feature = "sqlite", test))]
+    fn end_if_failed(self: &Arc<Self>, engine: MutexGuard<'_, Option<E>>) {
+        let has_failed = engine.as_ref().is_some_and(|engine| engine.failure().is_some());
+        drop(engine);
+        if has_failed {
+            self.schedule(&mut lock(&self.mailbox));
+        }
     }
 
     /// Whether it was closed, or its engine failed beyond repair.
@@ -142,14 +161,21 @@ impl<E: Engine> Actor<E> {
         }
     }
 
-    /// Executes one group, on a writer thread. A panic costs this tenant, not its writer thread and with it every other tenant.
+    /// Executes one group, on a writer thread. A panic, or an engine that can do nothing more, costs this tenant, not its writer thread and
+    /// with it every other tenant.
     fn run(self: &Arc<Self>) {
         let ran = catch_unwind(AssertUnwindSafe(|| self.run_group()));
+        let failure = ran.unwrap_or_else(|_| {
+            let message =
+                "the engine panicked; what was acknowledged as Relaxed may not have reached the disk";
+            Some(Error::new(ErrorKind::Backend, message))
+        });
         let mut mailbox = lock(&self.mailbox);
-        if ran.is_err() {
-            tracing::error!(tenant = %self.tenant, "the engine panicked; the tenant is closed");
+        if let Some(error) = failure {
+            tracing::error!(tenant = %self.tenant, %error, "the tenant is closed");
             mailbox.ending = true;
-            self.end(mailbox, |_| Ok(()));
+            // Nobody closes it: what it has in its memory may be anything.
+            self.end(mailbox, |_| Err(error));
             return;
         }
         if mailbox.is_empty() && mailbox.ending {
@@ -168,35 +194,51 @@ impl<E: Engine> Actor<E> {
         drop(mailbox);
         let engine = lock(&self.engine).take();
         let closed = catch_unwind(AssertUnwindSafe(|| close(engine))).unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Backend, "closing the tenant panicked; what was acknowledged is safe"))
+            let message =
+                "closing the tenant panicked; what was acknowledged as Relaxed may not have reached the disk";
+            Err(Error::new(ErrorKind::Backend, message))
         });
         let closed = closed.map_err(|error| error.in_tenant(&self.tenant));
         let waiting = lock(&self.mailbox).end(closed);
         waiting.tell();
     }
 
-    fn run_group(self: &Arc<Self>) {
+    /// Answers why the engine can do nothing more.
+    fn run_group(self: &Arc<Self>) -> Option<Error> {
         let (requests, completers) = lock(&self.mailbox).take_group();
         let mut engine = lock(&self.engine);
-        let Some(engine) = engine.as_mut().filter(|_| !requests.is_empty()) else { return };
-        let verdicts = engine.commit_group(&requests);
-        self.durable_seq.store(engine.durable_seq(), Ordering::Release);
-        self.groups.fetch_add(1, Ordering::Relaxed);
-        for ((verdict, completer), request) in verdicts.into_iter().zip(completers).zip(&requests) {
-            completer.complete(match verdict {
-                Ok(Verdict::Applied { seq, deleted }) => {
-                    // A flush is a batch without writes.
-                    self.commits.fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
-                    Ok(Outcome::Applied(match request.durability {
-                        Durability::Durable => Commit::durable(seq, deleted),
-                        Durability::Relaxed => Commit::relaxed(seq, deleted, self.clone()),
-                    }))
-                }
-                Ok(Verdict::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
-                Err(error) => Err(error.in_tenant(&self.tenant).in_batch(&request.batch)),
-            });
+        let engine = engine.as_mut()?;
+        if requests.is_empty() {
+            return engine.failure();
+        }
+        let (mut left, mut completers) = (&requests[..], completers.into_iter());
+        while !left.is_empty() {
+            let verdicts = engine.commit_group(left);
+            self.durable_seq.store(engine.durable_seq(), Ordering::Release);
+            self.groups.fetch_add(1, Ordering::Relaxed);
+            let (group, rest) = left.split_at(verdicts.len().clamp(1, left.len()));
+            left = rest;
+            for ((verdict, completer), request) in verdicts.into_iter().zip(&mut completers).zip(group) {
+                completer.complete(self.answer(verdict, request));
+            }
         }
         engine.maintain();
+        engine.failure()
+    }
+
+    fn answer(self: &Arc<Self>, verdict: Result<Verdict>, request: &Request) -> Result<Outcome> {
+        match verdict {
+            Ok(Verdict::Applied { seq, deleted }) => {
+                // A flush is a batch without writes.
+                self.commits.fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
+                Ok(Outcome::Applied(match request.durability {
+                    Durability::Durable => Commit::durable(seq, deleted),
+                    Durability::Relaxed => Commit::relaxed(seq, deleted, self.clone()),
+                }))
+            }
+            Ok(Verdict::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
+            Err(error) => Err(error.in_tenant(&self.tenant).in_batch(&request.batch)),
+        }
     }
 
     /// Batches committed, groups committed, failures that nobody awaited.
@@ -360,8 +402,10 @@ mod tests {
         assert!(submit(&dying, write()).is_ok());
         let error = submit(&dying, Batch::new()).unwrap_err();
         assert_eq!((error.kind(), error.applied()), (ErrorKind::Closed, crate::Applied::Unknown));
-        // The thread that answers still has to end the tenant.
-        dying.close().wait().unwrap();
+        // The thread that answers still has to end the tenant. Whether what was Relaxed reached the disk nobody knows.
+        let error = dying.close().wait().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Backend);
+        assert!(error.to_string().contains("Relaxed"), "{error}");
         assert!(dying.is_closed());
         assert_eq!(submit(&dying, write()).unwrap_err().kind(), ErrorKind::Closed);
 

@@ -292,6 +292,75 @@ fn open_with_log(file: &[u8], log: &[u8]) -> Result<Rows, Error> {
     rows
 }
 
+/// A checkpoint writes a page in one call, of which a full disk, a quota or a kill may leave the beginning: the file ends in the middle of a
+/// page, and the log has all of it.
+#[test]
+fn a_file_that_ends_in_the_middle_of_a_page_beside_its_log_is_in_order() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    store.open("t").wait().unwrap();
+    store.close().wait().unwrap();
+    // As a checkpoint leaves it while somebody keeps the log from beginning anew.
+    python(
+        &root.path().join("t.db"),
+        &format!(
+            "import shutil\nfor i in range(9):\n db.execute('insert into kv values (?,?,?)', (b'c', bytes([i]), bytes(3000)))\n\
+             db.commit()\nprint(db.execute('pragma wal_checkpoint(passive)').fetchall())\n\
+             for s in ('.db', '.db-wal'): shutil.copy({at:?}+s, {to:?}+s)",
+            at = root.path().join("t").display().to_string(),
+            to = root.path().join("copy").display().to_string()
+        ),
+    );
+    let [file, log] = ["copy.db", "copy.db-wal"].map(|name| fs::read(root.path().join(name)).unwrap());
+    assert!(file.len() > 3 * 8_192 && log.len() > file.len());
+    let expected = open_with_log(&file, &log).unwrap();
+    assert_eq!(expected.len(), 9);
+    for cut_off in [4_096, 8_192 + 4_096, 1, file.len() - 4_096] {
+        assert_eq!(
+            open_with_log(&file[..file.len() - cut_off], &log).unwrap(),
+            expected,
+            "{cut_off} bytes less"
+        );
+    }
+    // And it can be backed up.
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("t.db"), &file[..file.len() - 4_096]).unwrap();
+    fs::write(root.path().join("t.db-wal"), &log).unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let copy = root.path().join("copy");
+    store.open("t").wait().unwrap().backup(&copy, None).wait().unwrap();
+    store.close().wait().unwrap();
+    assert_eq!(open_bytes(&fs::read(copy).unwrap()).unwrap(), expected);
+}
+
+/// The first page of a new file is written in one call as well, beside a journal that says that there was no file before.
+#[test]
+fn a_creation_that_ended_in_the_middle_of_its_first_page_is_begun_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let (new, left) = (root.path().join("new"), root.path().join("t.db"));
+    python(
+        &new,
+        &format!(
+            "import shutil\ndb.isolation_level=None\ndb.execute('pragma cache_size=1')\ndb.execute('begin')\n\
+             db.execute('create table t (a)')\ndb.execute('insert into t select hex(randomblob(100000))')\n\
+             shutil.copy({new:?}+'-journal', {left:?}+'-journal')",
+            new = new.display().to_string(),
+            left = left.display().to_string()
+        ),
+    );
+    // As SQLite makes it for a file that is to have a log.
+    let made = root.path().join("made");
+    python(&made, "db.execute('pragma page_size=8192')\ndb.execute('pragma journal_mode=wal')\ndb.close()");
+    let page = fs::read(&made).unwrap();
+    assert!(page.starts_with(b"SQLite format 3") && page.len() == 8_192);
+    fs::write(&left, &page[..4_096]).unwrap();
+    let store = Store::sqlite(root.path()).unwrap();
+    let tenant = store.open("t").wait().unwrap();
+    assert_eq!(all_rows(&tenant), Rows::new());
+    tenant.put("c", b"k", b"x").wait().unwrap();
+    store.close().wait().unwrap();
+}
+
 /// A frame that was damaged ends the log, as one that was never written whole does: what is read is the tenant at an earlier commit.
 #[test]
 fn a_log_that_is_damaged_anywhere_gives_an_earlier_commit_or_is_refused() {

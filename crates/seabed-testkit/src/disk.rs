@@ -10,7 +10,9 @@
 //!   Syncing a file does not sync its directory, though most file systems do: only what SQLite's own unix layer syncs counts,
 //!   the directory at the first sync of a journal or log that was opened to be created, and at deletions that ask for it.
 //! - A sync that fails may have written any part of what was unsynced and forgets that the rest was: readers go on seeing it, later
-//!   syncs do not write it, and the power cut takes it. Writing a sector again makes it unsynced again, whole.
+//!   syncs do not write it, and the power cut takes it. Writing a sector again makes it unsynced again, whole. Where the cache is dropped
+//!   too, by a file system that does so ([`Fault::RevertedSync`]) or because memory was short ([`Disk::lose`](crate::Disk::lose)), readers
+//!   see at once what reached the disk.
 
 mod file;
 
@@ -35,6 +37,8 @@ pub enum Fault {
     Enospc,
     /// A sync fails and its data stays readable, but is lost at the next cut unless it is written again.
     FailedSync,
+    /// A sync fails and its data is gone at once: what is read from then on is what reached the disk, and zeros where nothing did.
+    RevertedSync,
     /// A read finds the file shorter than it is.
     ShortRead,
     /// A read fails with EIO.
@@ -46,7 +50,7 @@ impl Fault {
         match self {
             Self::CutHere | Self::Eio => operation != Operation::Read,
             Self::Enospc => matches!(operation, Operation::Write | Operation::Open),
-            Self::FailedSync => operation == Operation::Sync,
+            Self::FailedSync | Self::RevertedSync => operation == Operation::Sync,
             Self::ShortRead | Self::ReadEio => operation == Operation::Read,
         }
     }
@@ -290,13 +294,27 @@ impl State {
                 self.file(inode).sync();
                 Ok(())
             }
-            Some(Fault::FailedSync) => {
-                let mut rng = Rng::new(self.rng.next());
-                let survival = Survival::draw(&mut rng);
-                self.file(inode).settle(survival, &mut rng);
+            Some(fault) => {
+                if matches!(fault, Fault::FailedSync | Fault::RevertedSync) {
+                    let mut rng = Rng::new(self.rng.next());
+                    let survival = Survival::draw(&mut rng);
+                    self.file(inode).settle(survival, &mut rng);
+                }
+                if fault == Fault::RevertedSync {
+                    self.file(inode).revert();
+                }
                 Err(ffi::SQLITE_IOERR_FSYNC)
             }
-            Some(_) => Err(ffi::SQLITE_IOERR_FSYNC),
+        }
+    }
+
+    /// The disk takes of what is unsynced of a file what `seed` decides, and the cache forgets the rest.
+    pub(crate) fn lose(&mut self, name: &str, seed: u64) {
+        if let Some(file) = self.inode(name).and_then(|inode| self.files.get_mut(&inode)) {
+            let mut rng = Rng::new(seed);
+            let survival = Survival::draw(&mut rng);
+            file.settle(survival, &mut rng);
+            file.revert();
         }
     }
 
@@ -445,6 +463,39 @@ mod tests {
             state.cut(seed);
             assert_eq!(state.bytes("/d/file").unwrap(), [2; 4 * SECTOR_BYTES]);
         }
+    }
+
+    #[test]
+    fn a_sync_that_reverts_shows_at_once_what_the_disk_has() {
+        let mut old = 0;
+        for seed in 0..100 {
+            let (mut state, inode) = rewritten();
+            state.rng = Rng::new(seed);
+            state.arm(0, Fault::RevertedSync, false);
+            assert_eq!(state.sync(inode), Err(ffi::SQLITE_IOERR_FSYNC));
+            let shown = sectors(&state);
+            state.cut(seed);
+            assert_eq!(sectors(&state), shown);
+            old += shown.into_iter().filter(|sector| *sector == 1).count();
+        }
+        assert!(old > 100, "{old} of 400 sectors are the old ones");
+    }
+
+    #[test]
+    fn what_is_lost_reads_as_before_and_as_zeros_behind_that_and_no_sync_tells() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..100 {
+            let (mut state, inode) = rewritten();
+            state.write(inode, 4 * SECTOR_BYTES, &[3; SECTOR_BYTES]).unwrap();
+            state.lose("/d/file", seed);
+            let shown = sectors(&state);
+            assert!(shown.len() == 5 && [0, 3].contains(&shown[4]), "{shown:?}");
+            state.sync(inode).unwrap();
+            state.cut(seed);
+            assert_eq!(sectors(&state)[..4], shown[..4]);
+            seen.insert(shown);
+        }
+        assert!(seen.contains(&vec![1, 1, 1, 1, 0]) && seen.contains(&vec![2, 2, 2, 2, 3]), "{seen:?}");
     }
 
     #[test]

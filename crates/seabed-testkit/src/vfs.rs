@@ -109,6 +109,14 @@ impl Disk {
         self.state().arm(at, fault, true);
     }
 
+    /// The disk takes of what is unsynced of a file what `seed` decides, and nobody is told: as when all who had it open have closed it,
+    /// the cache was to be written then and could not be, and was dropped with the error. What is read from here on is what the disk has.
+    pub fn lose(&self, name: &str, seed: u64) {
+        if let Some(path) = self.path(name).to_str() {
+            self.state().lose(path, seed);
+        }
+    }
+
     /// Removes every fault that was placed.
     pub fn heal(&self) {
         self.state().heal();
@@ -219,6 +227,7 @@ struct RawFile {
 }
 
 /// One file as one connection has it open.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct OpenFile {
     vfs: Arc<Vfs>,
     id: u64,
@@ -226,6 +235,7 @@ struct OpenFile {
     generation: u64,
     name: Option<String>,
     delete_on_close: bool,
+    is_read_only: bool,
     /// Whether the next sync is to sync the directory too.
     sync_directory: bool,
     keep_log: bool,
@@ -237,6 +247,11 @@ impl OpenFile {
     fn state(&self, code: c_int) -> Result<MutexGuard<'_, State>, c_int> {
         let state = lock(&self.vfs.state);
         if state.generation == self.generation && !state.is_dead() { Ok(state) } else { Err(code) }
+    }
+
+    /// The same for a change, which a file that is open to be read does not take: a reader that leaves last tries a checkpoint.
+    fn to_change(&self, code: c_int) -> Result<MutexGuard<'_, State>, c_int> {
+        if self.is_read_only { Err(code) } else { self.state(code) }
     }
 
     fn sync(&mut self) -> Result<(), c_int> {
@@ -386,6 +401,7 @@ unsafe extern "C" fn open(
         inode,
         name,
         delete_on_close: flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0,
+        is_read_only: flags & ffi::SQLITE_OPEN_READONLY != 0,
         sync_directory: create && flags & journals != 0,
         keep_log: false,
         shm: None,
@@ -502,7 +518,7 @@ unsafe extern "C" fn write(
     // SAFETY: contract 3.
     let bytes = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), length(amount)) };
     code(
-        file.state(ffi::SQLITE_IOERR_WRITE)
+        file.to_change(ffi::SQLITE_IOERR_WRITE)
             .and_then(|mut state| state.write(file.inode, position(offset), bytes)),
     )
 }
@@ -510,7 +526,7 @@ unsafe extern "C" fn write(
 unsafe extern "C" fn truncate(raw: *mut ffi::sqlite3_file, size: ffi::sqlite3_int64) -> c_int {
     let file = file_of(raw);
     code(
-        file.state(ffi::SQLITE_IOERR_TRUNCATE)
+        file.to_change(ffi::SQLITE_IOERR_TRUNCATE)
             .and_then(|mut state| state.truncate(file.inode, position(size))),
     )
 }

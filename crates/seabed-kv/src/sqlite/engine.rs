@@ -21,7 +21,7 @@ use super::schema::{self, BUSY_MS_MAX, sql};
 use super::statements::Statements;
 use super::writer::{Known, Writer};
 use super::{ffi, reader_pool::ReaderPool, root::RootLock};
-use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
+use crate::limits::{GROUP_REFUSED_BYTES_MAX, LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
 use crate::scheduler::{Engine, Request, Rest, Verdict};
 use crate::{Durability, Error, ErrorKind, Result};
 
@@ -82,6 +82,10 @@ pub(crate) struct SqliteEngine {
     poisoned: bool,
     /// Whether it may have been a flush of the file.
     is_file_in_doubt: bool,
+    /// Whether the log was not flushed when the file was let go of, and not looked at since.
+    is_log_in_doubt: bool,
+    /// Why the tenant was given up.
+    lost: Option<Error>,
     /// Held until the file is closed.
     _lock: Option<Arc<RootLock>>,
 }
@@ -117,7 +121,9 @@ impl SqliteEngine {
         writer.wait_at_most(options.busy_ms_max)?;
         // The process before may have been killed between a write and its flush, or after a failed one: what the cache shows us is
         // not yet what the disk holds, and we are about to tell others of it.
-        ffi::rewrite_log(&writer.connection).map_err(sql)?;
+        if !ffi::rewrite_log(&writer.connection).map_err(sql)? {
+            return Err(lost_commits());
+        }
         ffi::carry_over_anew(&writer.connection).map_err(sql)?;
         Ok(Self {
             path: path.to_owned(),
@@ -136,6 +142,8 @@ impl SqliteEngine {
             was_reopened: false,
             poisoned: false,
             is_file_in_doubt: false,
+            is_log_in_doubt: false,
+            lost: None,
             _lock: lock,
         })
     }
@@ -151,6 +159,9 @@ impl SqliteEngine {
 
     /// A connection whose log is whole on the disk.
     fn make_whole(&mut self) -> Result<()> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
         if self.connection.is_none() {
             let writer = self.open_again()?;
             self.was_reopened = !writer.has_kept_index;
@@ -160,6 +171,16 @@ impl SqliteEngine {
     }
 
     fn open_again(&mut self) -> Result<Writer> {
+        match self.open_with_index() {
+            // What was not flushed may be lost, and with it pages that are needed to open the file. Without the index they are not.
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.durable_seq < self.seq => {
+                Err(self.give_up())
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with_index(&mut self) -> Result<Writer> {
         let (vfs, mut gate) = (self.vfs.as_deref(), self.index.gate());
         let writer =
             Writer::open_again(&self.path, vfs, self.cache.share(), self.known, self.is_log_listed, &gate)?;
@@ -167,6 +188,7 @@ impl SqliteEngine {
         gate.forget();
         // Otherwise another program may have made another one.
         self.is_log_listed &= writer.has_kept_index;
+        self.is_log_in_doubt = self.durable_seq < self.seq;
         Ok(writer)
     }
 
@@ -185,16 +207,19 @@ impl SqliteEngine {
         let readers = self.readers.clone().filter(|_| self.is_file_in_doubt);
         let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
-        ffi::rewrite_log(&writer.connection).map_err(|error| {
+        if self.is_file_in_doubt {
+            // A reader of another process keeps the index, and what it says. First, because it takes no disk that works.
+            ffi::carry_over_anew(&writer.connection).map_err(sql)?;
+        }
+        let is_whole = ffi::rewrite_log(&writer.connection).map_err(|error| {
             let cause = sql(error);
             let message = format!(
                 "a flush failed and the log cannot be written again: {cause}; the tenant takes no writes until it can"
             );
             Error::new(cause.kind(), message).with_source(cause)
         })?;
-        if self.is_file_in_doubt {
-            // A reader of another process keeps the index, and what it says.
-            ffi::carry_over_anew(&writer.connection).map_err(sql)?;
+        if !is_whole {
+            return Err(self.give_up());
         }
         // Whatever the failure left in the connection's memory goes with it.
         self.drop_connection();
@@ -203,14 +228,49 @@ impl SqliteEngine {
         // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
         self.connection = Some(writer);
-        (self.poisoned, self.is_file_in_doubt) = (false, false);
+        self.list_log()?;
+        (self.poisoned, self.is_file_in_doubt, self.is_log_in_doubt) = (false, false, false);
         self.durable_seq = self.seq;
+        Ok(())
+    }
+
+    /// Gives the tenant up: of its log something is gone that was acknowledged as Relaxed, and whatever is written behind that hole goes with
+    /// it at the next recovery. Readers go, too, because the index still leads them there. Who opens the tenant again finds
+    /// what is before the hole.
+    fn give_up(&mut self) -> Error {
+        if let Some(readers) = &self.readers {
+            readers.close();
+        }
+        self.drop_connection();
+        self.lost.insert(lost_commits()).clone()
+    }
+
+    /// Looks whether the log is whole, where something may have been lost of it while nobody had it open: no flush tells of that. A recovery
+    /// would find out when the file is opened again; but it would read all of the log, for commits that may never be relied on.
+    fn check_log(&mut self) -> Result<()> {
+        let Some(writer) = self.connection.as_ref().filter(|_| self.is_log_in_doubt) else { return Ok(()) };
+        if !ffi::is_log_whole(&writer.connection).map_err(sql)? {
+            return Err(self.give_up());
+        }
+        self.is_log_in_doubt = false;
+        Ok(())
+    }
+
+    /// Flushes the log's place in its directory, once for each log that was made. SQLite does so with the first flush of a log, and takes no
+    /// failure of it for one, as where the process has no file left to open.
+    fn list_log(&mut self) -> Result<()> {
+        // The directory of a simulated disk cannot be reached from outside, and does not fail.
+        if !self.is_log_listed && self.vfs.is_none() {
+            schema::sync_directory(&self.path)?;
+        }
+        self.is_log_listed = true;
         Ok(())
     }
 
     /// The connection, opened again when that is due: what a backup copies.
     pub(super) fn source(&mut self) -> Result<&ffi::Source> {
         self.make_ready()?;
+        self.check_log()?;
         let closed = || Error::new(ErrorKind::Backend, "the file could not be opened again");
         self.connection.as_ref().map(|writer| &writer.connection).ok_or_else(closed)
     }
@@ -259,8 +319,13 @@ impl SqliteEngine {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             let mut statements = Statements::new(connection);
             let mut verdicts = Vec::with_capacity(requests.len());
+            let mut refused_bytes = 0;
             for request in requests {
+                if refused_bytes >= GROUP_REFUSED_BYTES_MAX {
+                    break;
+                }
                 verdicts.push(if let Some(refusal) = statements.refusal(&request.batch)? {
+                    refused_bytes += refusal.found.as_ref().map_or(0, Vec::len);
                     Verdict::Refused(refusal)
                 } else {
                     let deleted = statements.write(&request.batch)?;
@@ -289,15 +354,18 @@ impl SqliteEngine {
         committed.map_err(|error| Failure::During(sql(error)))?;
         self.seq = seq;
         let synced_by_commit = wrote && level == Durability::Durable;
-        self.is_log_listed |= synced_by_commit;
         let unsynced = if wrote { !synced_by_commit } else { unsynced_before };
         let refused = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(_)));
         // A refusal tells of the batch that it was refused by, and a Durable request that changed nothing of the one that it
         // found done: COMMIT without frames flushes nothing.
-        if unsynced && (level == Durability::Durable || refused) && !planted {
+        let syncs = unsynced && (level == Durability::Durable || refused) && !planted;
+        if syncs {
             ffi::sync_log(connection).map_err(|error| Failure::During(sql(error)))?;
-            (self.durable_seq, self.is_log_listed) = (seq, true);
-        } else if !unsynced || planted {
+        }
+        if syncs || synced_by_commit {
+            self.check_log().and_then(|()| self.list_log()).map_err(Failure::During)?;
+        }
+        if syncs || !unsynced || planted {
             self.durable_seq = seq;
         }
         Ok(verdicts)
@@ -308,13 +376,20 @@ impl SqliteEngine {
         if let Err(error) = self.make_ready() {
             return failed(&error);
         }
-        match self.try_group(requests) {
+        let result = self.try_group(requests).map_err(|failure| match failure {
+            // What was lost of the log is no damage to the file.
+            Failure::Before(error) if error.kind() == ErrorKind::Corrupt => {
+                Failure::Before(self.check_log().err().unwrap_or(error))
+            }
+            other => other,
+        });
+        match result {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
             // One of them cannot be written; the others must not suffer for it. (A file that another program holds is no
             // request's fault.)
             Err(Failure::Before(error)) if requests.len() > 1 && error.kind() != ErrorKind::Busy => {
                 self.poisoned |= error.kind() == ErrorKind::Backend;
-                requests.iter().flat_map(|request| self.answer_group(std::slice::from_ref(request))).collect()
+                self.answer_each(requests)
             }
             Err(Failure::Before(error)) => {
                 // A large batch writes to the log before its COMMIT, and that may have failed.
@@ -334,6 +409,22 @@ impl SqliteEngine {
                 failed(&error.unknown())
             }
         }
+    }
+
+    fn answer_each(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
+        let (mut verdicts, mut refused_bytes) = (Vec::with_capacity(requests.len()), 0);
+        for request in requests {
+            if refused_bytes >= GROUP_REFUSED_BYTES_MAX {
+                break;
+            }
+            for verdict in self.answer_group(std::slice::from_ref(request)) {
+                if let Ok(Verdict::Refused(refusal)) = &verdict {
+                    refused_bytes += refusal.found.as_ref().map_or(0, Vec::len);
+                }
+                verdicts.push(verdict);
+            }
+        }
+        verdicts
     }
 
     /// Carries the log over as far as readers allow.
@@ -378,6 +469,8 @@ impl SqliteEngine {
     }
 
     fn run_checkpoint(&mut self, pragma: &str) -> Result<()> {
+        // Into the file comes nothing that is not in the log.
+        self.check_log()?;
         let Some(writer) = &mut self.connection else { return Ok(()) };
         // Before the log can begin anew: here, because most tenants are closed before theirs is long.
         if !writer.is_log_limited {
@@ -406,6 +499,13 @@ impl SqliteEngine {
                 let error = sql(error);
                 self.poisoned |= error.kind() != ErrorKind::Busy;
                 self.is_file_in_doubt |= error.kind() != ErrorKind::Busy && !error.is_disk_full();
+                // At once, because until then readers are shown what the file may have lost. While the disk fails, the next group
+                // tries again, and whoever looks after tenants that nobody uses.
+                if self.is_file_in_doubt
+                    && let Err(error) = self.make_whole()
+                {
+                    tracing::error!(file = %self.path.display(), %error, "the log could not be written again");
+                }
                 Err(error)
             }
         }
@@ -438,6 +538,12 @@ pub(super) fn all_rows(connection: &Connection) -> Result<Vec<StoredRow>> {
         connection.prepare("SELECT category,key,payload FROM kv ORDER BY category,key").map_err(sql)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(sql)?;
     rows.collect::<Result<_, _>>().map_err(sql)
+}
+
+fn lost_commits() -> Error {
+    let message = "a write of the log never reached the disk, and commits that were acknowledged as Relaxed are lost; the tenant is \
+                   closed: open it again to go on with what was durable";
+    Error::new(ErrorKind::Backend, message)
 }
 
 impl Engine for SqliteEngine {
@@ -475,9 +581,21 @@ impl Engine for SqliteEngine {
         }
     }
 
+    fn failure(&self) -> Option<Error> {
+        self.lost.clone()
+    }
+
     fn rest(&mut self, how: Rest) -> bool {
-        if self.connection.is_none() && (self.poisoned || how == Rest::Released) {
+        if self.lost.is_some() || self.connection.is_none() && how == Rest::Released {
             return true;
+        }
+        // Nobody else may come to do it.
+        if self.poisoned
+            && how == Rest::Closed
+            && let Err(error) = self.make_whole()
+        {
+            tracing::error!(file = %self.path.display(), %error, "the log could not be written again");
+            return false;
         }
         // After a failed flush the connection goes only once the log was written again, and a copy is done sooner than begun again.
         if self.poisoned || self.connection.as_ref().is_some_and(|writer| writer.connection.is_copied()) {
@@ -485,7 +603,8 @@ impl Engine for SqliteEngine {
         }
         if how == Rest::Closed {
             // It may have let go of its file before; its log is read again for the last time.
-            if self.connection.is_none() && !schema::has_log(&self.path) {
+            // (A simulated disk cannot be looked at from outside.)
+            if self.connection.is_none() && self.vfs.is_none() && !schema::has_log(&self.path) {
                 return true;
             }
             if let Err(error) = self.make_whole().and_then(|()| self.close_file()) {
@@ -496,9 +615,20 @@ impl Engine for SqliteEngine {
         } else {
             // What is not flushed yet is in the log, and stays known to be: the next opening goes on from there.
             let mut gate = self.index.gate();
-            if let Some(writer) = self.connection.take() {
-                gate.keep(&writer.connection, &self.path, self.vfs.as_deref());
+            if let Some(writer) = &self.connection {
+                let is_kept = gate.keep(&writer.connection, &self.path, self.vfs.as_deref());
+                // A log that is read again ends where something of it was lost, and nobody would notice.
+                if !is_kept
+                    && self.durable_seq < self.seq
+                    && let Err(error) = ffi::sync_log(&writer.connection)
+                {
+                    tracing::error!(file = %self.path.display(), %error, "a log could not be flushed");
+                    gate.forget();
+                    self.poisoned = true;
+                    return false;
+                }
             }
+            self.connection = None;
         }
         self.carried_over = false;
         true
@@ -521,8 +651,11 @@ impl SqliteEngine {
         let Some(writer) = &self.connection else { return Ok(()) };
         if self.durable_seq < self.seq {
             ffi::sync_log(&writer.connection).map_err(sql)?;
+            self.check_log()?;
+            self.list_log()?;
             self.durable_seq = self.seq;
         }
+        let Some(writer) = &self.connection else { return Ok(()) };
         // From here on nothing can be lost, only left for the next opening.
         schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let _gate = self.index.gate();
@@ -543,5 +676,35 @@ impl Drop for SqliteEngine {
 impl std::fmt::Debug for SqliteEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteEngine").field("path", &self.path).field("seq", &self.seq).finish()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::Batch;
+
+    #[test]
+    fn a_group_ends_when_its_refusals_are_large_and_the_others_are_the_next() {
+        const ROW_BYTES: usize = 3 * 1024 * 1024;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let options = EngineOptions::default();
+        let mut engine = SqliteEngine::open(&path, None, options, None, CacheBudget::new(1 << 20)).unwrap();
+        let request = |batch| Request { batch, durability: Durability::Durable };
+        let (mut row, mut refused) = (Batch::new(), Batch::new());
+        row.put("c", b"k", vec![7; ROW_BYTES]);
+        refused.check_absent("c", b"k");
+        assert!(engine.commit_group(&[request(row)]).iter().all(Result::is_ok));
+        let requests = vec![request(refused); 10];
+        let (mut answered, mut groups) = (0, 0);
+        while answered < requests.len() {
+            let verdicts = engine.commit_group(&requests[answered..]);
+            assert!(verdicts.iter().all(|verdict| matches!(verdict, Ok(Verdict::Refused(refusal))
+                if refusal.found.as_ref().is_some_and(|found| found.len() == ROW_BYTES))));
+            assert!(!verdicts.is_empty() && (verdicts.len() - 1) * ROW_BYTES < GROUP_REFUSED_BYTES_MAX);
+            (answered, groups) = (answered + verdicts.len(), groups + 1);
+        }
+        assert_eq!((answered, groups), (10, 4));
     }
 }

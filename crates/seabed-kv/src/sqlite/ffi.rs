@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicPtr, Ordering, fence};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Error, Statement, ffi};
 
+use super::frames::{FrameChain, HEADER_BYTES};
+
 /// How many bytes of the log are rewritten at a time. SQLite's own VFS writes at most 128 KiB - 1 a call: it masks the length.
 const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -89,6 +91,33 @@ impl LogFile {
         }
         Ok(())
     }
+
+    /// Whether the first frames are there, each as it was written: whether a recovery would find them all.
+    fn is_whole(&self, frames: u64) -> Result<bool, Error> {
+        if frames == 0 {
+            return Ok(true);
+        }
+        if self.bytes()? < HEADER_BYTES as u64 {
+            return Ok(false);
+        }
+        let Some(mut chain) = FrameChain::begin(&self.header()?) else { return Ok(false) };
+        let mut frame = vec![0_u8; chain.frame_bytes()];
+        let (length, start) = (frame.len() as u64, HEADER_BYTES as u64);
+        if self.bytes()? < start + frames * length {
+            return Ok(false);
+        }
+        let read = self.methods().xRead.ok_or(Error::InvalidQuery)?;
+        let amount = c_int::try_from(frame.len()).unwrap_or(0);
+        for number in 0..frames {
+            let at = (start + number * length).cast_signed();
+            // SAFETY: the method belongs to this open file and writes as many bytes as there are; as in `bytes`.
+            check(unsafe { read(self.0, frame.as_mut_ptr().cast(), amount, at) })?;
+            if !chain.extend(&frame) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Makes every commit in the log durable: one flush, no checkpoint.
@@ -100,17 +129,47 @@ pub(super) fn sync_log(connection: &Connection) -> Result<(), Error> {
 }
 
 /// Writes the bytes of the log back in place and flushes them. After a failed flush the cache holds what the disk may not, marked
-/// as written; only writing again makes a later flush carry it.
-pub(super) fn rewrite_log(connection: &Connection) -> Result<(), Error> {
+/// as written; only writing again makes a later flush carry it. Answers as [`is_log_whole`]: where the cache was dropped, what is read back
+/// is not what was written.
+pub(super) fn rewrite_log(connection: &Connection) -> Result<bool, Error> {
     match LogFile::of(connection)? {
-        Some(log) if log.bytes()? > 0 => {
-            // Nobody, another program's writer included, may append while old bytes are put back.
-            connection.execute_batch("BEGIN IMMEDIATE")?;
-            let rewritten = log.rewrite().and_then(|()| log.sync());
-            connection.execute_batch("ROLLBACK").and(rewritten)
-        }
-        _ => Ok(()),
+        Some(log) if log.bytes()? > 0 => alone(connection, || {
+            log.rewrite()?;
+            log.sync()?;
+            log.is_whole(indexed_frames(connection)?)
+        }),
+        _ => is_log_whole(connection),
     }
+}
+
+/// Whether the log holds every frame that its index counts.
+pub(super) fn is_log_whole(connection: &Connection) -> Result<bool, Error> {
+    match LogFile::of(connection)? {
+        Some(log) => alone(connection, || log.is_whole(indexed_frames(connection)?)),
+        None => Ok(true),
+    }
+}
+
+/// Looks at the log while nobody, another program's writer included, may append to it.
+fn alone(connection: &Connection, look: impl FnOnce() -> Result<bool, Error>) -> Result<bool, Error> {
+    use ffi::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match connection.execute_batch("BEGIN IMMEDIATE") {
+        Ok(()) => {
+            let looked = look();
+            connection.execute_batch("ROLLBACK").and(looked)
+        }
+        // Where the log has lost the first page nobody can begin anything.
+        Err(error) if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) => {
+            if look()? { Err(error) } else { Ok(false) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// How many frames of the log readers look for in it.
+fn indexed_frames(connection: &Connection) -> Result<u64, Error> {
+    let region = MainFile::of(connection)?.map_index(false)?;
+    Ok(region.map_or(0, |region| u64::from(region.word(INDEX_FRAMES_WORD))))
 }
 
 /// The size of the log.
@@ -243,6 +302,11 @@ pub(super) fn read_index(connection: &Connection) -> Result<Option<Vec<u32>>, Er
     let is_whole = words.first() == Some(&INDEX_VERSION) && words.get(..12) == words.get(12..24);
     if !is_whole || frames > INDEX_FRAMES_MAX {
         return Ok(None);
+    }
+    // A checkpoint that came to the last frame has flushed the file. What one carried over that did not may be lost while nobody has the
+    // file open, and is carried over again, as after a recovery.
+    if let Some(carried) = words.get_mut(INDEX_CARRIED_WORD).filter(|carried| **carried as usize != frames) {
+        *carried = 0;
     }
     words.extend((INDEX_HEAD_WORDS..INDEX_HEAD_WORDS + frames).map(|at| region.word(at)));
     Ok(Some(words))
@@ -573,23 +637,6 @@ fn register_alone() -> bool {
         BASE.store(ptr::null_mut(), Ordering::Release);
     }
     code == ffi::SQLITE_OK
-}
-
-/// Whether other programs are kept out of the connection's file for as long as it is open.
-pub(super) fn keeps_others_out(connection: &Connection) -> bool {
-    let mut vfs: *mut ffi::sqlite3_vfs = ptr::null_mut();
-    // SAFETY: as in `LogFile::of`.
-    let code = unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_VFS_POINTER,
-            ptr::from_mut(&mut vfs).cast(),
-        )
-    };
-    // SAFETY: SQLite answers the connection's VFS, which like its name stays for as long as the process lives.
-    let name = unsafe { vfs.as_ref().map(|vfs| CStr::from_ptr(vfs.zName)) };
-    code == ffi::SQLITE_OK && name == Some(ALONE)
 }
 
 /// Sets SQLite up for many small databases in this process: an open tenant takes less than half of the memory, and opening it again a

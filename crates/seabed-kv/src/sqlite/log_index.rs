@@ -45,21 +45,23 @@ impl LogIndex {
 pub(super) struct Gate<'a>(MutexGuard<'a, State>);
 
 impl Gate<'_> {
-    /// Called by the writer before it closes the last connection.
-    pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) {
-        // Looked at before the index is read and after: a program that writes in between has changed one of the two. There is none
-        // where others are kept out.
-        let before = (vfs.is_none() && !ffi::keeps_others_out(connection)).then(|| schema::stamps(path));
+    /// Called by the writer before it closes the last connection; answers whether there is an index to keep.
+    pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) -> bool {
+        // Looked at before the index is read and after: a program that writes in between has changed one of the two.
+        let before = vfs.is_none().then(|| schema::stamps(path));
         let kept = ffi::read_index(connection).ok().flatten().and_then(|words| {
-            if vfs.is_some() {
-                return Some(Kept { words, files: None });
-            }
-            let header = ffi::log_header(connection).ok().flatten()?;
-            let files = schema::FileState::with_header(path, header)?;
-            let is_same = before.is_none_or(|before| files.was(before));
-            is_same.then_some(Kept { words, files: Some(files) })
+            let files = match before {
+                Some(before) => {
+                    let header = ffi::log_header(connection).ok().flatten()?;
+                    Some(schema::FileState::with_header(path, header).filter(|files| files.was(before))?)
+                }
+                None => None,
+            };
+            Some(Kept { words, files })
         });
+        let is_kept = kept.is_some();
         *self.0 = State::Left(kept);
+        is_kept
     }
 
     /// Called by the writer with a connection that has read nothing yet; answers whether the log need not be read.

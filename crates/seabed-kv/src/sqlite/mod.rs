@@ -5,6 +5,7 @@ mod cache;
 mod engine;
 mod ffi;
 mod files;
+mod frames;
 mod log_index;
 mod open_files;
 mod reader;
@@ -117,9 +118,11 @@ impl SqliteBackend {
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
-        let lock = Arc::new(root::own(&self.root)?);
+        // Where a link leads now is what is owned, and stays the root whatever becomes of the link.
+        root::create_directory(&self.root)?;
         let root =
             std::fs::canonicalize(&self.root).map_err(|error| root::cannot("resolve", &self.root, error))?;
+        let lock = Arc::new(root::own(&root)?);
         let writers = PoolOwner::start(WRITER_THREADS)?;
         let files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let tenants_max = files_max
@@ -128,6 +131,11 @@ impl SqliteBackend {
         let files = OpenFiles::new(tenants_max, CacheBudget::new(self.options.cache_bytes_max));
         let sweeping = files.sweep_every(Duration::from_millis(self.options.idle_ms_max.max(1)))?;
         Ok(running.insert(Running { root, lock, writers, files, sweeping }).clone())
+    }
+
+    /// Where the files are.
+    fn place(&self) -> PathBuf {
+        lock(&self.running).as_ref().map_or_else(|| self.root.clone(), |running| running.root.clone())
     }
 
     fn open_tenant(&self, id: &TenantId) -> Result<Arc<dyn TenantBackend>> {
@@ -171,14 +179,15 @@ impl Backend for SqliteBackend {
 
     fn list(&self) -> Op<Vec<TenantId>> {
         let list = || {
-            let entries = match std::fs::read_dir(&self.root) {
+            let root = self.place();
+            let entries = match std::fs::read_dir(&root) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(root::cannot("list", &self.root, error)),
+                Err(error) => return Err(root::cannot("list", &root, error)),
             };
             let mut ids = Vec::new();
             for entry in entries {
-                let entry = entry.map_err(|error| root::cannot("list", &self.root, error))?;
+                let entry = entry.map_err(|error| root::cannot("list", &root, error))?;
                 ids.extend(entry.file_name().to_str().and_then(TenantId::from_file_name));
             }
             ids.sort();
@@ -189,7 +198,7 @@ impl Backend for SqliteBackend {
 
     fn remove(&self, id: &TenantId) -> Op<()> {
         let remove = || {
-            let path = self.root.join(id.file_name());
+            let path = self.place().join(id.file_name());
             // Not `exists`, which takes a file that cannot be looked at for one that is not there.
             match std::fs::symlink_metadata(&path) {
                 Ok(_) => {}
@@ -202,7 +211,7 @@ impl Backend for SqliteBackend {
                 Err(error) => return Err(root::cannot("examine", &path, error)),
             }
             // Owned first: another process may have the file open.
-            self.running()?;
+            let path = self.running()?.root.join(id.file_name());
             // The log last: with the file gone it is nobody's, while a file without its log would be an older state.
             for suffix in ["", "-wal", "-shm"] {
                 let mut file = path.clone().into_os_string();

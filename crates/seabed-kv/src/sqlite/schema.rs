@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::cache::CacheShare;
 use super::ffi;
+use super::frames::FrameChain;
 use crate::{Error, ErrorKind, Result};
 
 /// The one table, in upstream's very words: its file and ours have the same schema text.
@@ -62,13 +63,37 @@ pub(super) fn open_writer(path: &Path, vfs: Option<&str>) -> Result<Connection> 
     check_sqlite_version(rusqlite::version_number())?;
     // A simulated disk's files cannot be looked at from outside.
     if vfs.is_none() {
-        check_header(path)?;
-        make_private(path);
+        prepare(path)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = open(path, vfs, flags)?;
     accept(&connection, path, vfs)?;
     as_writer(connection)
+}
+
+/// Looks at a file that is there, and makes the one that is not.
+fn prepare(path: &Path) -> Result<()> {
+    check_header(path)?;
+    remove_leftover_log(path)?;
+    make_private(path);
+    Ok(())
+}
+
+/// Removes a log whose file is gone: the removal of its tenant came so far, and no further. (A file is in its directory before the first
+/// commit, so there never was one that holds anything of a tenant.) SQLite would do so too, but only when it first reads the
+/// file: what is killed between the two would leave an empty file with a log, which is that of a tenant that was cut off.
+fn remove_leftover_log(path: &Path) -> Result<()> {
+    let is_gone = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == IoErrorKind::NotFound);
+    if !is_gone || !has_log(path) {
+        return Ok(());
+    }
+    let log = sibling(path, "-wal");
+    std::fs::remove_file(&log).map_err(|error| {
+        Error::new(ErrorKind::Backend, format!("{} cannot be removed: {error}", log.display()))
+            .with_source(error)
+    })?;
+    // Before the file is made again: of two changes the later one may survive alone.
+    sync_directory(path)
 }
 
 /// Makes a file that is not there one that only its owner may read, whatever the root lets in; SQLite gives the files beside it the same
@@ -308,18 +333,23 @@ fn check_header(path: &Path) -> Result<()> {
     if write_version == 1 && file_bytes > page_bytes && sibling_bytes(path, "-journal") > 0 {
         return Err(unsupported("has a rollback journal, which would be played back into it by opening it"));
     }
+    // A checkpoint writes page 1, with the new size, before the pages behind it, and the last of them may not have found room, or time:
+    // with a log a short file is in order, to the byte. So is a first page of which its creation has left a part, beside a
+    // journal: it is begun anew.
+    if has_log(path) || file_bytes <= page_bytes && sibling_bytes(path, "-journal") > 0 {
+        return Ok(());
+    }
     if file_bytes % page_bytes != 0 {
         return Err(corrupt(format!(
             "has {file_bytes} bytes, not a whole number of pages of {page_bytes}: it was cut off"
         )));
     }
-    // A checkpoint writes page 1, with the new size, before the pages behind it: with a log a short file is in order.
     let word = |at: usize| {
         header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
     };
     let size_is_valid = word(24) == word(92);
     let pages = u64::from(word(28));
-    if !has_log(path) && size_is_valid && pages * page_bytes > file_bytes {
+    if size_is_valid && pages * page_bytes > file_bytes {
         return Err(corrupt(format!(
             "has {file_bytes} bytes of the {} it should have: it was cut off",
             pages * page_bytes
@@ -333,17 +363,7 @@ fn check_header(path: &Path) -> Result<()> {
 pub(super) fn check_log_header(path: &Path) -> Result<()> {
     // A file that was extended and never written is zeros.
     let Some(header) = log_header(path).filter(|header| *header != [0; 32]) else { return Ok(()) };
-    let words: Vec<[u8; 4]> = header.as_chunks::<4>().0.to_vec();
-    let big = |at: usize| words.get(at).map_or(0, |word| u32::from_be_bytes(*word));
-    let little = |at: usize| words.get(at).map_or(0, |word| u32::from_le_bytes(*word));
-    // The lowest bit of the magic number says in which byte order the checksum was made.
-    let checked: &dyn Fn(usize) -> u32 = if big(0) & 1 == 1 { &big } else { &little };
-    let (mut first, mut second) = (0_u32, 0_u32);
-    for pair in 0..3 {
-        first = first.wrapping_add(checked(2 * pair)).wrapping_add(second);
-        second = second.wrapping_add(checked(2 * pair + 1)).wrapping_add(first);
-    }
-    if big(0) & !1 == 0x377F_0682 && (first, second) == (big(6), big(7)) {
+    if FrameChain::begin(&header).is_some() {
         return Ok(());
     }
     let message = format!(
@@ -497,6 +517,18 @@ fn in_file(path: &Path, error: rusqlite::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever drops a tenant may be killed once its file is gone, and whoever opens it next before SQLite has looked at it.
+    #[test]
+    fn what_is_left_of_a_dropped_tenant_is_no_damaged_one_however_often_its_opening_is_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        std::fs::write(sibling(&path, "-wal"), vec![7; 100_000]).unwrap();
+        prepare(&path).unwrap();
+        prepare(&path).unwrap();
+        assert!(!sibling(&path, "-wal").exists());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
 
     #[test]
     fn a_sqlite_with_the_wal_reset_race_is_refused() {

@@ -127,12 +127,13 @@ impl Writer {
     /// So the pages of the first are not kept: they are a fifth of what an open tenant takes, and a second use reads them again in some
     /// microseconds. With that one it is set what the connection may cache; until then it is as much as SQLite lets every connection.
     pub(super) fn used(&mut self) -> Result<()> {
-        self.uses = (self.uses + 1).min(3);
         match self.uses {
-            1 => self.connection.release_memory().map_err(sql),
-            2 => schema::set_cache(&self.connection, &self.cache, self.known.cache_size),
-            _ => Ok(()),
+            0 => self.connection.release_memory().map_err(sql)?,
+            1 => schema::set_cache(&self.connection, &self.cache, self.known.cache_size)?,
+            _ => return Ok(()),
         }
+        self.uses += 1;
+        Ok(())
     }
 
     /// Ends what a failed group has begun.

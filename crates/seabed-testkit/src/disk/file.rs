@@ -43,6 +43,13 @@ impl File {
         }
     }
 
+    /// The cache forgets what the disk does not have. The length stays, which is kept elsewhere.
+    pub(crate) fn revert(&mut self) {
+        let length = self.current.len();
+        self.current.clone_from(&self.durable);
+        self.current.resize(length, 0);
+    }
+
     /// Decides what of the unsynced changes reached the disk, and forgets the rest.
     pub(crate) fn settle(&mut self, survival: Survival, rng: &mut Rng) {
         let changes = std::mem::take(&mut self.unsynced);
