@@ -41,7 +41,7 @@ SELECT payload FROM seabed_bench.plain WHERE tenant = 't' AND category = 'c' AND
 INSERT INTO seabed_bench.plain VALUES ('t', 'c', $key, $payload) $on_conflict;
 COMMIT;"
 script batch "INSERT INTO seabed_bench.plain SELECT 't', 'c', put.* FROM (SELECT $keys k, $payloads p FROM $hundred) a, unnest(k, p) put $on_conflict"
-script puts "SELECT seabed_bench.apply_puts($give_up, true, NULL, '{-7}', '{t}', 't', '{c}', $keys, '{}', '{}', '{}', $payloads) FROM $hundred"
+script puts "SELECT seabed_bench.apply_short_puts($give_up, true, NULL, '{-7}', '{t}', 't', 'c', $keys, $payloads) FROM $hundred"
 
 names=(single put conditional four batch puts)
 for ((round = 0; round < rounds; round++)); do

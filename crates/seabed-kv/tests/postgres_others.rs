@@ -263,8 +263,8 @@ fn functions_of_an_older_version_are_replaced(dialect: Dialect) {
     store.close().wait().unwrap();
     // With what each version lacks of this one's functions, or has otherwise.
     for (version, others) in [
-        (1, "apply_put, seabed.apply_puts, seabed.apply_one, seabed.left_ms"),
-        (2, "apply_put, seabed.apply_puts"),
+        (1, "apply_put, seabed.apply_short_puts, seabed.apply_one, seabed.left_ms"),
+        (2, "apply_put, seabed.apply_short_puts"),
     ] {
         cluster
             .sql(database(&url), &format!("UPDATE seabed.format SET version = {version} WHERE version = 3"));

@@ -294,25 +294,15 @@ impl<'a> Columns<'a> {
             values: steps.iter().map(Step::value).collect(),
         }
     }
+}
 
-    /// Puts, as `apply_puts` has them: short where all are of one category and no name is cut.
-    fn of_puts(puts: &'a [Step<'_>]) -> Self {
-        let category = puts.first().map(|put| &*put.category.column);
-        let is_plain = |put: &Step<'_>| {
-            Some(&*put.category.column) == category && put.category.tail.is_empty() && put.key.tail.is_empty()
-        };
-        if !puts.iter().all(is_plain) {
-            return Self::of(puts);
-        }
-        Self {
-            categories: category.into_iter().collect(),
-            keys: puts.iter().map(|put| put.key.head).collect(),
-            digests: Vec::new(),
-            tails: Vec::new(),
-            category_tails: Vec::new(),
-            values: puts.iter().map(Step::value).collect(),
-        }
-    }
+/// The one category of puts in which no name is cut; `None` when they are others.
+fn short<'a>(puts: &'a [Step<'_>]) -> Option<&'a [u8]> {
+    let category = &*puts.first()?.category.column;
+    let is_short = |put: &Step<'_>| {
+        *put.category.column == *category && put.category.tail.is_empty() && put.key.tail.is_empty()
+    };
+    puts.iter().all(is_short).then_some(category)
 }
 
 /// A statement on its way: where to, what it locks and how it commits.
@@ -375,7 +365,10 @@ impl Sending<'_> {
             .into_iter()
             .map(|((category, key), payload)| Step::row(0, PUT, category, key, Some(payload)))
             .collect();
-        let columns = Columns::of_puts(&steps);
+        if let Some(category) = short(&steps) {
+            return self.short_puts(category, &steps, requests).await;
+        }
+        let columns = Columns::of(&steps);
         let parameters: [Parameter<'_>; 12] = [
             (&self.give_up, Type::INT8),
             (&self.commit.durable, Type::BOOL),
@@ -391,6 +384,30 @@ impl Sending<'_> {
             (&columns.values, Type::BYTEA_ARRAY),
         ];
         let rows = self.connection.query_often(&self.shared.sql.APPLY_PUTS, &parameters).await?;
+        let epoch = epoch(&rows, 0)?;
+        Ok(Committed { verdicts: (0..requests).map(|_| APPLIED).collect(), epoch })
+    }
+
+    async fn short_puts(
+        &self,
+        category: &[u8],
+        puts: &[Step<'_>],
+        requests: usize,
+    ) -> Result<Committed, Failure> {
+        let keys: Vec<_> = puts.iter().map(|put| put.key.head).collect();
+        let values: Vec<_> = puts.iter().map(Step::value).collect();
+        let parameters: [Parameter<'_>; 9] = [
+            (&self.give_up, Type::INT8),
+            (&self.commit.durable, Type::BOOL),
+            (&self.commit.relied_on, Type::INT8),
+            (&self.locks.numbers, Type::INT8_ARRAY),
+            (&self.locks.exclusive, Type::BOOL_ARRAY),
+            (&self.tenant, Type::BYTEA),
+            (&category, Type::BYTEA),
+            (&keys, Type::BYTEA_ARRAY),
+            (&values, Type::BYTEA_ARRAY),
+        ];
+        let rows = self.connection.query_often(&self.shared.sql.APPLY_SHORT_PUTS, &parameters).await?;
         let epoch = epoch(&rows, 0)?;
         Ok(Committed { verdicts: (0..requests).map(|_| APPLIED).collect(), epoch })
     }
@@ -554,8 +571,8 @@ mod tests {
     }
 
     #[test]
-    fn puts_of_one_category_and_short_names_send_two_columns() {
-        let columns = |rows: &[(&str, usize)]| {
+    fn puts_are_short_when_they_are_of_one_category_and_no_name_is_cut() {
+        let is_short = |rows: &[(&str, usize)]| {
             let requests = [request(|batch| {
                 for (category, length) in rows {
                     batch.put(*category, vec![b'k'; *length], b"x");
@@ -564,13 +581,12 @@ mod tests {
             let puts = puts(&requests).unwrap().into_iter();
             let steps: Vec<_> =
                 puts.map(|((category, key), value)| Step::row(0, PUT, category, key, Some(value))).collect();
-            let columns = Columns::of_puts(&steps);
-            [&columns.categories, &columns.keys, &columns.digests, &columns.tails].map(Vec::len)
+            short(&steps).is_some()
         };
-        assert_eq!(columns(&[("a", 1), ("a", 2)]), [1, 2, 0, 0]);
-        assert_eq!(columns(&[("a", 1), ("b", 1)]), [2; 4]);
-        assert_eq!(columns(&[("a", 1), ("a", 2_001)]), [2; 4]);
+        assert!(is_short(&[("a", 1), ("a", 2)]));
+        assert!(!is_short(&[("a", 1), ("b", 1)]));
+        assert!(!is_short(&[("a", 1), ("a", 2_001)]));
         let long = "c".repeat(256);
-        assert_eq!(columns(&[(&long, 1), (&long, 2)]), [2; 4]);
+        assert!(!is_short(&[(&long, 1), (&long, 2)]));
     }
 }

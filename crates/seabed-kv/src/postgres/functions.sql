@@ -217,15 +217,30 @@ DECLARE
 BEGIN
     PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
         FROM unnest(numbers, exclusives) AS lock(number, exclusive);
-    IF cardinality(digests) = 0 THEN
-        INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
-            SELECT p_tenant, categories[1], put.key, '', '', '', put.payload FROM unnest(keys, payloads) AS put(key, payload)
-            ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
-    ELSE
-        INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
-            SELECT p_tenant, put.* FROM unnest(categories, keys, digests, tails, category_tails, payloads) AS put
-            ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
+        SELECT p_tenant, put.* FROM unnest(categories, keys, digests, tails, category_tails, payloads) AS put
+        ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
+    IF {schema}.left_ms(give_up) IS NULL THEN
     END IF;
+    RETURN epoch;
+END
+$$;
+
+-- The same of one category, and of names that are not cut. It is a function of its own, and not another way to call that one: servers of an
+-- older version put theirs in the place of that one, when both make the schema at once.
+CREATE OR REPLACE FUNCTION {schema}.apply_short_puts(
+    give_up bigint, durable boolean, relied_on bigint, numbers bigint[], exclusives boolean[], p_tenant bytea,
+    p_category bytea, keys bytea[], payloads bytea[]
+) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    epoch bigint := {schema}.begin_batch(give_up, durable, relied_on);
+BEGIN
+    PERFORM CASE WHEN exclusive THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
+        FROM unnest(numbers, exclusives) AS lock(number, exclusive);
+    INSERT INTO {schema}.rows AS r (tenant, category, key, digest, tail, category_tail, payload)
+        SELECT p_tenant, p_category, put.key, '', '', '', put.payload
+        FROM unnest(keys, payloads) AS put(key, payload)
+        ON CONFLICT (tenant, category, key, digest) DO UPDATE SET payload = excluded.payload;
     IF {schema}.left_ms(give_up) IS NULL THEN
     END IF;
     RETURN epoch;

@@ -80,6 +80,7 @@ statements! {
                  ) AS one OFFSET 0) AS called";
     APPLY_PUT = "SELECT {schema}.apply_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     APPLY_PUTS = "SELECT {schema}.apply_puts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    APPLY_SHORT_PUTS = "SELECT {schema}.apply_short_puts($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     APPLY_MANY = "SELECT request, failed, held, deleted, epoch FROM {schema}.apply_many(\
                   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     // Tenants that have rows and no name: what somebody wrote after another has dropped the tenant. From one to the next along the index.

@@ -119,7 +119,7 @@ impl SqliteBackend {
             return Ok(running.clone());
         }
         // Where a link leads now is what is owned, and stays the root whatever becomes of the link.
-        root::create_directory(&self.root)?;
+        create_directory(&self.root)?;
         let root =
             std::fs::canonicalize(&self.root).map_err(|error| root::cannot("resolve", &self.root, error))?;
         let lock = Arc::new(root::own(&root)?);
