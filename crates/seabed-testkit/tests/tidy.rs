@@ -47,14 +47,14 @@ const BANS: &[Ban] = &[
         words: &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait"],
         applies: |path| {
             in_sources(path)
-                && path != "crates/seabed-kv/src/sqlite/ffi.rs"
+                && !path.starts_with("crates/seabed-kv/src/sqlite/ffi")
                 && !["callback", "classic", "extra", "input"]
                     .iter()
                     .any(|file| path == format!("crates/libsds/src/{file}.rs"))
                 && !path.starts_with("crates/seabed-testkit/src/vfs")
         },
         everywhere: false,
-        why: "unsafe lives where libsds meets C, in seabed-kv/src/sqlite/ffi.rs and in the testkit's VFS",
+        why: "unsafe lives where libsds meets C, in seabed-kv's sqlite/ffi.rs and sqlite/ffi/ and in the testkit's VFS",
     },
     Ban {
         words: &["axum::", "axum as"],
@@ -375,7 +375,8 @@ fn named_tests(row: &str) -> Vec<&str> {
     held_by.split('`').skip(1).step_by(2).collect()
 }
 
-/// Where a test of that name stands: `crate::file::test`, or `crate::module::tests::test` at the foot of a module.
+/// Where a test of that name stands: `crate::file::test`, `crate::module::tests::test` at the foot of a module, or in a part of
+/// its tests.
 fn test_files(name: &str) -> Vec<String> {
     let mut path: Vec<&str> = name.split("::").collect();
     path.pop();
@@ -384,6 +385,9 @@ fn test_files(name: &str) -> Vec<String> {
         [of, modules @ .., "tests"] => {
             let module = format!("crates/{of}/src/{}", modules.join("/"));
             vec![format!("{module}.rs"), format!("{module}/mod.rs"), format!("{module}/tests.rs")]
+        }
+        [of, modules @ .., "tests", part] => {
+            vec![format!("crates/{of}/src/{}/tests/{part}.rs", modules.join("/"))]
         }
         [of, file, module] => {
             vec![format!("crates/{of}/tests/{file}/{module}.rs"), format!("crates/{of}/tests/{file}.rs")]

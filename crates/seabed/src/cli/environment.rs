@@ -75,7 +75,9 @@ pub(super) fn refuse_original_database() -> anyhow::Result<()> {
         return Ok(());
     }
     Err(Exit::usage(format!(
-        "{ORIGINAL_DATABASE} is set: it names the database of the original taskchampion-sync-server, which this server does not use. Devices          that have tasks there must not meet an empty store: stop the original, run `seabed import taskchampion \"${ORIGINAL_DATABASE}\"`, then          unset {ORIGINAL_DATABASE}. To keep what is stored here in a database, name one of its own with --store or SEABED_STORE"
+        "{ORIGINAL_DATABASE} is set: it names the database of the original taskchampion-sync-server, which this server does not use. Devices \
+         that have tasks there must not meet an empty store: stop the original, run `seabed import taskchampion \"${ORIGINAL_DATABASE}\"`, then \
+         unset {ORIGINAL_DATABASE}. To keep what is stored here in a database, name one of its own with --store or SEABED_STORE"
     )))
 }
 
