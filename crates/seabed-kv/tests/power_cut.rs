@@ -306,3 +306,104 @@ fn nothing_is_acknowledged_behind_what_a_failed_flush_took_out_of_the_log() {
     }
     assert!(went_on > 20 && gave_up > 20, "{went_on} went on, {gave_up} gave up");
 }
+
+/// While a tenant is evicted nobody has its files open, and the system may lose what was not flushed of them without telling anybody.
+#[test]
+fn nothing_durable_stands_behind_relaxed_commits_that_were_lost_while_the_tenant_was_evicted() {
+    let (mut went_on, mut gave_up) = (0, 0);
+    for seed in 0..200 {
+        for closes in [false, true] {
+            let disk = Disk::new(seed);
+            let mut engine = open(&disk);
+            commit(&mut engine, put("1"), Durability::Durable).unwrap();
+            for key in ["2", "3"] {
+                commit(&mut engine, put(key), Durability::Relaxed).unwrap();
+            }
+            assert!(engine.rest(false));
+            disk.lose("tenant.db-wal", seed);
+            let acknowledged = if closes {
+                engine.rest(true) && engine.flush().is_ok()
+            } else {
+                commit(&mut engine, put("4"), Durability::Durable).is_ok()
+            };
+            let expected: &[&str] = match (acknowledged, closes) {
+                (true, true) => &["1", "2", "3"],
+                (true, false) => &["1", "2", "3", "4"],
+                (false, _) => {
+                    let error = engine.flush().unwrap_err();
+                    assert!(error.to_string().contains("open it again"), "{error}");
+                    // Opened again it goes on with what there is.
+                    engine = open(&disk);
+                    commit(&mut engine, put("5"), Durability::Durable).unwrap();
+                    &["1", "5"]
+                }
+            };
+            let count = if acknowledged { &mut went_on } else { &mut gave_up };
+            *count += 1;
+            let keys = keys_after(&disk, engine, seed);
+            assert!(
+                expected.iter().all(|key| keys.iter().any(|there| there == key)),
+                "seed {seed}, closes: {closes}: {keys:?}"
+            );
+        }
+    }
+    assert!(went_on > 40 && gave_up > 40, "{went_on} went on, {gave_up} gave up");
+}
+
+/// The index of a very long log is not kept, so all of the log is read again, and ends where something of it was lost.
+#[test]
+fn a_log_of_which_no_index_is_kept_is_flushed_before_its_tenant_is_evicted() {
+    for (batches, syncs) in [(1, 0), (5, 1)] {
+        let disk = Disk::new(1);
+        let options = EngineOptions { checkpoint_bytes: u64::MAX, ..EngineOptions::default() };
+        let mut engine = Engine::open(&path(&disk), Some(disk.vfs()), options).unwrap();
+        for number in 0..batches {
+            let mut batch = Batch::new();
+            batch.put("c", format!("{number}"), vec![b'v'; 7_000_000]);
+            commit(&mut engine, batch, Durability::Relaxed).unwrap();
+        }
+        let before = disk.counters().syncs;
+        assert!(engine.rest(false));
+        assert_eq!(disk.counters().syncs - before, syncs);
+        assert!(engine.rest(true));
+        assert_eq!(keys_after(&disk, engine, 1).len(), batches);
+    }
+}
+
+/// A tenant of which a reader has stopped a checkpoint half way, so that what was carried over is not flushed.
+fn carried_over_in_part(disk: &Disk) -> Engine {
+    let mut engine = open(disk);
+    for key in ["1", "2", "3"] {
+        commit(&mut engine, put(key), Durability::Durable).unwrap();
+    }
+    let view = View::open(&path(disk), disk.vfs()).unwrap();
+    commit(&mut engine, put("4"), Durability::Durable).unwrap();
+    engine.checkpoint().unwrap();
+    drop(view);
+    engine
+}
+
+#[test]
+fn what_was_carried_over_in_part_is_carried_over_anew_after_an_eviction() {
+    for seed in 0..50 {
+        let disk = Disk::new(seed);
+        let mut engine = carried_over_in_part(&disk);
+        assert!(engine.rest(false));
+        disk.lose("tenant.db", seed);
+        commit(&mut engine, put("5"), Durability::Durable).unwrap();
+        engine.checkpoint().unwrap();
+        // This begins the log anew, over what was not carried over.
+        commit(&mut engine, put("6"), Durability::Durable).unwrap();
+        disk.kill();
+        drop(engine);
+        disk.cut(seed);
+        assert_values(&open(&disk).rows().unwrap(), 6, seed);
+    }
+}
+
+fn assert_values(rows: &[seabed_kv::sqlite::simulation::StoredRow], count: usize, seed: u64) {
+    assert_eq!(rows.len(), count, "seed {seed}");
+    for (_, key, value) in rows {
+        assert!(*value == [b'v'; 3_000], "seed {seed}: the row of {key:?} is another");
+    }
+}

@@ -82,6 +82,8 @@ pub(crate) struct SqliteEngine {
     poisoned: bool,
     /// Whether it may have been a flush of the file.
     is_file_in_doubt: bool,
+    /// Whether the log was not flushed when the file was let go of, and not looked at since.
+    is_log_in_doubt: bool,
     /// Why the tenant was given up.
     lost: Option<Error>,
     /// Held until the file is closed.
@@ -140,6 +142,7 @@ impl SqliteEngine {
             was_reopened: false,
             poisoned: false,
             is_file_in_doubt: false,
+            is_log_in_doubt: false,
             lost: None,
             _lock: lock,
         })
@@ -168,6 +171,16 @@ impl SqliteEngine {
     }
 
     fn open_again(&mut self) -> Result<Writer> {
+        match self.open_with_index() {
+            // What was not flushed may be lost, and with it pages that are needed to open the file. Without the index they are not.
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.durable_seq < self.seq => {
+                Err(self.give_up())
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with_index(&mut self) -> Result<Writer> {
         let (vfs, mut gate) = (self.vfs.as_deref(), self.index.gate());
         let writer =
             Writer::open_again(&self.path, vfs, self.cache.share(), self.known, self.is_log_listed, &gate)?;
@@ -175,6 +188,7 @@ impl SqliteEngine {
         gate.forget();
         // Otherwise another program may have made another one.
         self.is_log_listed &= writer.has_kept_index;
+        self.is_log_in_doubt = self.durable_seq < self.seq;
         Ok(writer)
     }
 
@@ -214,7 +228,7 @@ impl SqliteEngine {
         // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
         self.connection = Some(writer);
-        (self.poisoned, self.is_file_in_doubt) = (false, false);
+        (self.poisoned, self.is_file_in_doubt, self.is_log_in_doubt) = (false, false, false);
         self.durable_seq = self.seq;
         Ok(())
     }
@@ -230,9 +244,21 @@ impl SqliteEngine {
         self.lost.insert(lost_commits()).clone()
     }
 
+    /// Looks whether the log is whole, where something may have been lost of it while nobody had it open: no flush tells of that. A recovery
+    /// would find out when the file is opened again; but it would read all of the log, for commits that may never be relied on.
+    fn check_log(&mut self) -> Result<()> {
+        let Some(writer) = self.connection.as_ref().filter(|_| self.is_log_in_doubt) else { return Ok(()) };
+        if !ffi::is_log_whole(&writer.connection).map_err(sql)? {
+            return Err(self.give_up());
+        }
+        self.is_log_in_doubt = false;
+        Ok(())
+    }
+
     /// The connection, opened again when that is due: what a backup copies.
     pub(super) fn source(&mut self) -> Result<&ffi::Source> {
         self.make_ready()?;
+        self.check_log()?;
         let closed = || Error::new(ErrorKind::Backend, "the file could not be opened again");
         self.connection.as_ref().map(|writer| &writer.connection).ok_or_else(closed)
     }
@@ -316,10 +342,15 @@ impl SqliteEngine {
         let refused = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(_)));
         // A refusal tells of the batch that it was refused by, and a Durable request that changed nothing of the one that it
         // found done: COMMIT without frames flushes nothing.
-        if unsynced && (level == Durability::Durable || refused) && !planted {
+        let syncs = unsynced && (level == Durability::Durable || refused) && !planted;
+        if syncs {
             ffi::sync_log(connection).map_err(|error| Failure::During(sql(error)))?;
-            (self.durable_seq, self.is_log_listed) = (seq, true);
-        } else if !unsynced || planted {
+            self.is_log_listed = true;
+        }
+        if syncs || synced_by_commit {
+            self.check_log().map_err(Failure::During)?;
+        }
+        if syncs || !unsynced || planted {
             self.durable_seq = seq;
         }
         Ok(verdicts)
@@ -330,7 +361,14 @@ impl SqliteEngine {
         if let Err(error) = self.make_ready() {
             return failed(&error);
         }
-        match self.try_group(requests) {
+        let result = self.try_group(requests).map_err(|failure| match failure {
+            // What was lost of the log is no damage to the file.
+            Failure::Before(error) if error.kind() == ErrorKind::Corrupt => {
+                Failure::Before(self.check_log().err().unwrap_or(error))
+            }
+            other => other,
+        });
+        match result {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
             // One of them cannot be written; the others must not suffer for it. (A file that another program holds is no
             // request's fault.)
@@ -400,6 +438,8 @@ impl SqliteEngine {
     }
 
     fn run_checkpoint(&mut self, pragma: &str) -> Result<()> {
+        // Into the file comes nothing that is not in the log.
+        self.check_log()?;
         let Some(writer) = &mut self.connection else { return Ok(()) };
         // Before the log can begin anew: here, because most tenants are closed before theirs is long.
         if !writer.is_log_limited {
@@ -514,7 +554,8 @@ impl Engine for SqliteEngine {
         }
         if how == Rest::Closed {
             // It may have let go of its file before; its log is read again for the last time.
-            if self.connection.is_none() && !schema::has_log(&self.path) {
+            // (A simulated disk cannot be looked at from outside.)
+            if self.connection.is_none() && self.vfs.is_none() && !schema::has_log(&self.path) {
                 return true;
             }
             if let Err(error) = self.make_whole().and_then(|()| self.close_file()) {
@@ -525,9 +566,20 @@ impl Engine for SqliteEngine {
         } else {
             // What is not flushed yet is in the log, and stays known to be: the next opening goes on from there.
             let mut gate = self.index.gate();
-            if let Some(writer) = self.connection.take() {
+            if let Some(writer) = &self.connection {
                 gate.keep(&writer.connection, &self.path, self.vfs.as_deref());
+                // A log that is read again ends where something of it was lost, and nobody would notice.
+                if !gate.has_kept()
+                    && self.durable_seq < self.seq
+                    && let Err(error) = ffi::sync_log(&writer.connection)
+                {
+                    tracing::error!(file = %self.path.display(), %error, "a log could not be flushed");
+                    gate.forget();
+                    self.poisoned = true;
+                    return false;
+                }
             }
+            self.connection = None;
         }
         self.carried_over = false;
         true
@@ -550,8 +602,10 @@ impl SqliteEngine {
         let Some(writer) = &self.connection else { return Ok(()) };
         if self.durable_seq < self.seq {
             ffi::sync_log(&writer.connection).map_err(sql)?;
+            self.check_log()?;
             self.durable_seq = self.seq;
         }
+        let Some(writer) = &self.connection else { return Ok(()) };
         // From here on nothing can be lost, only left for the next opening.
         schema::set(&writer.connection, DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let _gate = self.index.gate();

@@ -162,8 +162,14 @@ fn alone(connection: &Connection, look: impl FnOnce() -> Result<bool, Error>) ->
         Err(error) if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) => {
             if look()? { Err(error) } else { Ok(false) }
         }
-        _ => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+/// How many frames of the log readers look for in it.
+fn indexed_frames(connection: &Connection) -> Result<u64, Error> {
+    let region = MainFile::of(connection)?.map_index(false)?;
+    Ok(region.map_or(0, |region| u64::from(region.word(INDEX_FRAMES_WORD))))
 }
 
 /// The size of the log.
@@ -296,6 +302,11 @@ pub(super) fn read_index(connection: &Connection) -> Result<Option<Vec<u32>>, Er
     let is_whole = words.first() == Some(&INDEX_VERSION) && words.get(..12) == words.get(12..24);
     if !is_whole || frames > INDEX_FRAMES_MAX {
         return Ok(None);
+    }
+    // A checkpoint that came to the last frame has flushed the file. What one carried over that did not may be lost while nobody has the
+    // file open, and is carried over again, as after a recovery.
+    if let Some(carried) = words.get_mut(INDEX_CARRIED_WORD).filter(|carried| **carried as usize != frames) {
+        *carried = 0;
     }
     words.extend((INDEX_HEAD_WORDS..INDEX_HEAD_WORDS + frames).map(|at| region.word(at)));
     Ok(Some(words))

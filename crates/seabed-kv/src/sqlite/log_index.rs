@@ -62,6 +62,11 @@ impl Gate<'_> {
         *self.0 = State::Left(kept);
     }
 
+    /// Whether there was an index to keep.
+    pub(super) fn has_kept(&self) -> bool {
+        matches!(&*self.0, State::Left(Some(_)))
+    }
+
     /// Called by the writer with a connection that has read nothing yet; answers whether the log need not be read.
     ///
     /// # Errors
