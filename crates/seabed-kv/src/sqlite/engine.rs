@@ -207,6 +207,10 @@ impl SqliteEngine {
         let readers = self.readers.clone().filter(|_| self.is_file_in_doubt);
         let _paused = readers.as_ref().map(|readers| readers.pause());
         let Some(writer) = &self.connection else { return Ok(()) };
+        if self.is_file_in_doubt {
+            // A reader of another process keeps the index, and what it says. First, because it takes no disk that works.
+            ffi::carry_over_anew(&writer.connection).map_err(sql)?;
+        }
         let is_whole = ffi::rewrite_log(&writer.connection).map_err(|error| {
             let cause = sql(error);
             let message = format!(
@@ -216,10 +220,6 @@ impl SqliteEngine {
         })?;
         if !is_whole {
             return Err(self.give_up());
-        }
-        if self.is_file_in_doubt {
-            // A reader of another process keeps the index, and what it says.
-            ffi::carry_over_anew(&writer.connection).map_err(sql)?;
         }
         // Whatever the failure left in the connection's memory goes with it.
         self.drop_connection();
@@ -468,6 +468,13 @@ impl SqliteEngine {
                 let error = sql(error);
                 self.poisoned |= error.kind() != ErrorKind::Busy;
                 self.is_file_in_doubt |= error.kind() != ErrorKind::Busy && !error.is_disk_full();
+                // At once, because until then readers are shown what the file may have lost. While the disk fails, the next group
+                // tries again, and whoever looks after tenants that nobody uses.
+                if self.is_file_in_doubt
+                    && let Err(error) = self.make_whole()
+                {
+                    tracing::error!(file = %self.path.display(), %error, "the log could not be written again");
+                }
                 Err(error)
             }
         }
@@ -545,8 +552,16 @@ impl Engine for SqliteEngine {
     }
 
     fn rest(&mut self, how: Rest) -> bool {
-        if self.lost.is_some() || self.connection.is_none() && (self.poisoned || how == Rest::Released) {
+        if self.lost.is_some() || self.connection.is_none() && how == Rest::Released {
             return true;
+        }
+        // Nobody else may come to do it.
+        if self.poisoned
+            && how == Rest::Closed
+            && let Err(error) = self.make_whole()
+        {
+            tracing::error!(file = %self.path.display(), %error, "the log could not be written again");
+            return false;
         }
         // After a failed flush the connection goes only once the log was written again, and a copy is done sooner than begun again.
         if self.poisoned || self.connection.as_ref().is_some_and(|writer| writer.connection.is_copied()) {
