@@ -228,6 +228,7 @@ impl SqliteEngine {
         // over them when they were not. Without it they could come back at the next recovery.
         writer.connection.pragma_update(None, "user_version", schema::USER_VERSION).map_err(sql)?;
         self.connection = Some(writer);
+        self.list_log()?;
         (self.poisoned, self.is_file_in_doubt, self.is_log_in_doubt) = (false, false, false);
         self.durable_seq = self.seq;
         Ok(())
@@ -252,6 +253,17 @@ impl SqliteEngine {
             return Err(self.give_up());
         }
         self.is_log_in_doubt = false;
+        Ok(())
+    }
+
+    /// Flushes the log's place in its directory, once for each log that was made. SQLite does so with the first flush of a log, and takes no
+    /// failure of it for one, as where the process has no file left to open.
+    fn list_log(&mut self) -> Result<()> {
+        // The directory of a simulated disk cannot be reached from outside, and does not fail.
+        if !self.is_log_listed && self.vfs.is_none() {
+            schema::sync_directory(&self.path)?;
+        }
+        self.is_log_listed = true;
         Ok(())
     }
 
@@ -337,7 +349,6 @@ impl SqliteEngine {
         committed.map_err(|error| Failure::During(sql(error)))?;
         self.seq = seq;
         let synced_by_commit = wrote && level == Durability::Durable;
-        self.is_log_listed |= synced_by_commit;
         let unsynced = if wrote { !synced_by_commit } else { unsynced_before };
         let refused = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refused(_)));
         // A refusal tells of the batch that it was refused by, and a Durable request that changed nothing of the one that it
@@ -345,10 +356,9 @@ impl SqliteEngine {
         let syncs = unsynced && (level == Durability::Durable || refused) && !planted;
         if syncs {
             ffi::sync_log(connection).map_err(|error| Failure::During(sql(error)))?;
-            self.is_log_listed = true;
         }
         if syncs || synced_by_commit {
-            self.check_log().map_err(Failure::During)?;
+            self.check_log().and_then(|()| self.list_log()).map_err(Failure::During)?;
         }
         if syncs || !unsynced || planted {
             self.durable_seq = seq;
@@ -618,6 +628,7 @@ impl SqliteEngine {
         if self.durable_seq < self.seq {
             ffi::sync_log(&writer.connection).map_err(sql)?;
             self.check_log()?;
+            self.list_log()?;
             self.durable_seq = self.seq;
         }
         let Some(writer) = &self.connection else { return Ok(()) };
