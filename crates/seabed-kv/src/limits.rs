@@ -50,6 +50,9 @@ pub const GROUP_REQUESTS_MAX: usize = 256;
 /// How many bytes of batches one flush serves at most, unless a single batch is larger.
 pub const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// After how many bytes of refused rows a group ends: each refusal carries the row that it was refused by.
+pub const GROUP_REFUSED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// How many rows a page of a scan holds at most.
 pub const PAGE_ROWS_MAX: usize = 1_024;
 

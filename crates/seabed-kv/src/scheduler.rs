@@ -27,7 +27,8 @@ pub(crate) enum Verdict {
 
 /// What writes a tenant. Its calls come one after another, from any writer thread.
 pub(crate) trait Engine: Send + 'static {
-    /// Applies the requests as one group and answers each, in order. Acknowledged Durable requests, and refusals, are durable
+    /// Applies the requests as one group and answers each, in order; or the first ones, when their answers are large, and then the others
+    /// are the next group. Acknowledged Durable requests, and refusals, are durable
     /// when this returns.
     fn commit_group(&mut self, requests: &[Request]) -> Vec<Result<Verdict>>;
 
@@ -210,25 +211,34 @@ impl<E: Engine> Actor<E> {
         if requests.is_empty() {
             return engine.failure();
         }
-        let verdicts = engine.commit_group(&requests);
-        self.durable_seq.store(engine.durable_seq(), Ordering::Release);
-        self.groups.fetch_add(1, Ordering::Relaxed);
-        for ((verdict, completer), request) in verdicts.into_iter().zip(completers).zip(&requests) {
-            completer.complete(match verdict {
-                Ok(Verdict::Applied { seq, deleted }) => {
-                    // A flush is a batch without writes.
-                    self.commits.fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
-                    Ok(Outcome::Applied(match request.durability {
-                        Durability::Durable => Commit::durable(seq, deleted),
-                        Durability::Relaxed => Commit::relaxed(seq, deleted, self.clone()),
-                    }))
-                }
-                Ok(Verdict::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
-                Err(error) => Err(error.in_tenant(&self.tenant).in_batch(&request.batch)),
-            });
+        let (mut left, mut completers) = (&requests[..], completers.into_iter());
+        while !left.is_empty() {
+            let verdicts = engine.commit_group(left);
+            self.durable_seq.store(engine.durable_seq(), Ordering::Release);
+            self.groups.fetch_add(1, Ordering::Relaxed);
+            let (group, rest) = left.split_at(verdicts.len().clamp(1, left.len()));
+            left = rest;
+            for ((verdict, completer), request) in verdicts.into_iter().zip(&mut completers).zip(group) {
+                completer.complete(self.answer(verdict, request));
+            }
         }
         engine.maintain();
         engine.failure()
+    }
+
+    fn answer(self: &Arc<Self>, verdict: Result<Verdict>, request: &Request) -> Result<Outcome> {
+        match verdict {
+            Ok(Verdict::Applied { seq, deleted }) => {
+                // A flush is a batch without writes.
+                self.commits.fetch_add(u64::from(!request.batch.writes().is_empty()), Ordering::Relaxed);
+                Ok(Outcome::Applied(match request.durability {
+                    Durability::Durable => Commit::durable(seq, deleted),
+                    Durability::Relaxed => Commit::relaxed(seq, deleted, self.clone()),
+                }))
+            }
+            Ok(Verdict::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
+            Err(error) => Err(error.in_tenant(&self.tenant).in_batch(&request.batch)),
+        }
     }
 
     /// Batches committed, groups committed, failures that nobody awaited.

@@ -21,7 +21,7 @@ use super::schema::{self, BUSY_MS_MAX, sql};
 use super::statements::Statements;
 use super::writer::{Known, Writer};
 use super::{ffi, reader_pool::ReaderPool, root::RootLock};
-use crate::limits::{LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
+use crate::limits::{GROUP_REFUSED_BYTES_MAX, LOG_BYTES_MAX, LOG_CHECKPOINT_BYTES, LOG_REOPENED_BYTES};
 use crate::scheduler::{Engine, Request, Rest, Verdict};
 use crate::{Durability, Error, ErrorKind, Result};
 
@@ -319,8 +319,13 @@ impl SqliteEngine {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             let mut statements = Statements::new(connection);
             let mut verdicts = Vec::with_capacity(requests.len());
+            let mut refused_bytes = 0;
             for request in requests {
+                if refused_bytes >= GROUP_REFUSED_BYTES_MAX {
+                    break;
+                }
                 verdicts.push(if let Some(refusal) = statements.refusal(&request.batch)? {
+                    refused_bytes += refusal.found.as_ref().map_or(0, Vec::len);
                     Verdict::Refused(refusal)
                 } else {
                     let deleted = statements.write(&request.batch)?;
@@ -384,7 +389,7 @@ impl SqliteEngine {
             // request's fault.)
             Err(Failure::Before(error)) if requests.len() > 1 && error.kind() != ErrorKind::Busy => {
                 self.poisoned |= error.kind() == ErrorKind::Backend;
-                requests.iter().flat_map(|request| self.answer_group(std::slice::from_ref(request))).collect()
+                self.answer_each(requests)
             }
             Err(Failure::Before(error)) => {
                 // A large batch writes to the log before its COMMIT, and that may have failed.
@@ -404,6 +409,22 @@ impl SqliteEngine {
                 failed(&error.unknown())
             }
         }
+    }
+
+    fn answer_each(&mut self, requests: &[Request]) -> Vec<Result<Verdict>> {
+        let (mut verdicts, mut refused_bytes) = (Vec::with_capacity(requests.len()), 0);
+        for request in requests {
+            if refused_bytes >= GROUP_REFUSED_BYTES_MAX {
+                break;
+            }
+            for verdict in self.answer_group(std::slice::from_ref(request)) {
+                if let Ok(Verdict::Refused(refusal)) = &verdict {
+                    refused_bytes += refusal.found.as_ref().map_or(0, Vec::len);
+                }
+                verdicts.push(verdict);
+            }
+        }
+        verdicts
     }
 
     /// Carries the log over as far as readers allow.
@@ -652,5 +673,35 @@ impl Drop for SqliteEngine {
 impl std::fmt::Debug for SqliteEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteEngine").field("path", &self.path).field("seq", &self.seq).finish()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::Batch;
+
+    #[test]
+    fn a_group_ends_when_its_refusals_are_large_and_the_others_are_the_next() {
+        const ROW_BYTES: usize = 3 * 1024 * 1024;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let options = EngineOptions::default();
+        let mut engine = SqliteEngine::open(&path, None, options, None, CacheBudget::new(1 << 20)).unwrap();
+        let request = |batch| Request { batch, durability: Durability::Durable };
+        let (mut row, mut refused) = (Batch::new(), Batch::new());
+        row.put("c", b"k", vec![7; ROW_BYTES]);
+        refused.check_absent("c", b"k");
+        assert!(engine.commit_group(&[request(row)]).iter().all(Result::is_ok));
+        let requests = vec![request(refused); 10];
+        let (mut answered, mut groups) = (0, 0);
+        while answered < requests.len() {
+            let verdicts = engine.commit_group(&requests[answered..]);
+            assert!(verdicts.iter().all(|verdict| matches!(verdict, Ok(Verdict::Refused(refusal))
+                if refusal.found.as_ref().is_some_and(|found| found.len() == ROW_BYTES))));
+            assert!(!verdicts.is_empty() && (verdicts.len() - 1) * ROW_BYTES < GROUP_REFUSED_BYTES_MAX);
+            (answered, groups) = (answered + verdicts.len(), groups + 1);
+        }
+        assert_eq!((answered, groups), (10, 4));
     }
 }

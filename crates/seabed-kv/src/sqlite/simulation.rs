@@ -66,7 +66,10 @@ impl Engine {
     pub fn commit_group(&mut self, group: Vec<(Batch, Durability)>) -> Vec<Result<Outcome>> {
         let requests: Vec<Request> =
             group.into_iter().map(|(batch, durability)| Request { batch, durability }).collect();
-        let verdicts = self.0.commit_group(&requests);
+        let mut verdicts = Vec::with_capacity(requests.len());
+        while let Some(left) = requests.get(verdicts.len()..).filter(|left| !left.is_empty()) {
+            verdicts.extend(self.0.commit_group(left));
+        }
         self.0.maintain();
         let outcome = |verdict| match verdict {
             Verdict::Applied { seq, deleted } => Outcome::Applied(Commit::durable(seq, deleted)),
