@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock, try_lock};
 use crate::{Op, Result};
 
 /// An operation that is carried on by whoever waits for it, and answers each of them the same.
@@ -42,8 +42,16 @@ impl Ending {
         std::future::poll_fn(|context| self.poll(context.waker())).await
     }
 
+    /// As [`begin`](Ending::begin); where somebody is at a step, which may take long, it is not waited for.
+    pub(crate) fn try_begin(self: &Arc<Self>) -> Poll<Result<()>> {
+        try_lock(&self.state).map_or(Poll::Pending, |state| self.step(state, Waker::noop()))
+    }
+
     fn poll(self: &Arc<Self>, waker: &Waker) -> Poll<Result<()>> {
-        let mut state = lock(&self.state);
+        self.step(lock(&self.state), waker)
+    }
+
+    fn step(self: &Arc<Self>, mut state: MutexGuard<'_, State>, waker: &Waker) -> Poll<Result<()>> {
         let result = match &mut *state {
             State::Over(result) => return Poll::Ready(result.clone()),
             State::Running(step) => {

@@ -58,14 +58,6 @@ impl<T> Op<T> {
         Self(State::Future(Box::pin(future)))
     }
 
-    /// The result, when the operation is done already.
-    pub(crate) fn now(mut self) -> Result<Result<T>, Self> {
-        match &mut self.0 {
-            State::Ready(result) => Ok(result.take().unwrap_or_else(|| Err(taken()))),
-            _ => Err(self),
-        }
-    }
-
     /// The same operation with another result. The conversion runs where the result is awaited.
     pub fn map<U: 'static>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Op<U>
     where

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::backend::{Backend, TenantBackend};
+use crate::backend::Backend;
 use crate::ending::Ending;
 use crate::memory::MemoryBackend;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -48,7 +48,7 @@ struct Registry {
 /// What the store knows of a tenant that the program has opened.
 enum Entry {
     Open(Tenant),
-    /// Being opened, by a backend that takes its time: who opens it waits, so that a tenant is never opened twice.
+    /// Being opened, which may take its time: who opens it waits, so that a tenant is never opened twice.
     Opening(Arc<Opening>),
     /// Being closed or dropped: who opens it waits, too.
     Leaving(Arc<Ending>),
@@ -62,12 +62,18 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(id: TenantId, backend: Op<Arc<dyn TenantBackend>>) -> Arc<Self> {
+    /// Nothing of it has begun. The tenant that stood there failed beyond repair; a new one begins with what is on the disk.
+    fn new(id: TenantId, backend: Arc<dyn Backend>, failed: Option<Tenant>) -> Arc<Self> {
         let tenant = Arc::new(Mutex::new(None));
-        let opened = tenant.clone();
+        let place = tenant.clone();
         let ending = Ending::new(async move {
-            let backend = backend.await?;
-            *lock(&opened) = Some(Tenant::new(id, backend));
+            if let Some(failed) = failed
+                && let Err(error) = failed.backend.close().await
+            {
+                tracing::warn!(%error, "a tenant that failed had not closed cleanly");
+            }
+            let opened = backend.open(&id).await?;
+            *lock(&place) = Some(Tenant::new(id, opened));
             Ok(())
         });
         Arc::new(Self { ending, tenant })
@@ -88,7 +94,7 @@ impl Registry {
     fn settle(&mut self, id: &TenantId) {
         let Some(Entry::Opening(opening)) = self.tenants.get(id) else { return };
         let opening = opening.clone();
-        if opening.ending.begin().is_ready() {
+        if opening.ending.try_begin().is_ready() {
             match lock(&opening.tenant).take() {
                 Some(tenant) => self.tenants.insert(id.clone(), Entry::Open(tenant)),
                 None => self.tenants.remove(id),
@@ -256,7 +262,8 @@ impl Store {
 
     /// Opens a tenant, creating it when it is not there; a tenant that is open already is the same one.
     ///
-    /// With the SQLite backend this does its 0.1 to 2 ms of file system work on the caller's thread. While the tenant is being
+    /// With the SQLite backend this does its file system work on the caller's thread: 0.1 to 2 ms, and more where a process that was killed
+    /// left a long log, which is read and flushed first. Other tenants do not wait for it. While the tenant is being
     /// closed or dropped it waits until that is over, and then opens what is left. A dropped `Op` has opened the tenant or not.
     ///
     /// # Errors
@@ -273,15 +280,18 @@ impl Store {
     fn open_checked(&self, id: TenantId) -> Op<Tenant> {
         match self.open_or_wait(&id) {
             Ok(Entry::Open(tenant)) => Op::ready(Ok(tenant)),
-            Ok(Entry::Opening(opening)) => {
-                // It goes on where it is awaited; begun now, an `Op` that is dropped at once has opened the tenant all the same.
-                let _ = opening.ending.begin();
-                let store = self.clone();
-                Op::from_future(async move {
-                    opening.ending.clone().over().await?;
-                    store.open_checked(id).await
-                })
-            }
+            // It goes on where it is awaited; begun now, an `Op` that is dropped at once has opened the tenant all the same.
+            Ok(Entry::Opening(opening)) => match opening.ending.begin() {
+                Poll::Ready(Ok(())) => self.open_checked(id),
+                Poll::Ready(Err(error)) => Op::ready(Err(error)),
+                Poll::Pending => {
+                    let store = self.clone();
+                    Op::from_future(async move {
+                        opening.ending.clone().over().await?;
+                        store.open_checked(id).await
+                    })
+                }
+            },
             Ok(Entry::Leaving(ending)) => {
                 let (store, over) = (self.clone(), self.over(id.clone(), ending));
                 Op::from_future(async move {
@@ -294,35 +304,22 @@ impl Store {
         }
     }
 
+    /// What there is of a tenant, and where there is nothing an opening that has not begun: it may take long, as where another process
+    /// left a long log, and the registry is everybody's.
     fn open_or_wait(&self, id: &TenantId) -> Result<Entry> {
-        // The registry is locked meanwhile, so that a tenant is never opened twice.
         let mut registry = lock(&self.0.registry);
         registry.require_open()?;
         registry.settle(id);
-        match registry.tenants.get(id) {
-            Some(Entry::Open(tenant)) if !tenant.backend.is_closed() => {
-                return Ok(Entry::Open(tenant.clone()));
-            }
-            // It failed beyond repair; a new one begins with what is on the disk.
-            Some(Entry::Open(tenant)) => tenant.backend.close().wait().unwrap_or_else(|error| {
-                tracing::warn!(%error, "a tenant that failed had not closed cleanly");
-            }),
+        let failed = match registry.tenants.get(id) {
+            Some(Entry::Open(tenant)) if tenant.backend.is_closed() => Some(tenant.clone()),
+            Some(Entry::Open(tenant)) => return Ok(Entry::Open(tenant.clone())),
             Some(Entry::Opening(opening)) => return Ok(Entry::Opening(opening.clone())),
             Some(Entry::Leaving(ending)) => return Ok(Entry::Leaving(ending.clone())),
-            None => {}
-        }
-        match self.0.backend.open(id).now() {
-            Ok(backend) => {
-                let tenant = Tenant::new(id.clone(), backend?);
-                registry.tenants.insert(id.clone(), Entry::Open(tenant.clone()));
-                Ok(Entry::Open(tenant))
-            }
-            Err(backend) => {
-                let opening = Opening::new(id.clone(), backend);
-                registry.tenants.insert(id.clone(), Entry::Opening(opening.clone()));
-                Ok(Entry::Opening(opening))
-            }
-        }
+            None => None,
+        };
+        let opening = Opening::new(id.clone(), self.0.backend.clone(), failed);
+        registry.tenants.insert(id.clone(), Entry::Opening(opening.clone()));
+        Ok(Entry::Opening(opening))
     }
 
     /// Whether the program has opened that tenant and not closed it since. The disk is not touched: a tenant that exists and is
@@ -502,5 +499,59 @@ impl Entry {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Store").field(&self.0.backend).finish()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::backend::TenantBackend;
+
+    /// A place in memory that looks, while it opens a tenant, whether others are kept from theirs.
+    #[derive(Debug, Default)]
+    struct Looking {
+        memory: MemoryBackend,
+        store: OnceLock<Store>,
+        found_free: Mutex<Vec<bool>>,
+    }
+
+    impl Backend for Looking {
+        fn own(&self) -> Op<()> {
+            self.memory.own()
+        }
+
+        fn open(&self, id: &TenantId) -> Op<Arc<dyn TenantBackend>> {
+            // Whoever asks for that tenant meanwhile is told that it is not open, and does not wait for it either.
+            let is_free = |store: &Store| store.0.registry.try_lock().is_ok() && !store.has(id.as_str());
+            lock(&self.found_free).push(self.store.get().is_some_and(is_free));
+            self.memory.open(id)
+        }
+
+        fn list(&self) -> Op<Vec<TenantId>> {
+            self.memory.list()
+        }
+
+        fn remove(&self, id: &TenantId) -> Op<()> {
+            self.memory.remove(id)
+        }
+
+        fn close(&self) -> Op<()> {
+            self.memory.close()
+        }
+    }
+
+    #[test]
+    fn while_a_tenant_is_opened_the_others_are_not_kept_waiting() {
+        let backend = Arc::new(Looking::default());
+        let store = Store::with_backend(backend.clone());
+        backend.store.set(store.clone()).unwrap();
+        let tenant = store.open("t").wait().unwrap();
+        tenant.put("c", b"k", b"x").wait().unwrap();
+        // An `Op` that is dropped has opened its tenant all the same.
+        drop(store.open("u"));
+        assert!(store.has("u"));
+        assert_eq!(*lock(&backend.found_free), [true, true]);
     }
 }
