@@ -61,7 +61,8 @@ impl fmt::Display for ErrorKind {
 pub enum Applied {
     /// Nothing of it was applied, and nothing of it ever will be.
     No,
-    /// It may have been applied as a whole, or not at all: read again before deciding.
+    /// It may have been applied as a whole, or not at all: read again before deciding. Where the disk goes on failing a read decides nothing
+    /// yet: what it shows is what stays once a write, or a flush, has succeeded after it.
     Unknown,
 }
 
