@@ -616,9 +616,9 @@ impl Engine for SqliteEngine {
             // What is not flushed yet is in the log, and stays known to be: the next opening goes on from there.
             let mut gate = self.index.gate();
             if let Some(writer) = &self.connection {
-                let is_kept = gate.keep(&writer.connection, &self.path, self.vfs.as_deref());
+                gate.keep(&writer.connection, &self.path, self.vfs.as_deref());
                 // A log that is read again ends where something of it was lost, and nobody would notice.
-                if !is_kept
+                if !gate.has_kept()
                     && self.durable_seq < self.seq
                     && let Err(error) = ffi::sync_log(&writer.connection)
                 {

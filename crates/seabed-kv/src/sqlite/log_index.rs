@@ -45,8 +45,8 @@ impl LogIndex {
 pub(super) struct Gate<'a>(MutexGuard<'a, State>);
 
 impl Gate<'_> {
-    /// Called by the writer before it closes the last connection; answers whether there is an index to keep.
-    pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) -> bool {
+    /// Called by the writer before it closes the last connection.
+    pub(super) fn keep(&mut self, connection: &Connection, path: &Path, vfs: Option<&str>) {
         // Looked at before the index is read and after: a program that writes in between has changed one of the two.
         let before = vfs.is_none().then(|| schema::stamps(path));
         let kept = ffi::read_index(connection).ok().flatten().and_then(|words| {
@@ -59,9 +59,12 @@ impl Gate<'_> {
             };
             Some(Kept { words, files })
         });
-        let is_kept = kept.is_some();
         *self.0 = State::Left(kept);
-        is_kept
+    }
+
+    /// Whether there was an index to keep.
+    pub(super) fn has_kept(&self) -> bool {
+        matches!(&*self.0, State::Left(Some(_)))
     }
 
     /// Called by the writer with a connection that has read nothing yet; answers whether the log need not be read.
