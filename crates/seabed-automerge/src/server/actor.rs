@@ -223,25 +223,37 @@ impl Actor {
             self.set_access(session, access).await?;
         }
         if !received.is_empty() {
-            self.resident.load().await?;
+            self.load().await?;
             for from in received.iter().map(|received| received.from).collect::<BTreeSet<_>>() {
                 self.enter(from).await?;
             }
             self.receive(received).await?;
         }
         if changed && self.resident.is_behind().await? {
-            self.resident.load().await?;
+            self.load().await?;
             self.resident.catch_up().await?;
             self.room.set_all_due();
         }
         self.answer().await
     }
 
+    /// Has the document in memory. What others stored while it was not there nobody here was told.
+    async fn load(&mut self) -> Work<()> {
+        let seen = self.resident.seen().cloned();
+        let was_there = self.resident.replica().is_some();
+        self.resident.load().await?;
+        let loaded = self.resident.replica().filter(|_| !was_there);
+        if loaded.is_some_and(|replica| replica.meta != seen) {
+            self.room.set_all_due();
+        }
+        Ok(())
+    }
+
     /// Tells everybody what there is to tell.
     async fn answer(&mut self) -> Work<()> {
         let lines = self.lines();
         if self.room.is_due(&lines) {
-            self.resident.load().await?;
+            self.load().await?;
             self.commit_and_answer().await?;
         }
         Ok(())
@@ -288,7 +300,7 @@ impl Actor {
                 self.tell(Answer { to: session, what: What::Unavailable });
             }
         } else if denied {
-            self.resident.load().await?;
+            self.load().await?;
             self.enter(session).await?;
             self.room.set_due(session);
         } else {

@@ -1,0 +1,87 @@
+//! A document that was in memory and is not there any more, while its peers stay.
+
+use super::*;
+
+const DOCUMENT: DocumentId = DocumentId::from_bytes([7; 16]);
+
+/// A client without a connection.
+struct Client {
+    session: Arc<Session>,
+    mailbox: mpsc::Sender<Mail>,
+    document: Automerge,
+    state: SyncState,
+}
+
+impl Client {
+    async fn enter(live: &LiveServer, name: &str) -> Self {
+        let storage = Some(format!("disk of {name}"));
+        let session = live.0.enter(name.to_owned(), storage, Identity::anonymous()).unwrap();
+        let mailbox = Inner::attach(&live.0, DOCUMENT).unwrap();
+        mailbox.send(Mail::Open { session: session.clone() }).await.unwrap();
+        Self { session, mailbox, document: Automerge::new(), state: SyncState::new() }
+    }
+
+    fn edit(&mut self, key: &str) {
+        self.document.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, key, key)).unwrap();
+    }
+
+    async fn say(&mut self) {
+        if let Some(message) = self.document.generate_sync_message(&mut self.state) {
+            say(&self.session, &self.mailbox, message).await;
+        }
+    }
+
+    fn take(&mut self, frame: &[u8]) {
+        let (_, incoming) = frame::decode(frame).unwrap();
+        let frame::Incoming::Document { said: frame::Said::Sync { data, .. }, .. } = incoming else {
+            panic!("{incoming:?}")
+        };
+        self.document.receive_sync_message(&mut self.state, message::read(&data).unwrap().0).unwrap();
+    }
+
+    /// Until it has what the server has, these heads, and has said so.
+    async fn settle(&mut self, heads: &[ChangeHash]) {
+        self.say().await;
+        while self.document.get_heads() != heads || self.state.their_heads.as_deref() != Some(heads) {
+            let frame = heard(&self.session).await;
+            self.take(&frame);
+            self.say().await;
+        }
+    }
+}
+
+/// Has the document's memory given back.
+async fn unload(live: &LiveServer, mailbox: &mpsc::Sender<Mail>) {
+    let unloads = live.metrics().unloads_total;
+    mailbox.send(Mail::Evict).await.unwrap();
+    while live.metrics().unloads_total == unloads {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_others_stored_meanwhile_is_told_to_everybody_and_not_only_to_who_speaks_first() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
+    let (mut speaker, mut idle) = (Client::enter(&live, "a").await, Client::enter(&live, "b").await);
+    speaker.edit("first");
+    let heads = speaker.document.get_heads();
+    speaker.settle(&heads).await;
+    idle.settle(&heads).await;
+    unload(&live, &speaker.mailbox).await;
+
+    // As another server of the store does.
+    let mut theirs = speaker.document.fork();
+    theirs.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "theirs")).unwrap();
+    let meta = documents.meta(DOCUMENT).await.unwrap();
+    let append = crate::Append { changes: theirs.get_changes(&heads), ..crate::Append::default() };
+    documents.append(DOCUMENT, meta.as_ref(), append, ()).await.unwrap();
+    let nothing = speaker.document.generate_sync_message(&mut SyncState::new()).unwrap();
+    assert!(nothing.changes.is_empty());
+    say(&speaker.session, &speaker.mailbox, nothing).await;
+    heard(&speaker.session).await;
+    // It was told along with it.
+    let told = idle.session.next().expect("nobody would tell it before the next edit");
+    idle.take(&told.to_vec());
+    assert_eq!(idle.document.get_heads(), theirs.get_heads());
+}
