@@ -58,7 +58,8 @@ pub const OUTBOXES_BYTES: usize = 256 * 1024 * 1024;
 pub const OUTBOXES_MS_MAX: u64 = 10_000;
 
 /// How many bytes are kept of messages that are not whole yet, of all connections, beyond 16 KiB each; their buffers may take twice as much.
-/// Then the connection with the most of it is ended, and the others wait until that is free.
+/// Then the connection with the most of it is ended, and the others wait until that is free. Where longer messages are taken than a quarter of
+/// it: four times the longest.
 pub const INBOXES_BYTES: usize = 256 * 1024 * 1024;
 
 /// How large a document is that connections are told of also then, as long as nothing waits for them, in bytes.

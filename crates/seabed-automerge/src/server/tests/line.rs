@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as Fragment;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::super::inbox::READ_BYTES;
+use super::super::inbox::{Counted, READ_BYTES};
 use super::super::outbox::Frame;
 use super::*;
 
@@ -286,4 +286,16 @@ async fn who_has_sent_most_of_what_is_not_whole_is_told_why_it_goes_and_the_othe
     assert!(String::from_utf8_lossy(&answer).contains("doc-unavailable"));
     drop(others);
     assert_eq!(live.metrics().incoming_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_message_as_long_as_is_allowed_fits_into_what_all_may_have_sent() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let options = LiveOptions { message_bytes_max: limits::INBOXES_BYTES, ..LiveOptions::default() };
+    let live = LiveServer::open(documents, options, Everybody).await.unwrap();
+    let inbox = live.0.inboxes.open();
+    inbox.add(limits::INBOXES_BYTES + READ_BYTES);
+    let mut stream = Counted::new(&[7_u8][..], inbox);
+    assert_eq!(stream.read_u8().await.unwrap(), 7);
+    assert_eq!(live.metrics().crowded_out_total, 0);
 }
