@@ -117,9 +117,14 @@ impl Inbox {
         self.0.set(0);
     }
 
+    /// Whether it keeps something that others may wait for.
+    pub(super) fn is_counted(&self) -> bool {
+        self.0.bytes() > READ_BYTES
+    }
+
     /// Until more may be read. The error is that this connection has to go.
     fn poll_room(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.bytes() <= READ_BYTES {
+        if !self.is_counted() {
             return Poll::Ready(Ok(()));
         }
         let bytes_max = self.0.all.0.bytes_max;

@@ -113,6 +113,10 @@ pub const JOIN_MS_MAX: u64 = 10_000;
 /// How long writing one frame may take, in milliseconds, and one more for each [`WRITE_BYTES_PER_MS`] of it.
 pub const WRITE_MS_MAX: u64 = 30_000;
 
+/// How long the end of a connection takes that has sent part of a message, its last words included, in milliseconds: others may wait for what
+/// it keeps.
+pub const HASTY_END_MS_MAX: u64 = 1_000;
+
 /// How quickly a connection must take what it asked for, in bytes a millisecond.
 pub const WRITE_BYTES_PER_MS: u64 = 8;
 
