@@ -63,6 +63,8 @@ pub(super) struct Actor {
     room: Room,
     resident: Resident,
     sessions: BTreeMap<SessionId, Attached>,
+    /// The document has a new room, or none: what is known of it in [`Rooms`](super::rooms::Rooms) is not of this one.
+    replaced: bool,
     /// Whether there are answers that did not leave with the last ones.
     goes_on: bool,
     /// What was told last, as long as it waits for somebody: others are often told the same.
@@ -101,6 +103,7 @@ impl Actor {
             document,
             room: Room::default(),
             sessions: BTreeMap::new(),
+            replaced: false,
             goes_on: false,
             told: Weak::new(),
         }
@@ -141,6 +144,7 @@ impl Actor {
                 }
             }
         }
+        self.replaced = true;
         // Whoever has left may have said something before.
         while let Ok(first) = mailbox.try_recv() {
             self.batch(first, &mut mailbox).await;
@@ -568,6 +572,9 @@ impl Actor {
         let seen = self.resident.seen().cloned();
         for mailbox in self.server.rooms.note(self.document, resident_bytes, seen) {
             // One that is full is in use, and notes itself again.
+        if self.replaced {
+            return;
+        }
             let _ = mailbox.try_send(Mail::Evict);
         }
     }

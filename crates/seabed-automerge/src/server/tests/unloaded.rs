@@ -85,3 +85,14 @@ async fn what_others_stored_meanwhile_is_told_to_everybody_and_not_only_to_who_s
     idle.take(&told.to_vec());
     assert_eq!(idle.document.get_heads(), theirs.get_heads());
 }
+
+#[tokio::test]
+async fn what_is_stored_for_who_has_left_is_not_taken_for_what_the_next_room_has_seen() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
+    let session = live.0.enter("a".to_owned(), None, Identity::anonymous()).unwrap();
+    let mailbox = Inner::attach(&live.0, DOCUMENT).unwrap();
+    // A round of nothing, after which the room ends; what came meanwhile is still in its mailbox.
+    for _ in 0..limits::BATCH_MESSAGES_MAX {
+        mailbox.try_send(Mail::Due { session: session.number }).unwrap();
+    }
