@@ -21,7 +21,7 @@ use crate::DocumentId;
 use crate::chunks::guarded;
 use crate::clock::now_unix_ms;
 use crate::error::{Error, ErrorKind};
-use crate::limits::ATTEMPTS_MAX;
+use crate::limits::{ATTEMPTS_MAX, COMMIT_PEERS_MAX};
 
 /// A sync message that is to be received.
 struct Received {
@@ -140,7 +140,7 @@ impl Actor {
                         break;
                     }
                     // Somebody has it open, and has said nothing for long.
-                    self.unload();
+                    self.unload().await;
                 }
             }
         }
@@ -149,7 +149,7 @@ impl Actor {
         while let Ok(first) = mailbox.try_recv() {
             self.batch(first, &mut mailbox).await;
         }
-        self.resident.store_states(&mut self.room).await;
+        self.store_states().await;
     }
 
     /// One round: everything that waits.
@@ -211,7 +211,7 @@ impl Actor {
             self.room.forget_remotes();
         }
         if evict || doubtful {
-            self.unload();
+            self.unload().await;
         } else {
             self.note();
         }
@@ -315,7 +315,9 @@ impl Actor {
 
     async fn leave(&mut self, session: SessionId) {
         if self.sessions.remove(&session).is_some() && self.room.has(session) {
-            self.resident.store_states(&mut self.room).await;
+            // Of those who stay there will be more to store.
+            let state = self.room.unstored_state_of(session);
+            self.resident.store_states(&mut self.room, state).await;
             self.room.leave(session);
         }
     }
@@ -557,10 +559,17 @@ impl Actor {
     }
 
     /// Gives the memory back; the peers stay.
-    fn unload(&mut self) {
+    async fn unload(&mut self) {
+        self.store_states().await;
         self.resident.unload();
         self.note();
     }
+    /// Stores what is known of all who are still there.
+    async fn store_states(&mut self) {
+        let states = self.room.unstored_states(COMMIT_PEERS_MAX);
+        self.resident.store_states(&mut self.room, states).await;
+    }
+
 
     fn note(&mut self) {
         self.resident.see();

@@ -335,16 +335,22 @@ impl Room {
 
     /// States that are not stored as they are now, by storage: so many of them. Those of more heads than [`HEADS_MAX`] are not worth it.
     pub(super) fn unstored_states(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.states(most, |_| true)
+        self.states(most, |_, _| true)
+    }
+
+    /// The state of one of them, when it is not stored as it is now.
+    pub(super) fn unstored_state_of(&self, session: SessionId) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.states(1, |of, _| of == session)
     }
 
     /// The same, of those alone who have sent changes: what everybody else has read is not worth a row each with every edit.
     pub(super) fn unstored_states_of_writers(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.states(most, |peer| peer.writes)
+        self.states(most, |_, peer| peer.writes)
     }
 
-    fn states(&self, most: usize, of: impl Fn(&Peer) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let changed = self.peers.values().filter(|peer| of(peer)).filter_map(|peer| {
+    fn states(&self, most: usize, is_wanted: impl Fn(SessionId, &Peer) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let wanted = self.peers.iter().filter(|(session, peer)| is_wanted(**session, peer));
+        let changed = wanted.filter_map(|(_, peer)| {
             let short = peer.dialogue.shared_heads().len() <= HEADS_MAX;
             let storage = peer.storage.as_ref().filter(|_| short)?;
             let encoded = peer.dialogue.encode();

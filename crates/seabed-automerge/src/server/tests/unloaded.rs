@@ -86,6 +86,23 @@ async fn what_others_stored_meanwhile_is_told_to_everybody_and_not_only_to_who_s
     assert_eq!(idle.document.get_heads(), theirs.get_heads());
 }
 
+
+#[tokio::test]
+async fn who_leaves_has_its_state_stored_and_the_others_when_the_memory_goes() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let live = LiveServer::open(documents.clone(), LiveOptions::default(), Everybody).await.unwrap();
+    let mut author = Client::enter(&live, "author").await;
+    author.edit("first");
+    let heads = author.document.get_heads();
+    author.settle(&heads).await;
+    let (mut leaving, mut staying) = (Client::enter(&live, "a").await, Client::enter(&live, "b").await);
+    leaving.settle(&heads).await;
+    staying.settle(&heads).await;
+    let state = async |name: &str| documents.sync_state(DOCUMENT, name.as_bytes()).await.unwrap();
+    leaving.mailbox.send(Mail::Leave { session: leaving.session.number }).await.unwrap();
+    while state("disk of a").await.is_none() {
+        tokio::task::yield_now().await;
+    }
 #[tokio::test]
 async fn what_is_stored_for_who_has_left_is_not_taken_for_what_the_next_room_has_seen() {
     let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
