@@ -120,6 +120,8 @@ impl Room {
             peer.access = access;
             peer.dialogue.set_read_only(access != Access::Write);
             self.due.insert(session);
+            // What it had promised may not be taken any more.
+            self.ask_again();
         }
     }
 
@@ -174,21 +176,25 @@ impl Room {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let before = replica.heads();
         peer.wants |= request;
-        peer.without = message.heads.is_empty();
-        peer.writes |= !message.changes.is_empty();
         let heads = message.heads.clone();
         let received = peer.dialogue.receive(replica, message);
         if peer.wants || !matches!(received, Ok(false)) {
             self.due.insert(from);
         }
         // Also after an error: what of it was whole is there.
-        if replica.heads() != before {
+        let takes_back = heads.is_empty() && !peer.without;
+        peer.without = heads.is_empty();
+        let is_new = replica.heads() != before;
+        peer.writes |= is_new;
+        if is_new {
             self.set_all_due();
         }
         // Others are not told of more heads than they would take.
         if received.is_ok()
             && heads.len() <= HEADS_MAX
             && let Some(storage) = self.peers.get(&from).and_then(|peer| peer.storage.clone())
+        } else if takes_back {
+            self.ask_again();
         {
             self.hear(storage, RemoteHeads { heads, unix_ms: now_unix_ms }, now_unix_ms);
         }
@@ -536,6 +542,25 @@ mod tests {
         let answers = scene.say(&mut reader, false);
         scene.settle(&mut reader, answers);
         assert_eq!(scene.replica.heads(), heads);
+    #[test]
+    fn who_waits_for_a_promise_that_is_taken_back_is_told_so() {
+        for withdrawn in [true, false] {
+            let mut scene = Scene::new();
+            let mut author = scene.enter(1, Access::Write);
+            edited(&mut author.document, "promised");
+            scene.say(&mut author, false);
+            let mut asker = scene.enter(2, Access::Write);
+            assert_eq!(scene.say(&mut asker, true), []);
+            if withdrawn {
+                scene.room.set_access(1, Access::Read);
+            } else {
+                let nothing = Automerge::new().generate_sync_message(&mut State::new()).unwrap();
+                scene.receive(1, nothing);
+            }
+            assert!(scene.answers().contains(&unavailable(2)), "withdrawn: {withdrawn}");
+        }
+    }
+
         assert!(reader.document.get_heads().contains(&heads[0]), "it got the document");
 
         scene.room.set_access(2, Access::Write);
