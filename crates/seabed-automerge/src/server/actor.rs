@@ -255,8 +255,7 @@ impl Actor {
 
     /// Tells everybody what there is to tell.
     async fn answer(&mut self) -> Work<()> {
-        let lines = self.lines();
-        if self.room.is_due(&lines) {
+        if self.room.may_be_due() && self.room.is_due(&self.lines()) {
             self.load().await?;
             self.commit_and_answer().await?;
         }

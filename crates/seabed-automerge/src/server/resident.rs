@@ -149,6 +149,7 @@ impl Resident {
                     replica.set_stored(meta);
                 }
                 room.set_stored_states(&states);
+                room.set_changes_stored();
                 if let Some(hints) = self.server.hints.get() {
                     hints.tell(self.document.as_bytes());
                 }

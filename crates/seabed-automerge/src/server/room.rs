@@ -40,7 +40,7 @@ struct Peer {
     storage: Option<String>,
     /// The encoded state that is stored.
     stored: Option<Vec<u8>>,
-    /// It has sent changes since its state was stored.
+    /// It has sent changes that are not stored yet.
     writes: bool,
     /// It has asked, and is to be told when nobody has the document.
     wants: bool,
@@ -152,6 +152,11 @@ impl Room {
     /// Everybody is to be told what is new.
     pub(super) fn set_all_due(&mut self) {
         self.due.extend(self.peers.keys());
+    }
+
+    /// Whether it is worth asking who is.
+    pub(super) fn may_be_due(&self) -> bool {
+        !self.heard.is_empty() || !self.due.is_empty()
     }
 
     /// Whether there may be something to tell.
@@ -372,13 +377,19 @@ impl Room {
             for peer in self.peers.values_mut() {
                 if peer.storage.as_ref().is_some_and(|of| of.as_bytes() == *storage) {
                     peer.stored = Some(state.clone());
-                    peer.writes = false;
                 }
             }
         }
     }
 
     /// The replica was loaded anew, without what was not stored: everybody begins anew, and sends again what they believe to be here.
+    /// What everybody has sent is stored now.
+    pub(super) fn set_changes_stored(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.writes = false;
+        }
+    }
+
     pub(super) fn begin_anew(&mut self, replica: &Replica) {
         for peer in self.peers.values_mut() {
             peer.dialogue.begin_anew(replica);
@@ -550,6 +561,33 @@ mod tests {
             edited(&mut author.document, "promised");
             scene.say(&mut author, false);
             let mut asker = scene.enter(2, Access::Write);
+
+    #[test]
+    fn who_has_sent_what_is_stored_or_not_taken_is_no_writer() {
+        let mut scene = Scene::new();
+        let (mut author, mut reader) = (scene.enter(1, Access::Write), scene.enter(2, Access::Read));
+        edited(&mut author.document, "first");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        edited(&mut reader.document, "vandalism");
+        let answers = scene.say(&mut reader, false);
+        scene.settle(&mut reader, answers);
+        let written = scene.room.unstored_states_of_writers(9);
+        let [(storage, _)] = &written[..] else { panic!("{written:?}") };
+        assert_eq!(storage, b"disk 1");
+        // Its state is stored as it is, and so not again.
+        scene.room.set_stored_states(&written);
+        scene.room.set_changes_stored();
+        let mut other = scene.enter(3, Access::Write);
+        edited(&mut other.document, "second");
+        let answers = scene.say(&mut other, false);
+        let others = scene.settle(&mut other, answers);
+        scene.settle(&mut author, others);
+        let written = scene.room.unstored_states_of_writers(9);
+        assert_eq!(written.iter().map(|(storage, _)| &storage[..]).collect::<Vec<_>>(), [b"disk 3"]);
+        let left = scene.room.unstored_state_of(1);
+        assert_eq!(left.iter().map(|(storage, _)| &storage[..]).collect::<Vec<_>>(), [b"disk 1"]);
+    }
             assert_eq!(scene.say(&mut asker, true), []);
             if withdrawn {
                 scene.room.set_access(1, Access::Read);
