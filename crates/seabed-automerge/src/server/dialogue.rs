@@ -127,6 +127,12 @@ impl Dialogue {
     pub(super) fn begin_anew(&mut self, replica: &Replica) {
         let mut state = State::new();
         let shared = std::mem::take(&mut self.state.shared_heads);
+    /// The peer says that it has not got the document: it may have dropped what was sent to it, and gets it again when it asks.
+    pub(super) fn forget_sent(&mut self) {
+        self.follows = false;
+        self.state.sent_hashes.clear();
+    }
+
         state.shared_heads = shared.into_iter().filter(|head| replica.has(head)).collect();
         state.their_capabilities = self.state.their_capabilities.take();
         state.read_only = self.state.read_only;

@@ -210,6 +210,7 @@ impl Room {
     pub(super) fn unavailable(&mut self, from: SessionId) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.without = true;
+            peer.dialogue.forget_sent();
             self.ask_again();
         }
     }

@@ -245,6 +245,21 @@ fn who_had_everything_and_has_lost_some_of_it_gets_it_again() {
 #[test]
 fn a_reader_is_told_what_is_new_and_that_it_is_one() {
     let mut crowd = together(3);
+#[test]
+fn who_dropped_what_it_was_told_and_asks_with_what_it_has_stored_gets_it() {
+    let mut crowd = together(2);
+    crowd.edit(0, "second");
+    crowd.receive(0..2);
+    crowd.answer();
+    // As the JavaScript client does while the document is not to be shared.
+    assert!(crowd.clients[1].told.pop_front().is_some());
+    crowd.room.unavailable(1);
+    assert_eq!(crowd.answer(), []);
+    crowd.clients[1].state = SyncState::decode(&crowd.clients[1].state.encode()).unwrap();
+    crowd.settle();
+    crowd.assert_converged();
+}
+
     crowd.room.set_access(2, Access::Read);
     crowd.answer();
     crowd.settle();
