@@ -563,15 +563,18 @@ impl Actor {
         self.resident.unload();
         self.note();
     }
+
     /// Stores what is known of all who are still there.
     async fn store_states(&mut self) {
         let states = self.room.unstored_states(COMMIT_PEERS_MAX);
         self.resident.store_states(&mut self.room, states).await;
     }
 
-
     fn note(&mut self) {
         self.resident.see();
+        if self.replaced {
+            return;
+        }
         let remotes_bytes = self.room.remotes_bytes() as u64;
         let resident_bytes = match self.resident.replica() {
             Some(replica) => Some(replica.resident_bytes().saturating_add(remotes_bytes)),
@@ -580,9 +583,6 @@ impl Actor {
         let seen = self.resident.seen().cloned();
         for mailbox in self.server.rooms.note(self.document, resident_bytes, seen) {
             // One that is full is in use, and notes itself again.
-        if self.replaced {
-            return;
-        }
             let _ = mailbox.try_send(Mail::Evict);
         }
     }

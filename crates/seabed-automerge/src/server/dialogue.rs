@@ -100,6 +100,10 @@ impl Dialogue {
             return None;
         }
         let message = replica.generate(&mut self.state);
+        if message.as_ref().is_some_and(|message| message.heads.is_empty()) {
+            // So automerge has those begin anew who know no other way. What is here they are still to hear.
+            self.state.last_sent_heads.clear();
+        }
         self.confirmed = has_all;
         self.follows = self.was_told_all(replica);
         if self.follows {
@@ -123,16 +127,16 @@ impl Dialogue {
             && replica.hashes_since(heads).iter().all(|hash| self.state.sent_hashes.contains(hash))
     }
 
-    /// The replica was loaded anew, without what was not stored: what the peer believes to be here is to be sent again.
-    pub(super) fn begin_anew(&mut self, replica: &Replica) {
-        let mut state = State::new();
-        let shared = std::mem::take(&mut self.state.shared_heads);
     /// The peer says that it has not got the document: it may have dropped what was sent to it, and gets it again when it asks.
     pub(super) fn forget_sent(&mut self) {
         self.follows = false;
         self.state.sent_hashes.clear();
     }
 
+    /// The replica was loaded anew, without what was not stored: what the peer believes to be here is to be sent again.
+    pub(super) fn begin_anew(&mut self, replica: &Replica) {
+        let mut state = State::new();
+        let shared = std::mem::take(&mut self.state.shared_heads);
         state.shared_heads = shared.into_iter().filter(|head| replica.has(head)).collect();
         state.their_capabilities = self.state.their_capabilities.take();
         state.read_only = self.state.read_only;

@@ -182,24 +182,24 @@ impl Room {
         let before = replica.heads();
         peer.wants |= request;
         let heads = message.heads.clone();
+        let takes_back = heads.is_empty() && !peer.without;
+        peer.without = heads.is_empty();
         let received = peer.dialogue.receive(replica, message);
         if peer.wants || !matches!(received, Ok(false)) {
             self.due.insert(from);
         }
         // Also after an error: what of it was whole is there.
-        let takes_back = heads.is_empty() && !peer.without;
-        peer.without = heads.is_empty();
         let is_new = replica.heads() != before;
         peer.writes |= is_new;
         if is_new {
             self.set_all_due();
+        } else if takes_back {
+            self.ask_again();
         }
         // Others are not told of more heads than they would take.
         if received.is_ok()
             && heads.len() <= HEADS_MAX
             && let Some(storage) = self.peers.get(&from).and_then(|peer| peer.storage.clone())
-        } else if takes_back {
-            self.ask_again();
         {
             self.hear(storage, RemoteHeads { heads, unix_ms: now_unix_ms }, now_unix_ms);
         }
@@ -383,7 +383,6 @@ impl Room {
         }
     }
 
-    /// The replica was loaded anew, without what was not stored: everybody begins anew, and sends again what they believe to be here.
     /// What everybody has sent is stored now.
     pub(super) fn set_changes_stored(&mut self) {
         for peer in self.peers.values_mut() {
@@ -391,6 +390,7 @@ impl Room {
         }
     }
 
+    /// The replica was loaded anew, without what was not stored: everybody begins anew, and sends again what they believe to be here.
     pub(super) fn begin_anew(&mut self, replica: &Replica) {
         for peer in self.peers.values_mut() {
             peer.dialogue.begin_anew(replica);
@@ -543,18 +543,6 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_told_and_not_heard() {
-        let mut scene = Scene::new();
-        let (mut author, mut reader) = (scene.enter(1, Access::Write), scene.enter(2, Access::Read));
-        edited(&mut author.document, "first");
-        let answers = scene.say(&mut author, false);
-        scene.settle(&mut author, answers);
-        let heads = scene.replica.heads();
-        edited(&mut reader.document, "vandalism");
-        let answers = scene.say(&mut reader, false);
-        scene.settle(&mut reader, answers);
-        assert_eq!(scene.replica.heads(), heads);
-    #[test]
     fn who_waits_for_a_promise_that_is_taken_back_is_told_so() {
         for withdrawn in [true, false] {
             let mut scene = Scene::new();
@@ -562,6 +550,16 @@ mod tests {
             edited(&mut author.document, "promised");
             scene.say(&mut author, false);
             let mut asker = scene.enter(2, Access::Write);
+            assert_eq!(scene.say(&mut asker, true), []);
+            if withdrawn {
+                scene.room.set_access(1, Access::Read);
+            } else {
+                let nothing = Automerge::new().generate_sync_message(&mut State::new()).unwrap();
+                scene.receive(1, nothing);
+            }
+            assert!(scene.answers().contains(&unavailable(2)), "withdrawn: {withdrawn}");
+        }
+    }
 
     #[test]
     fn who_has_sent_what_is_stored_or_not_taken_is_no_writer() {
@@ -589,17 +587,19 @@ mod tests {
         let left = scene.room.unstored_state_of(1);
         assert_eq!(left.iter().map(|(storage, _)| &storage[..]).collect::<Vec<_>>(), [b"disk 1"]);
     }
-            assert_eq!(scene.say(&mut asker, true), []);
-            if withdrawn {
-                scene.room.set_access(1, Access::Read);
-            } else {
-                let nothing = Automerge::new().generate_sync_message(&mut State::new()).unwrap();
-                scene.receive(1, nothing);
-            }
-            assert!(scene.answers().contains(&unavailable(2)), "withdrawn: {withdrawn}");
-        }
-    }
 
+    #[test]
+    fn a_reader_is_told_and_not_heard() {
+        let mut scene = Scene::new();
+        let (mut author, mut reader) = (scene.enter(1, Access::Write), scene.enter(2, Access::Read));
+        edited(&mut author.document, "first");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        let heads = scene.replica.heads();
+        edited(&mut reader.document, "vandalism");
+        let answers = scene.say(&mut reader, false);
+        scene.settle(&mut reader, answers);
+        assert_eq!(scene.replica.heads(), heads);
         assert!(reader.document.get_heads().contains(&heads[0]), "it got the document");
 
         scene.room.set_access(2, Access::Write);

@@ -86,7 +86,6 @@ async fn what_others_stored_meanwhile_is_told_to_everybody_and_not_only_to_who_s
     assert_eq!(idle.document.get_heads(), theirs.get_heads());
 }
 
-
 #[tokio::test]
 async fn who_leaves_has_its_state_stored_and_the_others_when_the_memory_goes() {
     let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
@@ -103,6 +102,11 @@ async fn who_leaves_has_its_state_stored_and_the_others_when_the_memory_goes() {
     while state("disk of a").await.is_none() {
         tokio::task::yield_now().await;
     }
+    assert_eq!(state("disk of b").await, None, "it would be stored again after each edit");
+    unload(&live, &staying.mailbox).await;
+    assert!(state("disk of b").await.is_some());
+}
+
 #[tokio::test]
 async fn what_is_stored_for_who_has_left_is_not_taken_for_what_the_next_room_has_seen() {
     let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
@@ -113,3 +117,22 @@ async fn what_is_stored_for_who_has_left_is_not_taken_for_what_the_next_room_has
     for _ in 0..limits::BATCH_MESSAGES_MAX {
         mailbox.try_send(Mail::Due { session: session.number }).unwrap();
     }
+    mailbox.try_send(Mail::Open { session: session.clone() }).unwrap();
+    let mut automerge = Automerge::new();
+    automerge.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "key", "last")).unwrap();
+    let mut changed = automerge.generate_sync_message(&mut SyncState::new()).unwrap();
+    changed.changes = automerge.save_after(&[]).into();
+    say(&session, &mailbox, changed).await;
+    mailbox.try_send(Mail::Leave { session: session.number }).unwrap();
+    live.0.rooms.detach(DOCUMENT, &mailbox);
+    while !live.0.rooms.in_use().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // It comes back, and gets a new room.
+    let (next, _mail) = mpsc::channel(1);
+    live.0.rooms.attach(DOCUMENT, || next).unwrap();
+    mailbox.closed().await;
+    assert!(documents.meta(DOCUMENT).await.unwrap().is_some(), "it was stored");
+    assert_eq!(live.0.rooms.in_use()[0].seen, None, "or the new room is never told of it");
+    assert_eq!(live.metrics().documents_resident, 0);
+}
