@@ -21,7 +21,7 @@ use crate::DocumentId;
 use crate::chunks::guarded;
 use crate::clock::now_unix_ms;
 use crate::error::{Error, ErrorKind};
-use crate::limits::ATTEMPTS_MAX;
+use crate::limits::{ATTEMPTS_MAX, COMMIT_PEERS_MAX};
 
 /// A sync message that is to be received.
 struct Received {
@@ -63,6 +63,8 @@ pub(super) struct Actor {
     room: Room,
     resident: Resident,
     sessions: BTreeMap<SessionId, Attached>,
+    /// The document has a new room, or none: what is known of it in [`Rooms`](super::rooms::Rooms) is not of this one.
+    replaced: bool,
     /// Whether there are answers that did not leave with the last ones.
     goes_on: bool,
     /// What was told last, as long as it waits for somebody: others are often told the same.
@@ -101,6 +103,7 @@ impl Actor {
             document,
             room: Room::default(),
             sessions: BTreeMap::new(),
+            replaced: false,
             goes_on: false,
             told: Weak::new(),
         }
@@ -137,15 +140,16 @@ impl Actor {
                         break;
                     }
                     // Somebody has it open, and has said nothing for long.
-                    self.unload();
+                    self.unload().await;
                 }
             }
         }
+        self.replaced = true;
         // Whoever has left may have said something before.
         while let Ok(first) = mailbox.try_recv() {
             self.batch(first, &mut mailbox).await;
         }
-        self.resident.store_states(&mut self.room).await;
+        self.store_states().await;
     }
 
     /// One round: everything that waits.
@@ -207,7 +211,7 @@ impl Actor {
             self.room.forget_remotes();
         }
         if evict || doubtful {
-            self.unload();
+            self.unload().await;
         } else {
             self.note();
         }
@@ -223,25 +227,36 @@ impl Actor {
             self.set_access(session, access).await?;
         }
         if !received.is_empty() {
-            self.resident.load().await?;
+            self.load().await?;
             for from in received.iter().map(|received| received.from).collect::<BTreeSet<_>>() {
                 self.enter(from).await?;
             }
             self.receive(received).await?;
         }
         if changed && self.resident.is_behind().await? {
-            self.resident.load().await?;
+            self.load().await?;
             self.resident.catch_up().await?;
             self.room.set_all_due();
         }
         self.answer().await
     }
 
+    /// Has the document in memory. What others stored while it was not there nobody here was told.
+    async fn load(&mut self) -> Work<()> {
+        let seen = self.resident.seen().cloned();
+        let was_there = self.resident.replica().is_some();
+        self.resident.load().await?;
+        let loaded = self.resident.replica().filter(|_| !was_there);
+        if loaded.is_some_and(|replica| replica.meta != seen) {
+            self.room.set_all_due();
+        }
+        Ok(())
+    }
+
     /// Tells everybody what there is to tell.
     async fn answer(&mut self) -> Work<()> {
-        let lines = self.lines();
-        if self.room.is_due(&lines) {
-            self.resident.load().await?;
+        if self.room.may_be_due() && self.room.is_due(&self.lines()) {
+            self.load().await?;
             self.commit_and_answer().await?;
         }
         Ok(())
@@ -288,7 +303,7 @@ impl Actor {
                 self.tell(Answer { to: session, what: What::Unavailable });
             }
         } else if denied {
-            self.resident.load().await?;
+            self.load().await?;
             self.enter(session).await?;
             self.room.set_due(session);
         } else {
@@ -299,7 +314,9 @@ impl Actor {
 
     async fn leave(&mut self, session: SessionId) {
         if self.sessions.remove(&session).is_some() && self.room.has(session) {
-            self.resident.store_states(&mut self.room).await;
+            // Of those who stay there will be more to store.
+            let state = self.room.unstored_state_of(session);
+            self.resident.store_states(&mut self.room, state).await;
             self.room.leave(session);
         }
     }
@@ -541,13 +558,23 @@ impl Actor {
     }
 
     /// Gives the memory back; the peers stay.
-    fn unload(&mut self) {
+    async fn unload(&mut self) {
+        self.store_states().await;
         self.resident.unload();
         self.note();
     }
 
+    /// Stores what is known of all who are still there.
+    async fn store_states(&mut self) {
+        let states = self.room.unstored_states(COMMIT_PEERS_MAX);
+        self.resident.store_states(&mut self.room, states).await;
+    }
+
     fn note(&mut self) {
         self.resident.see();
+        if self.replaced {
+            return;
+        }
         let remotes_bytes = self.room.remotes_bytes() as u64;
         let resident_bytes = match self.resident.replica() {
             Some(replica) => Some(replica.resident_bytes().saturating_add(remotes_bytes)),

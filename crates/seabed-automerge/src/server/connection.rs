@@ -11,7 +11,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::frame::{self, Incoming, Outgoing, PROTOCOL, Said};
 use super::limits::{
-    JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, SYNC_STATE_BYTES_MAX, WRITE_MS_MAX,
+    HASTY_END_MS_MAX, JOIN_MS_MAX, MESSAGE_BYTES_WAITING_MAX, PING_MS, SILENCE_MS_MAX, SYNC_STATE_BYTES_MAX,
+    WRITE_MS_MAX,
 };
 use super::mail::{Mail, Waiting};
 use super::outbox::Frame;
@@ -35,9 +36,13 @@ pub(super) async fn run(server: Arc<Inner>, (mut sink, mut source): (Sink, Sourc
             server.metrics.malformed.add(1);
             let error =
                 frame::encode(&server.peer, &peer, &Outgoing::Error { message: &why.unwrap_or_default() });
-            // Who is not there any more need not be told.
-            let _ = sink.write(&Frame { head: server.outboxes.hold(error), data: None }, |_| {}).await;
-            sink.close(source).await;
+            let error = Frame { head: server.outboxes.hold(error), data: None };
+            hasten(source.holds_up_others(), async move {
+                // Who is not there any more need not be told.
+                let _ = sink.write(&error, |_| {}).await;
+                sink.close(source).await;
+            })
+            .await;
             return;
         }
     };
@@ -53,26 +58,48 @@ pub(super) async fn run(server: Arc<Inner>, (mut sink, mut source): (Sink, Sourc
     tokio::select! {
         biased;
         // Whoever is cut off is not listened to any more, however slowly it reads its last words.
-        () = session.ended() => {
-            let _ = timeout(Duration::from_millis(WRITE_MS_MAX), writer.write(&mut sink)).await;
-        }
+        () = session.ended() => {}
         end = reader.read(&mut source) => {
             let told = end.map(|why| {
                 tracing::info!(why, "a connection of an Automerge client is ended");
                 server.frame(&session, &Outgoing::Error { message: &why })
             });
             session.end(told);
-            // What it was sent last, and no more than that.
-            let _ = timeout(Duration::from_millis(WRITE_MS_MAX), writer.write(&mut sink)).await;
         }
         stalled = writer.write(&mut sink) => {
             if stalled {
                 server.metrics.stalled.add(1);
             }
+            session.end(None);
         }
     }
-    session.end(None);
-    server.leave(&session);
+    if source.holds_up_others() {
+        hasten(true, async move {
+            writer.write(&mut sink).await;
+            sink.close(source).await;
+        })
+        .await;
+        leave(&server, &session).await;
+    } else {
+        // What it was sent last, and no more than that.
+        let _ = timeout(Duration::from_millis(WRITE_MS_MAX), writer.write(&mut sink)).await;
+        leave(&server, &session).await;
+        sink.close(source).await;
+    }
+}
+
+/// Ends a connection: in haste when others wait for what it keeps, which goes with it.
+async fn hasten(hastens: bool, end: impl Future<Output = ()>) {
+    if hastens {
+        let _ = timeout(Duration::from_millis(HASTY_END_MS_MAX), end).await;
+    } else {
+        end.await;
+    }
+}
+
+/// Nobody has to do with the connection any more.
+async fn leave(server: &Inner, session: &Session) {
+    server.leave(session);
     let rooms = std::mem::take(&mut *session.rooms());
     for (document, mailbox) in rooms {
         // Not left to the room, which may never have heard of this connection; and first, because it may end when it hears that it has left.
@@ -80,7 +107,6 @@ pub(super) async fn run(server: Arc<Inner>, (mut sink, mut source): (Sink, Sourc
         // A room that is gone has nobody to forget.
         let _ = mailbox.send(Mail::Leave { session: session.number }).await;
     }
-    sink.close(source).await;
 }
 
 /// The first message: who it is, and which versions it speaks. The error is whom to tell what.

@@ -100,6 +100,10 @@ impl Dialogue {
             return None;
         }
         let message = replica.generate(&mut self.state);
+        if message.as_ref().is_some_and(|message| message.heads.is_empty()) {
+            // So automerge has those begin anew who know no other way. What is here they are still to hear.
+            self.state.last_sent_heads.clear();
+        }
         self.confirmed = has_all;
         self.follows = self.was_told_all(replica);
         if self.follows {
@@ -121,6 +125,12 @@ impl Dialogue {
             && self.state.last_sent_heads == replica.heads()
             && replica.has_all(&named(heads, have))
             && replica.hashes_since(heads).iter().all(|hash| self.state.sent_hashes.contains(hash))
+    }
+
+    /// The peer says that it has not got the document: it may have dropped what was sent to it, and gets it again when it asks.
+    pub(super) fn forget_sent(&mut self) {
+        self.follows = false;
+        self.state.sent_hashes.clear();
     }
 
     /// The replica was loaded anew, without what was not stored: what the peer believes to be here is to be sent again.

@@ -117,9 +117,14 @@ impl Inbox {
         self.0.set(0);
     }
 
+    /// Whether it keeps something that others may wait for.
+    pub(super) fn is_counted(&self) -> bool {
+        self.0.bytes() > READ_BYTES
+    }
+
     /// Until more may be read. The error is that this connection has to go.
     fn poll_room(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.bytes() <= READ_BYTES {
+        if !self.is_counted() {
             return Poll::Ready(Ok(()));
         }
         let bytes_max = self.0.all.0.bytes_max;
@@ -160,7 +165,13 @@ impl Own {
         } else {
             parts.by_number.remove(&self.number);
         }
-        if counted < before && parts.bytes < self.all.0.bytes_max {
+        if counted >= before {
+            return;
+        }
+        if parts.bytes >= self.all.0.bytes_max {
+            // Less than there was too much: the others still wait.
+            parts.end_largest();
+        } else {
             parts.by_number.values_mut().filter_map(|part| part.reader.take()).for_each(Waker::wake);
         }
     }
@@ -252,6 +263,24 @@ mod tests {
         // Nobody else has more than itself.
         medium.add(60);
         assert!(has_room(&medium).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn when_the_end_of_one_is_not_enough_the_next_one_goes() {
+        let all = Inboxes::new(READ_BYTES + 100);
+        // What is not counted yet is read without asking.
+        let (large, next, small) = (all.open(), all.open(), all.open());
+        large.add(2 * READ_BYTES);
+        next.add(2 * READ_BYTES - 1);
+        small.add(READ_BYTES + 200);
+        assert!(waits(&small).await && waits(&next).await);
+        drop(large);
+        assert_eq!(all.crowded_out(), 2, "nobody else would ask for it");
+        assert!(has_room(&next).await.is_err());
+        let (woken, ()) = tokio::join!(has_room(&small), async { drop(next) });
+        woken.unwrap();
+        // It was not the last word of who goes that made room.
+        assert_eq!((all.bytes(), all.crowded_out()), (200, 2));
     }
 
     #[tokio::test]

@@ -58,7 +58,8 @@ pub const OUTBOXES_BYTES: usize = 256 * 1024 * 1024;
 pub const OUTBOXES_MS_MAX: u64 = 10_000;
 
 /// How many bytes are kept of messages that are not whole yet, of all connections, beyond 16 KiB each; their buffers may take twice as much.
-/// Then the connection with the most of it is ended, and the others wait until that is free.
+/// Then the connection with the most of it is ended, and the others wait until that is free. Where longer messages are taken than a quarter of
+/// it: four times the longest.
 pub const INBOXES_BYTES: usize = 256 * 1024 * 1024;
 
 /// How large a document is that connections are told of also then, as long as nothing waits for them, in bytes.
@@ -111,6 +112,10 @@ pub const JOIN_MS_MAX: u64 = 10_000;
 
 /// How long writing one frame may take, in milliseconds, and one more for each [`WRITE_BYTES_PER_MS`] of it.
 pub const WRITE_MS_MAX: u64 = 30_000;
+
+/// How long the end of a connection takes that has sent part of a message, its last words included, in milliseconds: others may wait for what
+/// it keeps.
+pub const HASTY_END_MS_MAX: u64 = 1_000;
 
 /// How quickly a connection must take what it asked for, in bytes a millisecond.
 pub const WRITE_BYTES_PER_MS: u64 = 8;

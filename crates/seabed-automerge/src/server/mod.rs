@@ -161,6 +161,8 @@ impl LiveServer {
         let storage = documents.storage_id(|| *Uuid::new_v4().as_bytes()).await?;
         let (running, ended) = mpsc::channel(1);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // A message that is taken has to fit, whatever the others have sent.
+        let inboxes_bytes = limits::INBOXES_BYTES.max(options.message_bytes_max.saturating_mul(4));
         let inner = Inner {
             rooms: Rooms::new(options.resident_bytes_max),
             documents,
@@ -172,7 +174,7 @@ impl LiveServer {
             numbers: AtomicU64::new(0),
             metrics: Counters::default(),
             outboxes: Outboxes::new(outboxes_bytes),
-            inboxes: Inboxes::new(limits::INBOXES_BYTES),
+            inboxes: Inboxes::new(inboxes_bytes),
             hints: OnceLock::new(),
             work: Semaphore::new(processors),
             running: Mutex::new((Some(running), Some(ended))),

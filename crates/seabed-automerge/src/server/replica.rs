@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use automerge::sync::{ChunkList, Message, MessageVersion, State, SyncDoc as _};
+use automerge::sync::{ChunkList, Message, State, SyncDoc as _};
 use automerge::{Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _, SaveOptions};
 
 use super::news::News;
@@ -67,9 +67,9 @@ impl Replica {
         self.automerge.get_change_meta_by_hash(hash).is_some()
     }
 
-    /// Whether all of these are here. While other changes wait for what they rest on it may say that they are not.
+    /// Whether all of these are here, whatever waits for others.
     pub(super) fn has_all(&self, hashes: &[ChangeHash]) -> bool {
-        self.automerge.get_missing_deps(hashes).is_empty()
+        hashes.iter().all(|hash| self.has(hash))
     }
 
     /// The changes that are not behind these heads.
@@ -145,7 +145,7 @@ impl Replica {
         );
         let mut message = self.automerge.generate_sync_message(state)?;
         // A whole document would bring with it what waits for other changes, and is stored nowhere.
-        if message.version == MessageVersion::V2 && !self.automerge.get_missing_deps(&[]).is_empty() {
+        if has_document(&message.changes) && !self.automerge.get_missing_deps(&[]).is_empty() {
             message.changes = ChunkList::from(self.save_applied());
         }
         Some(message)
@@ -230,6 +230,13 @@ impl Replica {
     }
 }
 
+/// Whether a message brings a whole document, and not single changes.
+fn has_document(changes: &ChunkList) -> bool {
+    changes
+        .iter()
+        .any(|mut stream| chunks::take(&mut stream).is_some_and(|chunk| chunk.kind == chunks::Kind::Document))
+}
+
 /// At most how many bytes of changes may wait for others.
 fn weight(changes: &ChunkList) -> usize {
     changes.iter().map(waiting::weight).fold(0, usize::saturating_add)
@@ -238,6 +245,7 @@ fn weight(changes: &ChunkList) -> usize {
 #[cfg(test)]
 pub(super) mod tests {
     use automerge::ROOT;
+    use automerge::sync::MessageVersion;
     use automerge::transaction::Transactable as _;
 
     use super::*;
@@ -308,6 +316,14 @@ pub(super) mod tests {
         assert_eq!(whole.version, MessageVersion::V2);
         empty.receive_sync_message(&mut nothing, whole).unwrap();
         assert_eq!((empty.get_heads(), empty.get_missing_deps(&[])), (replica.heads(), Vec::new()));
+        // To who has it all, an acknowledgement alone.
+        assert!(replica.has_all(&empty.get_heads()));
+        replica.receive(&mut to_empty, empty.generate_sync_message(&mut nothing).unwrap()).unwrap();
+        edited(&mut empty, "second");
+        let said = empty.generate_sync_message(&mut nothing).unwrap();
+        replica.receive(&mut to_empty, said).unwrap();
+        let acknowledged = replica.generate(&mut to_empty).unwrap();
+        assert_eq!((acknowledged.version, acknowledged.changes.len()), (MessageVersion::V2, 0));
 
         // What rests on nothing that is missing is taken, whatever waits.
         let mut large = author.fork();

@@ -149,6 +149,7 @@ impl Resident {
                     replica.set_stored(meta);
                 }
                 room.set_stored_states(&states);
+                room.set_changes_stored();
                 if let Some(hints) = self.server.hints.get() {
                     hints.tell(self.document.as_bytes());
                 }
@@ -214,11 +215,10 @@ impl Resident {
         }
     }
 
-    /// Stores the states of synchronisation that have changed: when a peer leaves, and not for each of its messages. Losing one costs
-    /// a round trip, so nobody waits for it.
-    pub(super) async fn store_states(&mut self, room: &mut Room) {
+    /// Stores states of synchronisation: of a peer that leaves, and of all when the document does; not for each of their messages. Losing
+    /// one costs a round trip, so nobody waits for it.
+    pub(super) async fn store_states(&mut self, room: &mut Room, states: Vec<(Vec<u8>, Vec<u8>)>) {
         let Some(meta) = self.replica.as_ref().and_then(|replica| replica.meta.clone()) else { return };
-        let states = room.unstored_states(COMMIT_PEERS_MAX);
         if states.is_empty() || meta.peers >= STORED_PEERS_MAX {
             return;
         }

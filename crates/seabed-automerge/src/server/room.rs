@@ -40,7 +40,7 @@ struct Peer {
     storage: Option<String>,
     /// The encoded state that is stored.
     stored: Option<Vec<u8>>,
-    /// It has sent changes since its state was stored.
+    /// It has sent changes that are not stored yet.
     writes: bool,
     /// It has asked, and is to be told when nobody has the document.
     wants: bool,
@@ -120,6 +120,8 @@ impl Room {
             peer.access = access;
             peer.dialogue.set_read_only(access != Access::Write);
             self.due.insert(session);
+            // What it had promised may not be taken any more.
+            self.ask_again();
         }
     }
 
@@ -152,6 +154,11 @@ impl Room {
         self.due.extend(self.peers.keys());
     }
 
+    /// Whether it is worth asking who is.
+    pub(super) fn may_be_due(&self) -> bool {
+        !self.heard.is_empty() || !self.due.is_empty()
+    }
+
     /// Whether there may be something to tell.
     pub(super) fn is_due(&mut self, line: &dyn Line) -> bool {
         let heard = std::mem::take(&mut self.heard);
@@ -174,16 +181,20 @@ impl Room {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let before = replica.heads();
         peer.wants |= request;
-        peer.without = message.heads.is_empty();
-        peer.writes |= !message.changes.is_empty();
         let heads = message.heads.clone();
+        let takes_back = heads.is_empty() && !peer.without;
+        peer.without = heads.is_empty();
         let received = peer.dialogue.receive(replica, message);
         if peer.wants || !matches!(received, Ok(false)) {
             self.due.insert(from);
         }
         // Also after an error: what of it was whole is there.
-        if replica.heads() != before {
+        let is_new = replica.heads() != before;
+        peer.writes |= is_new;
+        if is_new {
             self.set_all_due();
+        } else if takes_back {
+            self.ask_again();
         }
         // Others are not told of more heads than they would take.
         if received.is_ok()
@@ -199,6 +210,7 @@ impl Room {
     pub(super) fn unavailable(&mut self, from: SessionId) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.without = true;
+            peer.dialogue.forget_sent();
             self.ask_again();
         }
     }
@@ -335,16 +347,22 @@ impl Room {
 
     /// States that are not stored as they are now, by storage: so many of them. Those of more heads than [`HEADS_MAX`] are not worth it.
     pub(super) fn unstored_states(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.states(most, |_| true)
+        self.states(most, |_, _| true)
+    }
+
+    /// The state of one of them, when it is not stored as it is now.
+    pub(super) fn unstored_state_of(&self, session: SessionId) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.states(1, |of, _| of == session)
     }
 
     /// The same, of those alone who have sent changes: what everybody else has read is not worth a row each with every edit.
     pub(super) fn unstored_states_of_writers(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.states(most, |peer| peer.writes)
+        self.states(most, |_, peer| peer.writes)
     }
 
-    fn states(&self, most: usize, of: impl Fn(&Peer) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let changed = self.peers.values().filter(|peer| of(peer)).filter_map(|peer| {
+    fn states(&self, most: usize, is_wanted: impl Fn(SessionId, &Peer) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let wanted = self.peers.iter().filter(|(session, peer)| is_wanted(**session, peer));
+        let changed = wanted.filter_map(|(_, peer)| {
             let short = peer.dialogue.shared_heads().len() <= HEADS_MAX;
             let storage = peer.storage.as_ref().filter(|_| short)?;
             let encoded = peer.dialogue.encode();
@@ -360,9 +378,15 @@ impl Room {
             for peer in self.peers.values_mut() {
                 if peer.storage.as_ref().is_some_and(|of| of.as_bytes() == *storage) {
                     peer.stored = Some(state.clone());
-                    peer.writes = false;
                 }
             }
+        }
+    }
+
+    /// What everybody has sent is stored now.
+    pub(super) fn set_changes_stored(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.writes = false;
         }
     }
 
@@ -516,6 +540,52 @@ mod tests {
         assert_eq!(scene.say(&mut asker, true), []);
         scene.room.leave(1);
         assert_eq!(scene.answers(), [unavailable(2)]);
+    }
+
+    #[test]
+    fn who_waits_for_a_promise_that_is_taken_back_is_told_so() {
+        for withdrawn in [true, false] {
+            let mut scene = Scene::new();
+            let mut author = scene.enter(1, Access::Write);
+            edited(&mut author.document, "promised");
+            scene.say(&mut author, false);
+            let mut asker = scene.enter(2, Access::Write);
+            assert_eq!(scene.say(&mut asker, true), []);
+            if withdrawn {
+                scene.room.set_access(1, Access::Read);
+            } else {
+                let nothing = Automerge::new().generate_sync_message(&mut State::new()).unwrap();
+                scene.receive(1, nothing);
+            }
+            assert!(scene.answers().contains(&unavailable(2)), "withdrawn: {withdrawn}");
+        }
+    }
+
+    #[test]
+    fn who_has_sent_what_is_stored_or_not_taken_is_no_writer() {
+        let mut scene = Scene::new();
+        let (mut author, mut reader) = (scene.enter(1, Access::Write), scene.enter(2, Access::Read));
+        edited(&mut author.document, "first");
+        let answers = scene.say(&mut author, false);
+        scene.settle(&mut author, answers);
+        edited(&mut reader.document, "vandalism");
+        let answers = scene.say(&mut reader, false);
+        scene.settle(&mut reader, answers);
+        let written = scene.room.unstored_states_of_writers(9);
+        let [(storage, _)] = &written[..] else { panic!("{written:?}") };
+        assert_eq!(storage, b"disk 1");
+        // Its state is stored as it is, and so not again.
+        scene.room.set_stored_states(&written);
+        scene.room.set_changes_stored();
+        let mut other = scene.enter(3, Access::Write);
+        edited(&mut other.document, "second");
+        let answers = scene.say(&mut other, false);
+        let others = scene.settle(&mut other, answers);
+        scene.settle(&mut author, others);
+        let written = scene.room.unstored_states_of_writers(9);
+        assert_eq!(written.iter().map(|(storage, _)| &storage[..]).collect::<Vec<_>>(), [b"disk 3"]);
+        let left = scene.room.unstored_state_of(1);
+        assert_eq!(left.iter().map(|(storage, _)| &storage[..]).collect::<Vec<_>>(), [b"disk 1"]);
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Source {
         }
         next
     }
+
+    /// Whether it keeps so much of a message that others may wait for its end.
+    pub(super) fn holds_up_others(&self) -> bool {
+        self.inbox.is_counted()
+    }
 }
 
 /// The writing side.

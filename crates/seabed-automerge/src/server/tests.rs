@@ -17,6 +17,7 @@ use super::*;
 mod crowd;
 mod idle;
 mod line;
+mod unloaded;
 
 /// A message of a client.
 fn encoded(value: Result<Value, ciborium::value::Error>) -> tokio_tungstenite::tungstenite::Message {

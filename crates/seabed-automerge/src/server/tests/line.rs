@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as Fragment;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::super::inbox::READ_BYTES;
+use super::super::inbox::{Counted, READ_BYTES};
 use super::super::outbox::Frame;
 use super::*;
 
@@ -286,4 +286,50 @@ async fn who_has_sent_most_of_what_is_not_whole_is_told_why_it_goes_and_the_othe
     assert!(String::from_utf8_lossy(&answer).contains("doc-unavailable"));
     drop(others);
     assert_eq!(live.metrics().incoming_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_message_as_long_as_is_allowed_fits_into_what_all_may_have_sent() {
+    let documents = DocStore::open(&seabed_kv::Store::memory()).await.unwrap();
+    let options = LiveOptions { message_bytes_max: limits::INBOXES_BYTES, ..LiveOptions::default() };
+    let live = LiveServer::open(documents, options, Everybody).await.unwrap();
+    let inbox = live.0.inboxes.open();
+    inbox.add(limits::INBOXES_BYTES + READ_BYTES);
+    let mut stream = Counted::new(&[7_u8][..], inbox);
+    assert_eq!(stream.read_u8().await.unwrap(), 7);
+    assert_eq!(live.metrics().crowded_out_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_and_ends_inside_a_message_is_not_waited_for() {
+    const PIECE_BYTES: usize = 100_000;
+    for crowded_out in [true, false] {
+        let live = server().await;
+        let (mut client, session) = joined(&live).await;
+        let other = |_| {
+            let inbox = live.0.inboxes.open();
+            inbox.add(READ_BYTES + PIECE_BYTES);
+            inbox
+        };
+        let others: Vec<_> = (1..limits::INBOXES_BYTES / PIECE_BYTES).map(other).collect();
+        // The most of one, and with it not too much.
+        client.send(piece(vec![0; READ_BYTES + 6 * PIECE_BYTES / 5], Data::Binary, false)).await.unwrap();
+        while live.metrics().incoming_bytes < (others.len() * PIECE_BYTES + 6 * PIECE_BYTES / 5) as u64 {
+            tokio::task::yield_now().await;
+        }
+        // The line is full, and nobody reads what is in it.
+        send(&session, 3 * LINE_BYTES);
+        taken_up(&session).await;
+        let began = Instant::now();
+        if !crowded_out {
+            live.0.end(&session, "access was withdrawn");
+        }
+        let waiting = live.0.inboxes.open();
+        waiting.add(READ_BYTES + PIECE_BYTES);
+        let mut stream = Counted::new(&[7_u8][..], waiting);
+        assert_eq!(stream.read_u8().await.unwrap(), 7);
+        assert_eq!(live.metrics().crowded_out_total, 1);
+        let took = began.elapsed();
+        assert!(took <= Duration::from_millis(limits::HASTY_END_MS_MAX + 1), "{took:?}");
+    }
 }
