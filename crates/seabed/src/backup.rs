@@ -5,6 +5,7 @@
 
 pub(crate) mod manifest;
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -392,14 +393,18 @@ impl Place {
             }
         };
         let Some(before) = &self.before else { return Ok(lost) };
+        let told: BTreeSet<String> = report
+            .tenants
+            .iter()
+            .map(|tenant| tenant.id.clone())
+            .chain(lost.iter().map(|(id, _)| id.as_str().to_owned()))
+            .collect();
         let ids = before.entries().map(|(id, _)| id);
         let ids = ids.chain(before.missing.iter().filter_map(|missing| TenantId::new(&missing.id).ok()));
-        for id in ids {
-            let is_told = report.tenants.iter().any(|tenant| tenant.id == id.as_str())
-                || lost.iter().any(|(told, _)| *told == id);
+        for id in ids.filter(|id| !told.contains(id.as_str())) {
             // Whoever removes its copies says that it is gone for good.
             let copies = self.copies_of(&id, report);
-            if !is_told && !copies.is_empty() {
+            if !copies.is_empty() {
                 let why = format!(
                     "it was in the store and is not any more; if it was dropped on purpose, remove from the backup {}",
                     copies.join(" and ")
